@@ -1,0 +1,793 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * KUnit tests of the queue on which user config accesses wait (pci_cfg_wait).
+ *
+ * drivers/pci/access.c includes this file, so that the tests reach the static
+ * queue.  The device is made up: its config space is an array, and its
+ * accessors count their calls.
+ *
+ * Every wait is bounded.  A kernel that loses a waiter fails the case; the
+ * waiter is then woken directly, and its memory is freed only once its thread
+ * has ended.
+ */
+#include <kunit/test.h>
+#include <linux/completion.h>
+#include <linux/cpumask.h>
+#include <linux/debug_locks.h>
+#include <linux/delay.h>
+#include <linux/jiffies.h>
+#include <linux/kthread.h>
+#include <linux/sched.h>
+#include <linux/sched/task.h>
+#include <linux/string.h>
+#include <linux/uaccess.h>
+
+#define PCW_MAX_ACTORS	16
+#define PCW_TIMEOUT	(5 * HZ)	/* no single step may take longer */
+#define PCW_REG		0x40		/* where the actors read and write */
+#define PCW_OLD		0x11223344	/* config data while access is blocked */
+#define PCW_NEW		0xa5b6c7d8	/* config data that the waiter must meet */
+
+/* Hold-the-lock case, in steps of PCW_STEP_US. */
+#define PCW_STEP_US	10
+#define PCW_WATCH_STEPS	(USEC_PER_SEC / PCW_STEP_US)
+#define PCW_STILL_STEPS	(10 * USEC_PER_MSEC / PCW_STEP_US)
+
+/* Stress case. */
+#define PCW_READERS	4
+#define PCW_WRITERS	2
+#define PCW_ROUNDS	1000
+#define PCW_STRESS_TIMEOUT (10 * HZ)
+
+/* More nodes than this on the queue: its links run in circles. */
+#define PCW_MAX_NODES	64
+
+enum pcw_op {
+	PCW_READ_BYTE,
+	PCW_READ_WORD,
+	PCW_READ_DWORD,
+	PCW_WRITE_BYTE,
+	PCW_WRITE_WORD,
+	PCW_WRITE_DWORD,
+	PCW_LOCK,
+};
+
+struct pcw_ctx;
+
+/* A thread that makes one access, or accesses until it is told to stop. */
+struct pcw_actor {
+	struct pcw_ctx *ctx;
+	struct task_struct *task;
+	enum pcw_op op;
+	bool repeat;
+	struct completion ready;
+	struct completion go;
+	struct completion done;
+	unsigned long slept_before;	/* voluntary switches before the access */
+	u32 value;			/* read, or to be written */
+	int ret;
+	bool had_lock;
+	unsigned long accesses;
+	unsigned long wrong;
+};
+
+struct pcw_ctx {
+	struct pci_bus bus;
+	struct pci_dev dev;
+	u8 config[256];
+	atomic_t reads;
+	atomic_t writes;
+	atomic_t while_blocked;		/* accessor calls on a blocked device */
+	bool stop;
+	int nr_actors;
+	struct pcw_actor actors[PCW_MAX_ACTORS];
+};
+
+/* The made-up config space is little-endian, as the real one is. */
+static u32 pcw_get(struct pcw_ctx *ctx, int where, int size)
+{
+	u32 val = 0;
+	int i;
+
+	for (i = 0; i < size; i++)
+		val |= (u32)ctx->config[where + i] << (8 * i);
+	return val;
+}
+
+static void pcw_put(struct pcw_ctx *ctx, int where, int size, u32 val)
+{
+	int i;
+
+	for (i = 0; i < size; i++)
+		ctx->config[where + i] = val >> (8 * i);
+}
+
+/* Both accessors run under pci_lock, which also guards block_cfg_access. */
+static int pcw_read(struct pci_bus *bus, unsigned int devfn, int where,
+		    int size, u32 *val)
+{
+	struct pcw_ctx *ctx = container_of(bus, struct pcw_ctx, bus);
+
+	if (ctx->dev.block_cfg_access)
+		atomic_inc(&ctx->while_blocked);
+	atomic_inc(&ctx->reads);
+	*val = pcw_get(ctx, where, size);
+	return PCIBIOS_SUCCESSFUL;
+}
+
+static int pcw_write(struct pci_bus *bus, unsigned int devfn, int where,
+		     int size, u32 val)
+{
+	struct pcw_ctx *ctx = container_of(bus, struct pcw_ctx, bus);
+
+	if (ctx->dev.block_cfg_access)
+		atomic_inc(&ctx->while_blocked);
+	atomic_inc(&ctx->writes);
+	pcw_put(ctx, where, size, val);
+	return PCIBIOS_SUCCESSFUL;
+}
+
+static struct pci_ops pcw_ops = {
+	.read = pcw_read,
+	.write = pcw_write,
+};
+
+static void pcw_set_config(struct pcw_ctx *ctx, u32 val)
+{
+	raw_spin_lock_irq(&pci_lock);
+	pcw_put(ctx, PCW_REG, sizeof(val), val);
+	raw_spin_unlock_irq(&pci_lock);
+}
+
+/* Clear the block without waking anyone. */
+static void pcw_unblock(struct pcw_ctx *ctx)
+{
+	raw_spin_lock_irq(&pci_lock);
+	ctx->dev.block_cfg_access = 0;
+	raw_spin_unlock_irq(&pci_lock);
+}
+
+static u32 pcw_get_config(struct pcw_ctx *ctx)
+{
+	u32 val;
+
+	raw_spin_lock_irq(&pci_lock);
+	val = pcw_get(ctx, PCW_REG, sizeof(val));
+	raw_spin_unlock_irq(&pci_lock);
+	return val;
+}
+
+static void pcw_access(struct pcw_actor *a)
+{
+	struct pci_dev *dev = &a->ctx->dev;
+	u16 word;
+	u8 byte;
+
+	switch (a->op) {
+	case PCW_READ_BYTE:
+		a->ret = pci_user_read_config_byte(dev, PCW_REG, &byte);
+		a->value = byte;
+		break;
+	case PCW_READ_WORD:
+		a->ret = pci_user_read_config_word(dev, PCW_REG, &word);
+		a->value = word;
+		break;
+	case PCW_READ_DWORD:
+		a->ret = pci_user_read_config_dword(dev, PCW_REG, &a->value);
+		break;
+	case PCW_WRITE_BYTE:
+		a->ret = pci_user_write_config_byte(dev, PCW_REG, a->value);
+		break;
+	case PCW_WRITE_WORD:
+		a->ret = pci_user_write_config_word(dev, PCW_REG, a->value);
+		break;
+	case PCW_WRITE_DWORD:
+		a->ret = pci_user_write_config_dword(dev, PCW_REG, a->value);
+		break;
+	case PCW_LOCK:
+		pci_cfg_access_lock(dev);
+		a->had_lock = !pci_cfg_access_trylock(dev);
+		pci_cfg_access_unlock(dev);
+		a->ret = 0;
+		break;
+	}
+}
+
+static int pcw_actor_fn(void *data)
+{
+	struct pcw_actor *a = data;
+
+	complete(&a->ready);
+	wait_for_completion(&a->go);
+	WRITE_ONCE(a->slept_before, current->nvcsw);
+	do {
+		pcw_access(a);
+		a->accesses++;
+		if (a->ret || (a->repeat && a->value != PCW_OLD &&
+			       a->value != PCW_NEW))
+			a->wrong++;
+		if (a->repeat && a->op == PCW_WRITE_DWORD)
+			a->value ^= PCW_OLD ^ PCW_NEW;
+		cond_resched();
+	} while (a->repeat && !READ_ONCE(a->ctx->stop));
+	complete_all(&a->done);
+	return 0;
+}
+
+/*
+ * Start a thread that waits for its go; on CPU @cpu only, unless that is
+ * negative.
+ */
+static struct pcw_actor *pcw_start(struct kunit *test, enum pcw_op op, int cpu)
+{
+	struct pcw_ctx *ctx = test->priv;
+	struct pcw_actor *a = &ctx->actors[ctx->nr_actors];
+	struct task_struct *task;
+
+	KUNIT_ASSERT_LT(test, ctx->nr_actors, PCW_MAX_ACTORS);
+	a->ctx = ctx;
+	a->op = op;
+	a->value = PCW_NEW;
+	init_completion(&a->ready);
+	init_completion(&a->go);
+	init_completion(&a->done);
+	task = kthread_create(pcw_actor_fn, a, "pcw/%d", ctx->nr_actors);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, task);
+	get_task_struct(task);
+	a->task = task;
+	ctx->nr_actors++;
+	if (cpu >= 0)
+		kthread_bind(task, cpu);
+	wake_up_process(task);
+	KUNIT_ASSERT_NE(test, 0UL,
+			wait_for_completion_timeout(&a->ready, PCW_TIMEOUT));
+	return a;
+}
+
+/* Has the thread gone to sleep @times times since it began its access? */
+static bool pcw_slept(struct pcw_actor *a, unsigned long times)
+{
+	return READ_ONCE(a->task->nvcsw) - READ_ONCE(a->slept_before) >= times;
+}
+
+static bool pcw_finished(struct pcw_actor *a)
+{
+	return wait_for_completion_timeout(&a->done, PCW_TIMEOUT) != 0;
+}
+
+/* Wait for a thread that has completed ->done, so that its memory can go. */
+static void pcw_reap(struct pcw_actor *a)
+{
+	kthread_stop(a->task);
+	put_task_struct(a->task);
+}
+
+/*
+ * Count the waiters on the queue, and see that each node's neighbours point
+ * back at it: under the queue's lock nothing may change that.  A broken queue
+ * leads anywhere, so its nodes are read with care.  Returns the number of
+ * waiters, or -1 if the links are broken.
+ */
+static int pcw_count_locked(const struct task_struct *task)
+{
+	struct list_head *head = &pci_cfg_wait.head;
+	struct wait_queue_entry *entry;
+	struct list_head *pos, node, next, prev;
+	void *private;
+	int nodes = 0, count = 0;
+
+	lockdep_assert_held(&pci_cfg_wait.lock);
+
+	pos = head;
+	do {
+		if (copy_from_kernel_nofault(&node, pos, sizeof(node)) ||
+		    copy_from_kernel_nofault(&next, node.next, sizeof(next)) ||
+		    copy_from_kernel_nofault(&prev, node.prev, sizeof(prev)))
+			return -1;
+		if (next.prev != pos || prev.next != pos)
+			return -1;
+		if (pos != head) {
+			entry = list_entry(pos, struct wait_queue_entry, entry);
+			if (copy_from_kernel_nofault(&private, &entry->private,
+						     sizeof(private)))
+				return -1;
+			if (!task || private == task)
+				count++;
+			if (++nodes > PCW_MAX_NODES)
+				return -1;
+		}
+		pos = node.next;
+	} while (pos != head);
+	return count;
+}
+
+/* Waiters on the queue, those of @task only if it is not NULL. */
+static int pcw_count(const struct task_struct *task)
+{
+	unsigned long flags;
+	int count;
+
+	spin_lock_irqsave(&pci_cfg_wait.lock, flags);
+	count = pcw_count_locked(task);
+	spin_unlock_irqrestore(&pci_cfg_wait.lock, flags);
+	return count;
+}
+
+/* Wait until the thread sleeps on the queue, for the @times-th time. */
+static bool pcw_wait_asleep(struct pcw_actor *a, unsigned long times)
+{
+	unsigned long end = jiffies + PCW_TIMEOUT;
+
+	while (pcw_count(a->task) != 1 || !pcw_slept(a, times)) {
+		if (time_after(jiffies, end))
+			return false;
+		usleep_range(50, 100);
+	}
+	return true;
+}
+
+/* Keep this thread on the CPU where it is now. */
+static int pcw_stay_here(struct kunit *test)
+{
+	int cpu = get_cpu();
+
+	put_cpu();
+	KUNIT_ASSERT_EQ(test, 0,
+			set_cpus_allowed_ptr(current, cpumask_of(cpu)));
+	return cpu;
+}
+
+#ifdef CONFIG_LOCKDEP
+#define PCW_MAP(lock)	(&(lock)->dep_map)
+#else
+#define PCW_MAP(lock)	NULL
+#endif
+
+/*
+ * Is the other thread acquiring this lock right now?  Lockdep notes a lock
+ * before the CPU spins on it.
+ */
+static bool pcw_acquires(struct pcw_actor *a, const struct lockdep_map *map)
+{
+#ifdef CONFIG_LOCKDEP
+	int i, depth = READ_ONCE(a->task->lockdep_depth);
+
+	for (i = 0; i < depth && i < MAX_LOCK_DEPTH; i++)
+		if (READ_ONCE(a->task->held_locks[i].instance) == map)
+			return true;
+#endif
+	return false;
+}
+
+/* Without lockdep the lock itself may tell, but not every kind of lock does. */
+static bool pcw_at_queue_lock(struct pcw_actor *a)
+{
+	return pcw_acquires(a, PCW_MAP(&pci_cfg_wait.lock)) ||
+	       spin_is_contended(&pci_cfg_wait.lock);
+}
+
+static bool pcw_at_pci_lock(struct pcw_actor *a)
+{
+	return pcw_acquires(a, PCW_MAP(&pci_lock)) ||
+	       raw_spin_is_contended(&pci_lock);
+}
+
+static bool pcw_wait_until(bool (*at_lock)(struct pcw_actor *),
+			   struct pcw_actor *a)
+{
+	int i;
+
+	for (i = 0; i < PCW_WATCH_STEPS; i++) {
+		if (at_lock(a))
+			return true;
+		udelay(PCW_STEP_US);
+	}
+	return false;
+}
+
+/* A thread that never came to the lock has proved nothing: fail, or skip. */
+static void pcw_expect_came(struct kunit *test, bool came, const char *lock)
+{
+	if (came)
+		return;
+	if (!IS_ENABLED(CONFIG_LOCKDEP) || !debug_locks)
+		kunit_skip(test, "cannot see who waits for %s without lockdep",
+			   lock);
+	KUNIT_FAIL(test, "nobody came to %s", lock);
+}
+
+/*
+ * Hold the queue's lock, set the thread on the other CPU going, and watch the
+ * queue until the thread has come to the lock and a while longer.  In correct
+ * code it can do nothing but wait for the lock; the queue must not change.
+ */
+static void pcw_expect_still_while_locked(struct kunit *test,
+					  struct pcw_actor *a,
+					  void (*set_going)(struct pcw_actor *))
+{
+	struct list_head *head = &pci_cfg_wait.head;
+	struct list_head *next, *prev;
+	int i, arrived = -1, moved = -1;
+	unsigned long flags;
+
+	spin_lock_irqsave(&pci_cfg_wait.lock, flags);
+	next = READ_ONCE(head->next);
+	prev = READ_ONCE(head->prev);
+	set_going(a);
+	for (i = 0; i < PCW_WATCH_STEPS; i++) {
+		if (READ_ONCE(head->next) != next ||
+		    READ_ONCE(head->prev) != prev) {
+			moved = i;
+			break;
+		}
+		if (arrived < 0 && pcw_at_queue_lock(a))
+			arrived = i;
+		if (arrived >= 0 && i - arrived >= PCW_STILL_STEPS)
+			break;
+		udelay(PCW_STEP_US);
+	}
+	spin_unlock_irqrestore(&pci_cfg_wait.lock, flags);
+
+	KUNIT_EXPECT_EQ_MSG(test, moved, -1,
+			    "the queue changed while its lock was held, at probe %d",
+			    moved);
+
+	pcw_expect_came(test, moved >= 0 || arrived >= 0, "the queue's lock");
+}
+
+static void pcw_complete_go(struct pcw_actor *a)
+{
+	complete(&a->go);
+}
+
+static void pcw_wake(struct pcw_actor *a)
+{
+	wake_up_process(a->task);
+}
+
+/* Bind this thread here, and return another CPU; skip if there is none. */
+static int pcw_other_cpu(struct kunit *test)
+{
+	int other = cpumask_any_but(cpu_online_mask, pcw_stay_here(test));
+
+	if (other >= nr_cpu_ids)
+		kunit_skip(test, "needs two CPUs online, has %u",
+			   num_online_cpus());
+	return other;
+}
+
+/* A waiter joins the queue only with the queue's lock. */
+static void pci_cfg_wait_test_queue_still_while_locked(struct kunit *test)
+{
+	struct pcw_ctx *ctx = test->priv;
+	struct pcw_actor *a;
+
+	a = pcw_start(test, PCW_READ_DWORD, pcw_other_cpu(test));
+	pci_cfg_access_lock(&ctx->dev);
+	pcw_expect_still_while_locked(test, a, pcw_complete_go);
+
+	/* With the lock free the thread must queue itself, and sleep. */
+	KUNIT_EXPECT_TRUE(test, pcw_wait_asleep(a, 1));
+	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->reads), 0);
+
+	pci_cfg_access_unlock(&ctx->dev);
+	KUNIT_ASSERT_TRUE(test, pcw_finished(a));
+	KUNIT_EXPECT_EQ(test, a->ret, 0);
+	KUNIT_EXPECT_EQ(test, a->value, (u32)PCW_OLD);
+	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->reads), 1);
+	KUNIT_EXPECT_EQ(test, pcw_count(NULL), 0);
+}
+
+/* A waiter leaves the queue only with the queue's lock. */
+static void pci_cfg_wait_test_waiter_stays_while_locked(struct kunit *test)
+{
+	struct pcw_ctx *ctx = test->priv;
+	struct pcw_actor *a;
+
+	a = pcw_start(test, PCW_READ_DWORD, pcw_other_cpu(test));
+	pci_cfg_access_lock(&ctx->dev);
+	complete(&a->go);
+	KUNIT_ASSERT_TRUE(test, pcw_wait_asleep(a, 1));
+
+	/* Not pci_cfg_access_unlock(): it would take the queue's lock. */
+	pcw_unblock(ctx);
+	pcw_expect_still_while_locked(test, a, pcw_wake);
+
+	KUNIT_ASSERT_TRUE(test, pcw_finished(a));
+	KUNIT_EXPECT_EQ(test, a->ret, 0);
+	KUNIT_EXPECT_EQ(test, a->value, (u32)PCW_OLD);
+	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->reads), 1);
+	KUNIT_EXPECT_EQ(test, pcw_count(NULL), 0);
+}
+
+/*
+ * Free the device and block it again when the waiter has seen it free but has
+ * not got pci_lock yet.  It must look again under pci_lock, and sleep.
+ */
+static void pci_cfg_wait_test_late_block_holds_waiter(struct kunit *test)
+{
+	struct pcw_ctx *ctx = test->priv;
+	bool at_queue, at_pci = false;
+	struct pcw_actor *a;
+	unsigned long flags;
+
+	a = pcw_start(test, PCW_READ_DWORD, pcw_other_cpu(test));
+	pci_cfg_access_lock(&ctx->dev);
+
+	spin_lock_irqsave(&pci_cfg_wait.lock, flags);
+	complete(&a->go);
+	at_queue = pcw_wait_until(pcw_at_queue_lock, a);
+	raw_spin_lock(&pci_lock);
+	ctx->dev.block_cfg_access = !at_queue;
+	spin_unlock(&pci_cfg_wait.lock);
+	if (at_queue)
+		at_pci = pcw_wait_until(pcw_at_pci_lock, a);
+	ctx->dev.block_cfg_access = 1;
+	raw_spin_unlock_irqrestore(&pci_lock, flags);
+
+	pcw_expect_came(test, at_queue, "the queue's lock");
+	pcw_expect_came(test, at_pci, "pci_lock");
+	KUNIT_EXPECT_TRUE(test, pcw_wait_asleep(a, 1));
+	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->reads), 0);
+
+	pci_cfg_access_unlock(&ctx->dev);
+	KUNIT_ASSERT_TRUE(test, pcw_finished(a));
+	KUNIT_EXPECT_EQ(test, a->ret, 0);
+	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->reads), 1);
+	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->while_blocked), 0);
+	KUNIT_EXPECT_EQ(test, pcw_count(NULL), 0);
+}
+
+/*
+ * Unlock and lock again before the waiter can run: it is bound to this CPU,
+ * which does not schedule.  It must wake, see the block, and sleep again.
+ */
+static void pci_cfg_wait_test_blocked_again_sleeps_again(struct kunit *test)
+{
+	struct pcw_ctx *ctx = test->priv;
+	struct pcw_actor *a;
+	bool locked;
+
+	a = pcw_start(test, PCW_READ_DWORD, pcw_stay_here(test));
+	pci_cfg_access_lock(&ctx->dev);
+	complete(&a->go);
+	KUNIT_ASSERT_TRUE(test, pcw_wait_asleep(a, 1));
+
+	preempt_disable();
+	pci_cfg_access_unlock(&ctx->dev);
+	locked = pci_cfg_access_trylock(&ctx->dev);
+	preempt_enable();
+	KUNIT_ASSERT_TRUE(test, locked);
+
+	KUNIT_EXPECT_TRUE(test, pcw_wait_asleep(a, 2));
+	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->reads), 0);
+	KUNIT_EXPECT_FALSE(test, completion_done(&a->done));
+
+	pci_cfg_access_unlock(&ctx->dev);
+	KUNIT_ASSERT_TRUE(test, pcw_finished(a));
+	KUNIT_EXPECT_EQ(test, a->ret, 0);
+	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->reads), 1);
+	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->while_blocked), 0);
+	KUNIT_EXPECT_EQ(test, pcw_count(NULL), 0);
+}
+
+struct pcw_op_case {
+	const char *name;
+	enum pcw_op op;
+	int size;
+};
+
+static const struct pcw_op_case pcw_op_cases[] = {
+	{ "read byte", PCW_READ_BYTE, 1 },
+	{ "read word", PCW_READ_WORD, 2 },
+	{ "read dword", PCW_READ_DWORD, 4 },
+	{ "write byte", PCW_WRITE_BYTE, 1 },
+	{ "write word", PCW_WRITE_WORD, 2 },
+	{ "write dword", PCW_WRITE_DWORD, 4 },
+	{ "second lock", PCW_LOCK, 0 },
+};
+
+static void pcw_op_desc(const struct pcw_op_case *c, char *desc)
+{
+	strscpy(desc, c->name, KUNIT_PARAM_DESC_SIZE);
+}
+
+KUNIT_ARRAY_PARAM(pcw_op, pcw_op_cases, pcw_op_desc);
+
+/*
+ * The data changes while the access waits.  A read must give the new data, a
+ * write must land on top of it, and a second lock must be had after the first.
+ */
+static void pci_cfg_wait_test_access_after_wait(struct kunit *test)
+{
+	const struct pcw_op_case *c = test->param_value;
+	struct pcw_ctx *ctx = test->priv;
+	bool read = c->op <= PCW_READ_DWORD;
+	u32 moved = PCW_NEW & (u32)((1ULL << (8 * c->size)) - 1);
+	struct pcw_actor *a;
+
+	a = pcw_start(test, c->op, -1);
+	pci_cfg_access_lock(&ctx->dev);
+	complete(&a->go);
+	KUNIT_ASSERT_TRUE(test, pcw_wait_asleep(a, 1));
+	KUNIT_EXPECT_EQ(test, pcw_get_config(ctx), (u32)PCW_OLD);
+	pcw_set_config(ctx, read ? PCW_NEW : 0);
+
+	pci_cfg_access_unlock(&ctx->dev);
+	KUNIT_ASSERT_TRUE(test, pcw_finished(a));
+	KUNIT_EXPECT_EQ(test, a->ret, 0);
+	if (c->op == PCW_LOCK) {
+		KUNIT_EXPECT_TRUE(test, a->had_lock);
+		KUNIT_EXPECT_EQ(test, (int)ctx->dev.block_cfg_access, 0);
+	} else if (read) {
+		KUNIT_EXPECT_EQ(test, a->value, moved);
+	} else {
+		KUNIT_EXPECT_EQ(test, pcw_get_config(ctx), moved);
+	}
+	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->reads), c->size && read);
+	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->writes), c->size && !read);
+	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->while_blocked), 0);
+	KUNIT_EXPECT_EQ(test, pcw_count(NULL), 0);
+}
+
+static const int pcw_waiter_cases[] = { 1, PCW_MAX_ACTORS };
+
+static void pcw_waiter_desc(const int *waiters, char *desc)
+{
+	snprintf(desc, KUNIT_PARAM_DESC_SIZE, "waiters %d", *waiters);
+}
+
+KUNIT_ARRAY_PARAM(pcw_waiter, pcw_waiter_cases, pcw_waiter_desc);
+
+/* One unlock wakes all who wait. */
+static void pci_cfg_wait_test_unlock_wakes_all(struct kunit *test)
+{
+	int i, waiters = *(const int *)test->param_value;
+	struct pcw_ctx *ctx = test->priv;
+
+	for (i = 0; i < waiters; i++)
+		pcw_start(test, PCW_READ_DWORD, -1);
+	pci_cfg_access_lock(&ctx->dev);
+	for (i = 0; i < waiters; i++)
+		complete(&ctx->actors[i].go);
+	for (i = 0; i < waiters; i++)
+		KUNIT_ASSERT_TRUE_MSG(test, pcw_wait_asleep(&ctx->actors[i], 1),
+				      "waiter %d of %d", i, waiters);
+	KUNIT_EXPECT_EQ(test, pcw_count(NULL), waiters);
+	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->reads), 0);
+
+	pci_cfg_access_unlock(&ctx->dev);
+	for (i = 0; i < waiters; i++) {
+		KUNIT_ASSERT_TRUE_MSG(test, pcw_finished(&ctx->actors[i]),
+				      "waiter %d of %d", i, waiters);
+		KUNIT_EXPECT_EQ(test, ctx->actors[i].ret, 0);
+		KUNIT_EXPECT_EQ(test, ctx->actors[i].value, (u32)PCW_OLD);
+	}
+	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->reads), waiters);
+	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->while_blocked), 0);
+	KUNIT_EXPECT_EQ(test, pcw_count(NULL), 0);
+}
+
+/* Block and unblock under load; the queue's links hold at every look. */
+static void pci_cfg_wait_test_links_hold_under_load(struct kunit *test)
+{
+	unsigned long end = jiffies + PCW_STRESS_TIMEOUT;
+	int i, round, count, waited = 0, broken = 0, late = 0;
+	struct pcw_ctx *ctx = test->priv;
+	struct pcw_actor *a;
+
+	for (i = 0; i < PCW_READERS + PCW_WRITERS; i++) {
+		a = pcw_start(test, i < PCW_READERS ? PCW_READ_DWORD :
+						      PCW_WRITE_DWORD, -1);
+		a->repeat = true;
+	}
+	for (i = 0; i < PCW_READERS + PCW_WRITERS; i++)
+		complete(&ctx->actors[i].go);
+
+	for (round = 0; round < PCW_ROUNDS && !broken && !late; round++) {
+		pci_cfg_access_lock(&ctx->dev);
+		/* A round counts only when somebody has to wait in it. */
+		do {
+			count = pcw_count(NULL);
+			late = time_after(jiffies, end);
+			cond_resched();
+		} while (!count && !late);
+		waited += count > 0;
+		broken += count < 0;
+		pci_cfg_access_unlock(&ctx->dev);
+		broken += pcw_count(NULL) < 0;
+	}
+	WRITE_ONCE(ctx->stop, true);
+
+	KUNIT_EXPECT_EQ_MSG(test, broken, 0, "broken links in round %d", round);
+	KUNIT_EXPECT_EQ_MSG(test, late, 0, "out of time in round %d", round);
+	KUNIT_EXPECT_EQ(test, waited, PCW_ROUNDS);
+	for (i = 0; i < ctx->nr_actors; i++) {
+		a = &ctx->actors[i];
+		KUNIT_ASSERT_TRUE_MSG(test, pcw_finished(a),
+				      "waiter %d is lost", i);
+		KUNIT_EXPECT_EQ(test, a->wrong, 0UL);
+		KUNIT_EXPECT_GT(test, a->accesses, 0UL);
+	}
+	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->while_blocked), 0);
+	KUNIT_EXPECT_EQ(test, pcw_count(NULL), 0);
+}
+
+static int pcw_init(struct kunit *test)
+{
+	struct pcw_ctx *ctx;
+
+	/* Not kunit_kzalloc(): freed only when every thread has ended. */
+	ctx = kzalloc(sizeof(*ctx), GFP_KERNEL);
+	if (!ctx)
+		return -ENOMEM;
+	ctx->bus.ops = &pcw_ops;
+	ctx->dev.bus = &ctx->bus;
+	pcw_set_config(ctx, PCW_OLD);
+	test->priv = ctx;
+	return 0;
+}
+
+/* Let the device go and wake the thread itself, not by way of the queue. */
+static bool pcw_rescue(struct pcw_actor *a)
+{
+	unsigned long end = jiffies + PCW_TIMEOUT;
+
+	do {
+		pcw_unblock(a->ctx);
+		wake_up_process(a->task);
+		if (wait_for_completion_timeout(&a->done, HZ / 20))
+			return true;
+	} while (time_before(jiffies, end));
+	return false;
+}
+
+static void pcw_exit(struct kunit *test)
+{
+	struct pcw_ctx *ctx = test->priv;
+	struct pcw_actor *a;
+	bool lost = false;
+	int i;
+
+	if (!ctx)
+		return;
+	WRITE_ONCE(ctx->stop, true);
+	if (ctx->dev.block_cfg_access)
+		pci_cfg_access_unlock(&ctx->dev);
+	for (i = 0; i < ctx->nr_actors; i++)
+		complete(&ctx->actors[i].go);
+	for (i = 0; i < ctx->nr_actors; i++) {
+		a = &ctx->actors[i];
+		if (completion_done(&a->done) || pcw_rescue(a))
+			pcw_reap(a);
+		else
+			lost = true;
+	}
+	/* A thread that is stuck still uses the memory: let it leak. */
+	if (lost)
+		KUNIT_FAIL(test, "a waiter could not be woken");
+	else
+		kfree(ctx);
+}
+
+/* The deterministic cases first: a broken queue may crash under load. */
+static struct kunit_case pci_cfg_wait_test_cases[] = {
+	KUNIT_CASE(pci_cfg_wait_test_queue_still_while_locked),
+	KUNIT_CASE(pci_cfg_wait_test_waiter_stays_while_locked),
+	KUNIT_CASE(pci_cfg_wait_test_late_block_holds_waiter),
+	KUNIT_CASE(pci_cfg_wait_test_blocked_again_sleeps_again),
+	KUNIT_CASE_PARAM(pci_cfg_wait_test_access_after_wait, pcw_op_gen_params),
+	KUNIT_CASE_PARAM(pci_cfg_wait_test_unlock_wakes_all,
+			 pcw_waiter_gen_params),
+	KUNIT_CASE(pci_cfg_wait_test_links_hold_under_load),
+	{}
+};
+
+static struct kunit_suite pci_cfg_wait_test_suite = {
+	.name = "pci_cfg_wait",
+	.init = pcw_init,
+	.exit = pcw_exit,
+	.test_cases = pci_cfg_wait_test_cases,
+};
+
+kunit_test_suite(pci_cfg_wait_test_suite);

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""loongarch64 for kunit.py, with two CPUs: kunit.py --qemu_config=.../loongarch64.py
+
+Without firmware the guest ends only through the machine's syscon node.
+"""
+from ..qemu_config import QemuArchParams
+
+QEMU_ARCH = QemuArchParams(linux_arch='loongarch',
+			   kconfig='''
+CONFIG_ACPI=y
+CONFIG_EFI=y
+CONFIG_PCI=y
+CONFIG_PCI_HOST_GENERIC=y
+CONFIG_MFD_SYSCON=y
+CONFIG_POWER_RESET=y
+CONFIG_POWER_RESET_SYSCON=y
+CONFIG_POWER_RESET_SYSCON_POWEROFF=y
+CONFIG_SERIAL_8250=y
+CONFIG_SERIAL_8250_CONSOLE=y
+CONFIG_SERIAL_OF_PLATFORM=y''',
+			   qemu_arch='loongarch64',
+			   kernel_path='vmlinux',
+			   kernel_command_line='console=ttyS0',
+			   extra_qemu_params=['-machine', 'virt',
+					      '-cpu', 'max',
+					      '-smp', '2'])

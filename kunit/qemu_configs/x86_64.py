@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""x86_64 for kunit.py, with two CPUs: kunit.py --qemu_config=.../x86_64.py"""
+from ..qemu_config import QemuArchParams
+
+QEMU_ARCH = QemuArchParams(linux_arch='x86_64',
+			   kconfig='''
+CONFIG_ACPI=y
+CONFIG_HYPERVISOR_GUEST=y
+CONFIG_PARAVIRT=y
+CONFIG_PCI=y
+CONFIG_PCI_MMCONFIG=y
+CONFIG_SERIAL_8250=y
+CONFIG_SERIAL_8250_CONSOLE=y''',
+			   qemu_arch='x86_64',
+			   kernel_path='arch/x86/boot/bzImage',
+			   kernel_command_line='console=ttyS0',
+			   extra_qemu_params=['-machine', 'q35',
+					      '-cpu', 'max',
+					      '-smp', '2',
+					      '-bios', 'qboot.rom'])

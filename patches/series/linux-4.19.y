@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Fixes for linux-4.19.y before 4.19.140, and for vendor trees based on it, in
+# the order in which they are applied.
+
+# pci-cfg-wait: waiters on the queue only under its own lock. In linux-4.19.y
+# itself the upstream fix came with 4.19.140.
+pci-cfg-wait/v3.4-v5.8.patch

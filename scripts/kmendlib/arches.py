@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The architectures: one file each in ``kunit/qemu_configs``, in the form that kunit.py reads too."""
+
+import importlib.util
+import sys
+import types
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kmendlib.errors import BadInput, Infrastructure
+from kmendlib.manifest import KUNIT
+
+QEMU_CONFIGS = KUNIT / "qemu_configs"
+
+
+@dataclass(frozen=True)
+class QemuArchParams:
+    """The fields of the class of this name in the kernel's tools/testing/kunit/qemu_config.py."""
+
+    linux_arch: str
+    kconfig: str
+    qemu_arch: str
+    kernel_path: str
+    kernel_command_line: str
+    extra_qemu_params: list[str] = field(default_factory=list)
+    serial: str = "stdio"
+
+
+@dataclass(frozen=True)
+class Arch:
+    """An architecture by kmend's name (``riscv64``) and what kunit.py knows of it."""
+
+    name: str
+    params: QemuArchParams
+
+    @property
+    def qemu(self) -> str:
+        """Name of the emulator's program."""
+        return f"qemu-system-{self.params.qemu_arch}"
+
+    @property
+    def make_target(self) -> str:
+        """What ``make`` is asked for, so that ``kernel_path`` appears."""
+        return Path(self.params.kernel_path).name
+
+
+def names() -> list[str]:
+    """Names of all architectures, x86_64 first, as the host that most people have."""
+    found = {path.stem for path in QEMU_CONFIGS.glob("*.py")}
+    return sorted(found, key=lambda name: (name != "x86_64", name))
+
+
+def load(name: str) -> Arch:
+    """Read one architecture's file.
+
+    Args:
+        name: kmend's name of the architecture, as ``uname -m`` gives it there (arm64 for aarch64).
+
+    Raises:
+        Infrastructure: the architecture's firmware is missing.
+    """
+    path = QEMU_CONFIGS / f"{name}.py"
+    # The files say `from ..qemu_config import QemuArchParams`, so give them that parent package.
+    parent = types.ModuleType("kunit")
+    parent.__path__ = []
+    config = types.ModuleType("kunit.qemu_config")
+    config.__dict__["QemuArchParams"] = QemuArchParams
+    sys.modules |= {"kunit": parent, "kunit.qemu_config": config}
+    spec = importlib.util.spec_from_file_location(f"kunit.qemu_configs.{name}", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except SystemExit as missing:
+        raise Infrastructure(f"{missing}: run kmend setup") from None
+    return Arch(name, module.QEMU_ARCH)
+
+
+def select(argument: str) -> tuple[str, ...]:
+    """Turn the value of ``--arch`` (``all``, or names with commas between) into names.
+
+    Raises:
+        BadInput: there is no such architecture.
+    """
+    chosen = names() if argument == "all" else [name for name in argument.split(",") if name]
+    if not chosen:
+        raise BadInput(f"--arch names no architecture: choose from {', '.join(names())} or all")
+    for name in chosen:
+        if name not in names():
+            raise BadInput(f"unknown architecture '{name}': choose from {', '.join(names())} or all")
+    return tuple(dict.fromkeys(chosen))

@@ -1,0 +1,363 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The audit: which bugs does a tree have? Only source text is read, by the semantic patches in scripts/audit."""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from kmendlib import proc, series
+from kmendlib.errors import ExitCode, Infrastructure
+from kmendlib.manifest import PATCHES, Bug, Finding
+from kmendlib.tree import Tree, version_key
+
+# A rule needs about half a second for a file; more than this, in seconds, is a file that it cannot work on.
+_LIMIT = 60
+
+
+class Status(StrEnum):
+    """What the audit says of a finding or a bug, the worst first."""
+
+    AFFECTED = "affected"
+    UNKNOWN = "unknown"
+    LATENT = "latent"
+    FIXED = "fixed"
+    NOT_APPLICABLE = "not-applicable"
+
+
+_ORDER = tuple(Status)
+_STYLE = {
+    Status.AFFECTED: "red",
+    Status.UNKNOWN: "yellow",
+    Status.LATENT: "yellow",
+    Status.FIXED: "green",
+    Status.NOT_APPLICABLE: "dim",
+}
+
+
+def worst(statuses: Iterable[Status]) -> Status:
+    """Return the worst of one or more statuses."""
+    return min(statuses, key=_ORDER.index)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Why a finding has its status.
+
+    Attributes:
+        file: path in the tree.
+        line: the line, counted from 1; 0 if it is about the whole file.
+        reason: one short phrase.
+    """
+
+    file: str
+    line: int
+    reason: str
+
+    @property
+    def place(self) -> str:
+        """File and line as compilers print them."""
+        return f"{self.file}:{self.line}" if self.line else self.file
+
+
+@dataclass(frozen=True)
+class FindingAudit:
+    """What the audit says of one finding.
+
+    Attributes:
+        id: as in the manifest.
+        status: the worst of what the rule said.
+        evidence: what it said.
+        fix: the fix variant that `apply` would push; None if it would push none.
+    """
+
+    id: str
+    status: Status
+    evidence: tuple[Evidence, ...]
+    fix: str | None = None
+
+    @property
+    def unfit(self) -> bool:
+        """True if the finding is affected and no fix variant fits."""
+        return self.status is Status.AFFECTED and self.fix is None
+
+
+@dataclass(frozen=True)
+class BugAudit:
+    """What the audit says of one bug."""
+
+    bug: Bug
+    findings: tuple[FindingAudit, ...]
+
+    @property
+    def id(self) -> str:
+        """The bug's id."""
+        return self.bug.id
+
+    @property
+    def status(self) -> Status:
+        """The worst status of the findings."""
+        return worst(finding.status for finding in self.findings)
+
+    @property
+    def patches(self) -> tuple[str, ...]:
+        """The patches that `apply` would push for this bug, as paths below patches/."""
+        return tuple(finding.fix for finding in self.findings if finding.fix)
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What the audit says of a tree."""
+
+    tree: Tree
+    bugs: tuple[BugAudit, ...]
+
+    @property
+    def patches(self) -> tuple[str, ...]:
+        """The patches that `apply` would push, in order, as paths below patches/."""
+        return tuple(patch for bug in self.bugs for patch in bug.patches)
+
+    @property
+    def statuses(self) -> dict[str, Status]:
+        """The status of every finding, by the finding's id."""
+        return {finding.id: finding.status for bug in self.bugs for finding in bug.findings}
+
+    def exit_code(self) -> ExitCode:
+        """Return 1 if something is affected, else 4 if something is unknown, else 0."""
+        statuses = {bug.status for bug in self.bugs}
+        if Status.AFFECTED in statuses:
+            return ExitCode.FAILED
+        return ExitCode.NOTHING if Status.UNKNOWN in statuses else ExitCode.OK
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `kmend audit --json` prints."""
+        return {
+            "tree": str(self.tree.path),
+            "version": self.tree.version,
+            "bugs": [
+                {
+                    "id": bug.id,
+                    "status": str(bug.status),
+                    "findings": [
+                        {
+                            "id": finding.id,
+                            "status": str(finding.status),
+                            "evidence": [
+                                {"file": evidence.file, "line": evidence.line, "reason": evidence.reason}
+                                for evidence in finding.evidence
+                            ],
+                        }
+                        for finding in bug.findings
+                    ],
+                    "patches": list(bug.patches),
+                }
+                for bug in self.bugs
+            ],
+        }
+
+    def to_text(self, *, colour: bool = False) -> str:
+        """Return a table of all findings, plain where rich is not installed.
+
+        Args:
+            colour: colour the statuses with terminal codes.
+        """
+        rows = [
+            (finding.id, finding.status, [(item.place, item.reason) for item in finding.evidence], finding.fix or "")
+            for bug in self.bugs
+            for finding in bug.findings
+        ]
+        title = f"{self.tree.path} ({self.tree.release})"
+        try:
+            from rich.console import Console
+            from rich.table import Table
+            from rich.text import Text
+        except ImportError:
+            return _plain(title, rows)
+        table = Table("finding", "status", "evidence", "fix", title=Text(title), title_justify="left", show_lines=True)
+        for id, status, evidence, fix in rows:
+            lines = "\n".join(f"{place}\n  {reason}" for place, reason in evidence)
+            table.add_row(Text(id), Text(status, style=_STYLE[status]), Text(lines), Text(fix))
+        stream = io.StringIO()
+        # Without a terminal: wide enough that no path or id is broken.
+        width = shutil.get_terminal_size((140, 24)).columns
+        Console(file=stream, width=width, force_terminal=colour, no_color=not colour).print(table)
+        return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
+
+
+def _plain(title: str, rows: Sequence[tuple[str, Status, list[tuple[str, str]], str]]) -> str:
+    lines = [title]
+    for id, status, evidence, fix in rows:
+        lines.append(f"{id}  {status}")
+        lines += [f"    {place}: {reason}" for place, reason in evidence]
+        if fix:
+            lines.append(f"    fix: {fix}")
+    return "\n".join(lines)
+
+
+def audit(tree: Tree, bugs: Sequence[Bug]) -> Audit:
+    """Judge `bugs` in `tree`; the tree is only read.
+
+    Args:
+        tree: the tree, or a part of one.
+        bugs: what to look for, in manifest order.
+
+    Raises:
+        Infrastructure: Coccinelle or quilt is missing or failed.
+    """
+    chosen: list[Path] = []
+    audits = []
+    for bug in bugs:
+        findings = []
+        for finding in bug.findings:
+            status, evidence = _judge(tree, bug, finding)
+            fix = None
+            if status is Status.AFFECTED:
+                fix = next((name for name in finding.fix if _mends(tree, bug, finding, [*chosen, PATCHES / name])), None)
+                if fix:
+                    chosen.append(PATCHES / fix)
+                else:
+                    evidence.append(Evidence(evidence[0].file, 0, "no fix fits this code: " + ", ".join(finding.fix)))
+            findings.append(FindingAudit(finding.id, status, tuple(evidence), fix))
+        audits.append(BugAudit(bug, tuple(findings)))
+    return Audit(tree, tuple(audits))
+
+
+def _mends(tree: Tree, bug: Bug, finding: Finding, patches: Sequence[Path]) -> bool:
+    """Return whether `patches` apply without fuzz and the finding is then fixed; the tree is only read."""
+    with tempfile.TemporaryDirectory(prefix="kmend-") as folder:
+        mended = Path(folder).resolve()
+        try:
+            series.materialize(tree.path, patches, mended)
+        except series.DoesNotFit:
+            return False
+        for name in finding.files:
+            if not (mended / name).exists() and (tree.path / name).is_file():
+                (mended / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(tree.path / name, mended / name)
+        return _judge(Tree(mended, tree.version), bug, finding)[0] is Status.FIXED
+
+
+def _judge(tree: Tree, bug: Bug, finding: Finding) -> tuple[Status, list[Evidence]]:
+    said: list[tuple[Status, Evidence]] = []
+    for name in finding.files:
+        said += _judge_file(tree, bug, finding, name)
+    status = worst(status for status, _ in said)
+    # What speaks for a better status does not explain the finding's.
+    return status, list(dict.fromkeys(evidence for each, evidence in said if each is status))
+
+
+def _judge_file(tree: Tree, bug: Bug, finding: Finding, name: str) -> list[tuple[Status, Evidence]]:
+    def no_shape(reason: str) -> list[tuple[Status, Evidence]]:
+        if tree.version and version_key(tree.version) < version_key(bug.since):
+            return [(Status.NOT_APPLICABLE, Evidence(name, 0, f"{tree.version} is older than {bug.since}: {reason}"))]
+        return [(Status.UNKNOWN, Evidence(name, 0, reason))]
+
+    path = tree.path / name
+    if not path.is_file():
+        return no_shape("the file is not there")
+    try:
+        text = path.read_text(encoding="latin-1")
+    except OSError as error:
+        return [(Status.UNKNOWN, Evidence(name, 0, f"cannot be read: {error.strerror}"))]
+    try:
+        lines = _spatch(finding, path)
+    except _Refused as error:
+        return [(Status.UNKNOWN, Evidence(name, 0, f"Coccinelle cannot read it: {error}"))]
+    said = [
+        (Status(status), Evidence(name, line, reason))
+        for line, _, status, reason in sorted(lines)
+        if status != "seen"
+    ]
+    if finding.symbol:
+        judged = {(line, column) for line, column, _, _ in lines}
+        lost = [line for line, column in _uses(text, finding.symbol) if (line, column) not in judged]
+        # Coccinelle passes over what it cannot parse: such a use may hide anything.
+        said += [(Status.UNKNOWN, Evidence(name, line, f"a use of {finding.symbol} that cannot be parsed")) for line in lost]
+    if not said:
+        return no_shape(f"no code shape that {finding.rule.name} knows")
+    return said
+
+
+class _Refused(Exception):
+    """Coccinelle gave up on a file."""
+
+
+def _spatch(finding: Finding, path: Path) -> list[tuple[int, int, str, str]]:
+    """Run a finding's rule on a file.
+
+    Returns:
+        Line, column, status and reason of each thing said.
+
+    Raises:
+        _Refused: Coccinelle gave up on this file.
+        Infrastructure: Coccinelle is missing or does not work at all.
+    """
+    command = ["spatch", "-D", "audit", "--very-quiet", "--no-show-diff", "--no-includes"]
+    command += ["--cocci-file", str(finding.rule)]
+    with tempfile.TemporaryDirectory(prefix="kmend-") as folder:
+        # A .cocciconfig in the tree or of the user's own must not change what the rule does.
+        environment = proc.environment({"HOME": folder, "TMPDIR": folder})
+
+        def run(file: Path) -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                [*command, str(file)],
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=_LIMIT,
+            )
+
+        try:
+            done = run(path)
+            if done.returncode != 0:
+                # Is it this file, or Coccinelle itself?
+                empty = Path(folder) / "empty.c"
+                empty.touch()
+                words = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+                if run(empty).returncode != 0:
+                    raise Infrastructure(f"spatch does not work with {finding.rule}: {words}")
+                raise _Refused(words)
+        except FileNotFoundError as error:
+            raise Infrastructure("spatch (Coccinelle) is not installed: run kmend setup") from error
+        except subprocess.TimeoutExpired as error:
+            raise _Refused(f"no answer after {_LIMIT} s") from error
+    said = re.compile(re.escape(f"{path}:") + r"(\d+):(\d+)-\d+: " + re.escape(finding.id) + r": ([\w-]+): (.*)")
+    matches = map(said.fullmatch, done.stdout.splitlines())
+    return [(int(match[1]), int(match[2]), match[3], match[4]) for match in matches if match]
+
+
+# Comments, strings, character constants; what is left between them is code.
+_NOT_CODE = re.compile(r'//(?:\\\n|[^\n])*|/\*.*?(?:\*/|\Z)|"(?:\\.|[^"\\\n])*"|' r"'(?:\\.|[^'\\\n])*'", re.DOTALL)
+_DIRECTIVE = re.compile(r"\s*#\s*(if|ifdef|ifndef|elif|else|endif)\b\s*(.*)")
+
+
+def _uses(text: str, symbol: str) -> list[tuple[int, int]]:
+    """Return line and column of each use of `symbol` in C code: not in comments, strings, or under "#if 0"."""
+    code = _NOT_CODE.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text)
+    name = re.compile(rf"\b{re.escape(symbol)}\b")
+    uses = []
+    off: list[bool] = []
+    for number, line in enumerate(code.splitlines(), 1):
+        directive = _DIRECTIVE.match(line)
+        if directive:
+            word, condition = directive[1], directive[2].strip()
+            if word.startswith("if"):
+                off.append(word == "if" and condition == "0")
+            elif off and word == "endif":
+                off.pop()
+            elif off:
+                off[-1] = False
+        if not any(off):
+            uses += [(number, match.start()) for match in name.finditer(line)]
+    return uses

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Builds kernels and the guest's initramfs, out of tree, with one toolchain for all architectures."""
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kmendlib import proc
+from kmendlib.arches import Arch
+from kmendlib.errors import Infrastructure
+from kmendlib.manifest import SELFTESTS, Bug
+from kmendlib.paths import CONFIGS, cache
+from kmendlib.source import Workspace
+
+_OBJECT = re.compile(r"^  (?:CC|AS|LDS|AR|LD|HOSTCC)\b")
+_ERROR = re.compile(r"error[: ]|undefined symbol|\*\*\* ", re.IGNORECASE)
+
+
+class BuildError(Exception):
+    """A configuration or compilation failed; the text says where, in a line."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """A kernel image and what it took.
+
+    Attributes:
+        image: the copy of the image that this state boots; a later build does not touch it.
+        config: the final configuration.
+        configure_seconds: wall time of the configuration, 0 where the last one still held.
+        build_seconds: wall time of make.
+        command: make's words.
+        compiler: first line of the compiler's version.
+    """
+
+    image: Path
+    config: Path
+    configure_seconds: float
+    build_seconds: float
+    command: str
+    compiler: str
+
+
+def toolchain() -> tuple[str, str]:
+    """Return kbuild's ``LLVM=`` value and the compiler's name: with the suffix -19 where there is one."""
+    return ("-19", "clang-19") if shutil.which("clang-19") else ("1", "clang")
+
+
+def _environment() -> dict[str, str]:
+    return proc.environment(
+        {
+            "CCACHE_DIR": str(cache() / "ccache"),
+            "CCACHE_BASEDIR": str(cache()),
+            "CCACHE_NOHASHDIR": "1",
+            # A kernel that says when and where it was built is another kernel every time.
+            "KBUILD_BUILD_TIMESTAMP": "Thu Jan  1 00:00:00 UTC 1970",
+            "KBUILD_BUILD_USER": "kmend",
+            "KBUILD_BUILD_HOST": "kmend",
+        }
+    )
+
+
+def _make(workspace: Workspace, arch: Arch) -> list[str]:
+    llvm, compiler = toolchain()
+    return [
+        "make",
+        "-C",
+        str(workspace.src(arch.name)),
+        f"O={workspace.build(arch.name)}",
+        f"ARCH={arch.params.linux_arch}",
+        f"LLVM={llvm}",
+        f"CC=ccache {compiler}",
+        f"-j{len(os.sched_getaffinity(0))}",
+    ]
+
+
+def fragments(arch: Arch, bugs: Sequence[Bug]) -> list[tuple[str, str]]:
+    """Return the configuration's fragments as pairs of name and text, in order: base, debug, architecture, bugs."""
+    paths = [CONFIGS / "base.config", CONFIGS / "debug.config", CONFIGS / f"debug-{arch.name}.config"]
+    found = [(path.name, path.read_text()) for path in paths if path.exists()]
+    found.append((f"qemu_configs/{arch.name}.py", arch.params.kconfig))
+    for bug in bugs:
+        found += [(suite.kunitconfig.name, suite.kunitconfig.read_text()) for suite in bug.suites]
+        found += [(f"{test.collection}/config", test.config.read_text()) for test in bug.selftests]
+    return found
+
+
+def _missing(config: Path, wanted: str) -> list[str]:
+    """Return the options that `wanted` sets and that the final configuration lacks."""
+    have = set(config.read_text().splitlines())
+    options = [line for line in wanted.splitlines() if line.startswith("CONFIG_") and not line.endswith("=n")]
+    return [option for option in options if option not in have]
+
+
+def configure(workspace: Workspace, arch: Arch, bugs: Sequence[Bug], log: Path) -> float:
+    """Write the build's configuration: the fragments on top of allnoconfig.
+
+    Args:
+        workspace: the tree's place.
+        arch: the architecture.
+        bugs: whose suites and kselftests the kernel has to hold.
+        log: takes make's output.
+
+    Returns:
+        Seconds of wall time; 0 where nothing has changed since the last time.
+
+    Raises:
+        BuildError: make failed, or dropped an option that a bug's tests ask for.
+    """
+    started = time.monotonic()
+    build = workspace.build(arch.name)
+    build.mkdir(parents=True, exist_ok=True)
+    parts = fragments(arch, bugs)
+    text = "".join(f"# {name}\n{part.strip()}\n" for name, part in parts)
+    asked = build / "kmend.config"
+    config = build / ".config"
+    if asked.exists() and asked.read_text() == text and config.exists():
+        return 0.0
+    asked.unlink(missing_ok=True)
+    allconfig = build / "allconfig"
+    allconfig.write_text(text)
+    command = [*_make(workspace, arch), "-s", f"KCONFIG_ALLCONFIG={allconfig}", "allnoconfig"]
+    if proc.run_logged(command, log, env=_environment()):
+        raise BuildError(f"configuration failed: {_first_error(log)}")
+    needed = [(name, part) for name, part in parts if "/" in name or name.endswith(".kunitconfig")]
+    lost = [f"{option} ({name})" for name, part in needed for option in _missing(config, part)]
+    if lost:
+        raise BuildError(f"the tree's Kconfig does not take {', '.join(lost)}")
+    asked.write_text(text)
+    return time.monotonic() - started
+
+
+def _first_error(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()
+    last_run = max((number for number, line in enumerate(lines) if line.startswith("$ ")), default=0)
+    return next((line.strip() for line in lines[last_run + 1 :] if _ERROR.search(line)), f"no reason given, see {log}")
+
+
+def kernel(
+    workspace: Workspace, arch: Arch, state: str, log: Path, on_progress: Callable[[int, int | None], None]
+) -> Built:
+    """Build the kernel of the state that is installed in the architecture's source folder.
+
+    Args:
+        workspace: the tree's place.
+        arch: the architecture.
+        state: ``before`` or ``after``; names the image's copy.
+        log: takes make's output.
+        on_progress: called with the steps done, and how many the last build from scratch took, where known.
+
+    Raises:
+        BuildError: the kernel does not build; the text is the first error.
+    """
+    build = workspace.build(arch.name)
+    counter = workspace.root / arch.name / "steps"
+    known = int(counter.read_text()) if counter.exists() else None
+    steps = 0
+
+    def count(line: str) -> None:
+        nonlocal steps
+        if _OBJECT.match(line):
+            steps += 1
+            on_progress(steps, known if known and steps <= known else None)
+
+    image = build / arch.params.kernel_path
+    scratch = not image.exists()
+    command = [*_make(workspace, arch), arch.make_target]
+    started = time.monotonic()
+    if proc.run_logged(command, log, env=_environment(), on_line=count):
+        raise BuildError(_first_error(log))
+    seconds = time.monotonic() - started
+    if not image.exists():
+        raise BuildError(f"make ended well but made no {arch.params.kernel_path}")
+    if scratch:
+        counter.write_text(str(steps))
+    kept = workspace.root / arch.name / f"{arch.make_target}-{state}"
+    shutil.copyfile(image, kept)
+    compiler = (proc.output([toolchain()[1], "--version"]) or "unknown").splitlines()[0]
+    return Built(kept, build / ".config", 0.0, seconds, " ".join(command), compiler)
+
+
+def initramfs(kernel_source: Path, arch: Arch, tests: Sequence[str]) -> Path:
+    """Build the guest's init and the kselftests named into an initramfs.
+
+    Args:
+        kernel_source: a tree with tools/include/nolibc (v6.12 or later is known to do).
+        arch: the architecture.
+        tests: kselftests as ``COLLECTION:NAME``.
+
+    Raises:
+        Infrastructure: they do not build.
+    """
+    out = cache() / "guest" / arch.name
+    out.mkdir(parents=True, exist_ok=True)
+    log = out / "build.log"
+    log.unlink(missing_ok=True)
+    command = [
+        "make",
+        "-s",
+        "-C",
+        str(SELFTESTS / "init"),
+        f"ARCH={arch.name}",
+        f"LLVM={toolchain()[0]}",
+        f"KSRC={kernel_source}",
+        f"O={out}",
+        f"TESTS={' '.join(tests)}",
+    ]
+    if proc.run_logged(command, log, env=_environment()):
+        raise Infrastructure(f"the guest's programs do not build for {arch.name}: {_first_error(log)} (log: {log})")
+    return out / "initramfs.cpio"

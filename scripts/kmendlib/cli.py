@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The command line of ``scripts/kmend``."""
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from kmendlib import arches, manifest, setup
+from kmendlib.errors import BadInput, ExitCode, KmendError
+
+EPILOG = """\
+exit codes:
+  0    proved, or clean
+  1    a test did not give the verdict it must; audit: something is affected
+  2    usage or bad input
+  3    the guest panicked where it must not
+  4    nothing to do, or all skipped; audit: something is unknown
+  5    infrastructure: build, QEMU, disk
+  124  time-out
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise BadInput(f"{message} (see '{self.prog} --help')")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="kmend",
+        description="Audits a kernel tree for documented lifetime and locking bugs, mends it, and proves both.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+
+    def add_bugs(command: argparse.ArgumentParser) -> None:
+        command.add_argument("--bug", action="append", metavar="ID", help="look at this bug alone; may be given again")
+
+    verify = add("verify", "build and boot a tree with and without each bug, and show the tests red and green")
+    what = verify.add_mutually_exclusive_group()
+    what.add_argument("--tree", type=Path, metavar="DIR", help="a kernel tree; it is only read")
+    what.add_argument("--base", metavar="NAME", help="a named line of trees, fetched by itself (default: linux-6.12.y)")
+    add_bugs(verify)
+    verify.add_argument("--arch", default="x86_64", metavar="A,…|all", help="architectures (default: x86_64)")
+    verify.add_argument("--repeat", type=int, default=1, metavar="N", help="boot each suite N times and report k of N")
+    verify.add_argument("--out", type=Path, metavar="DIR", help="folder for the evidence (default: one in the cache)")
+
+    command = add("audit", "tell which bugs a tree has, from its source")
+    command.add_argument("tree", type=Path, metavar="TREE")
+    add_bugs(command)
+    command.add_argument("--json", action="store_true", help="print JSON")
+
+    command = add("apply", "push the fixes that the audit chooses onto a tree, all or nothing")
+    command.add_argument("tree", type=Path, metavar="TREE")
+    add_bugs(command)
+    command.add_argument("--dry-run", action="store_true", help="say what would be done")
+    command.add_argument("--with-tests", action="store_true", help="put the KUnit suites and kselftests in as well")
+
+    command = add("unapply", "take back what apply did")
+    command.add_argument("tree", type=Path, metavar="TREE")
+
+    command = add("report", "show the results in an evidence folder again")
+    command.add_argument("evidence", type=Path, metavar="EVIDENCE_DIR")
+
+    add("setup", "install what is missing on this machine")
+    add("check", "run the project's own tests, the proofs on all architectures among them")
+    return parser
+
+
+def _bugs(ids: list[str] | None) -> tuple[manifest.Bug, ...]:
+    known = manifest.load()
+    return tuple(known.bug(name) for name in dict.fromkeys(ids)) if ids else tuple(known.bugs)
+
+
+def _verify(arguments: argparse.Namespace) -> ExitCode:
+    if arguments.repeat < 1:
+        raise BadInput(f"--repeat {arguments.repeat}: give a number of boots, 1 or more")
+    bugs = _bugs(arguments.bug)
+    chosen = arches.select(arguments.arch)
+    setup.ensure(_say, ["python:rich"])
+    # rich is one of the things that setup installs.
+    from kmendlib import verify
+    from kmendlib.progress import Display
+    from kmendlib.report import print_report
+    from rich.console import Console
+
+    request = verify.Request(
+        arguments.tree, arguments.base, bugs, chosen, arguments.repeat, arguments.out
+    )
+    with Display() as display:
+        evidence, code = verify.verify(request, display)
+    print_report(evidence, Console())
+    return code
+
+
+def _audit(arguments: argparse.Namespace) -> ExitCode:
+    from kmendlib.audit import audit
+    from kmendlib.tree import Tree
+
+    found = audit(Tree.open(arguments.tree), _bugs(arguments.bug))
+    print(json.dumps(found.to_json(), indent=2) if arguments.json else found.to_text())
+    return found.exit_code()
+
+
+def _apply(arguments: argparse.Namespace) -> ExitCode:
+    from kmendlib.apply import apply
+    from kmendlib.audit import audit
+    from kmendlib.tree import Tree
+
+    tree = Tree.open(arguments.tree, need_makefile=True)
+    found = audit(tree, _bugs(arguments.bug))
+    done = apply(tree, found, dry_run=arguments.dry_run, with_tests=arguments.with_tests)
+    print(done.to_text())
+    return ExitCode.OK
+
+
+def _unapply(arguments: argparse.Namespace) -> ExitCode:
+    from kmendlib.apply import unapply
+    from kmendlib.tree import Tree
+
+    print(unapply(Tree.open(arguments.tree, need_makefile=True)).to_text())
+    return ExitCode.OK
+
+
+def _report(arguments: argparse.Namespace) -> ExitCode:
+    from kmendlib.evidence import load
+
+    evidence = load(arguments.evidence)
+    setup.ensure(_say, ["python:rich"])
+    from kmendlib.report import exit_code, print_report
+    from rich.console import Console
+
+    print_report(evidence, Console())
+    return exit_code(evidence)
+
+
+def _setup(_: argparse.Namespace) -> ExitCode:
+    setup.main(_say)
+    return ExitCode.OK
+
+
+def _check(_: argparse.Namespace) -> ExitCode:
+    setup.ensure(_say)
+    from kmendlib.check import check
+
+    return check()
+
+
+_COMMANDS = {
+    "verify": _verify,
+    "audit": _audit,
+    "apply": _apply,
+    "unapply": _unapply,
+    "report": _report,
+    "setup": _setup,
+    "check": _check,
+}
+
+
+def _interrupt(number: int, _: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt(number)
+
+
+def main(words: Sequence[str]) -> int:
+    """Run one command.
+
+    Args:
+        words: the command line without the program's name.
+
+    Returns:
+        The exit code, as `EPILOG` lists them; 130 after Ctrl-C, as shells have it.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        arguments = _parser().parse_args(words)
+        return int(_COMMANDS[arguments.command](arguments))
+    except KmendError as error:
+        print(f"kmend: error: {error}", file=sys.stderr)
+        return int(error.code)
+    except KeyboardInterrupt:
+        print("kmend: stopped; the tree is as it was", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 141
+    except OSError as error:
+        print(f"kmend: error: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        return int(ExitCode.INFRASTRUCTURE)

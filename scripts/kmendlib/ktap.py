@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Turns a boot into a verdict.  The KTAP itself is read by the kernel's own kunit_parser.py."""
+
+import importlib.util
+import inspect
+import io
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from kmendlib.errors import Infrastructure
+from kmendlib.guest import Boot, End
+
+TAIL_LINES = 25
+
+_PANIC = re.compile(
+    r"Kernel panic - not syncing|\bOops\b|kernel BUG at |BUG: unable to handle|BUG: kernel NULL pointer"
+    r"|Unable to handle kernel|Internal error:|Kernel BUG\b"
+)
+_SPLAT = re.compile(
+    r"\bWARNING: |\bBUG: |list_(?:add|del)(?:_\w+)? corruption|INFO: task .* blocked|rcu: INFO: |INFO: rcu_"
+    r"|possible (?:circular|recursive) locking|inconsistent lock state|suspicious RCU usage|bad unlock balance"
+)
+# Lines of test results and their diagnostics may quote the kernel log.
+_KTAP_LINE = re.compile(r"^\s*(?:#|ok \d|not ok \d|1\.\.\d|K?TAP version)")
+
+
+class Verdict(StrEnum):
+    """What one run came to.  Only a complete plan can be PASS."""
+
+    PASS = "PASS"
+    FAIL = "FAIL"
+    PANIC = "PANIC"
+    TIMEOUT = "TIMEOUT"
+    MISS = "MISS"
+    SKIP = "SKIP"
+    ERROR = "ERROR"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A verdict and what it rests on.
+
+    Attributes:
+        verdict: the verdict.
+        reason: one line that says why, empty for PASS.
+        cases: each test case's own result (``PASS``, ``FAIL``, ``SKIP`` or ``MISS``) by its name.
+        tail: the console's last lines.
+    """
+
+    verdict: Verdict
+    reason: str
+    cases: dict[str, str] = field(default_factory=dict)
+    tail: tuple[str, ...] = ()
+
+
+Parser = Callable[[list[str]], Any]
+
+
+def load_parser(tree: Path) -> Parser | None:
+    """Load kunit_parser.py from a kernel tree.
+
+    Args:
+        tree: the kernel tree.
+
+    Returns:
+        A function from console lines to the parser's Test, or None where the tree's parser is missing or too old to
+        count errors (before v5.17).
+    """
+    folder = tree / "tools/testing/kunit"
+    source = folder / "kunit_parser.py"
+    if not source.exists() or "def extract_tap_lines" not in source.read_text():
+        return None
+    modules: dict[str, ModuleType] = {}
+    names = [name for name in ("kunit_printer", "kunit_parser") if (folder / f"{name}.py").exists()]
+    for name in names:
+        spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
+        if not spec or not spec.loader:
+            return None
+        modules[name] = sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(modules[name])
+    parser: Any = modules["kunit_parser"]
+    if not hasattr(parser, "TestCounts") or "kunit_printer" not in modules:
+        return None
+    takes_printer = "printer" in inspect.signature(parser.parse_run_tests).parameters
+
+    def parse(lines: list[str]) -> Any:
+        printer_class = modules["kunit_printer"].Printer
+        if takes_printer:
+            return parser.parse_run_tests(iter(lines), printer_class(print=False))
+        parser.stdout = printer_class(io.StringIO())
+        return parser.parse_run_tests(iter(lines))
+
+    return parse
+
+
+def parser_for(*trees: Path) -> Parser:
+    """Return the first tree's parser that can be used; raise Infrastructure where none can."""
+    for tree in trees:
+        parser = load_parser(tree)
+        if parser:
+            return parser
+    raise Infrastructure(f"no tools/testing/kunit/kunit_parser.py that can be used in {', '.join(map(str, trees))}")
+
+
+def _leaves(test: Any) -> Iterator[Any]:
+    for sub in test.subtests:
+        if sub.subtests:
+            yield from _leaves(sub)
+        else:
+            yield sub
+
+
+def _find(test: Any, name: str) -> Any | None:
+    for sub in test.subtests:
+        found = sub if sub.name == name else _find(sub, name)
+        if found:
+            return found
+    return None
+
+
+_CASE = {"SUCCESS": "PASS", "FAILURE": "FAIL", "SKIPPED": "SKIP"}
+
+
+def _first(pattern: re.Pattern[str], lines: list[str]) -> str:
+    return next((line.strip() for line in lines if pattern.search(line) and not _KTAP_LINE.match(line)), "")
+
+
+def judge(boot: Boot, suite: str, parse: Parser) -> Result:
+    """Give the verdict on a boot.
+
+    Args:
+        boot: the boot.
+        suite: name of the KUnit suite or kselftest that had to run.
+        parse: the KTAP parser.
+    """
+    text = boot.console.read_bytes().decode(errors="replace").replace("\r", "")
+    lines = [re.sub(r"[^\t\x20-\uffff]", "?", line) for line in text.split("\n")]
+    tail = tuple(line for line in lines[-TAIL_LINES - 1 :] if line)
+    # A flooded console is not worth parsing to its end.
+    test = parse(lines[:200_000])
+    run = _find(test, suite)
+    cases = {leaf.name: _CASE.get(leaf.status.name, "MISS") for leaf in _leaves(run)} if run else {}
+    if run and not run.subtests:
+        cases = {run.name: _CASE.get(run.status.name, "MISS")}
+
+    def result(verdict: Verdict, reason: str) -> Result:
+        return Result(verdict, reason, cases, tail)
+
+    panic = _first(_PANIC, lines)
+    if panic:
+        return result(Verdict.PANIC, panic)
+    if boot.end in (End.TIMEOUT, End.SILENT):
+        what = "time limit reached" if boot.end is End.TIMEOUT else "no output any more"
+        last = tail[-1] if tail else "nothing printed at all"
+        return result(Verdict.TIMEOUT, f"{what} after {boot.seconds:.0f} s; last line: {last}")
+    if boot.end is End.FLOOD:
+        return result(Verdict.MISS, f"console flooded with over {boot.console.stat().st_size >> 20} MiB")
+    if not text.strip():
+        if boot.code:
+            return result(Verdict.ERROR, f"QEMU ended with code {boot.code}: {boot.stderr.splitlines()[-1:] or ['']}")
+        return result(Verdict.MISS, "the guest ended without a word on the console")
+    if not run:
+        return result(Verdict.MISS, f"no results of '{suite}' in the console log")
+    counts = test.counts
+    if counts.errors or counts.crashed:
+        return result(Verdict.MISS, f"KTAP of '{suite}' is incomplete: {counts}")
+    if counts.failed:
+        failed = [name for name, status in cases.items() if status == "FAIL"]
+        return result(Verdict.FAIL, f"not ok: {', '.join(failed) or suite}")
+    splat = _first(_SPLAT, lines)
+    if splat:
+        return result(Verdict.FAIL, f"all cases ok, but the kernel complained: {splat}")
+    if boot.code:
+        return result(Verdict.ERROR, f"all cases ok, but QEMU ended with code {boot.code}: {boot.stderr}")
+    if not counts.passed:
+        skips = [line.strip() for line in lines if "# SKIP" in line]
+        return result(Verdict.SKIP, skips[0].partition("# SKIP")[2].strip() if skips else "every case skipped")
+    return result(Verdict.PASS, "")

@@ -1,0 +1,362 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The manifest patches/bugs.toml: what is known about each bug.
+
+Patch names are relative to patches/, sources of a suite to kunit/, files of a
+selftest to selftests/.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kmendlib.errors import BadInput
+
+REPO = Path(__file__).resolve().parents[2]
+PATCHES = REPO / "patches"
+KUNIT = REPO / "kunit"
+SELFTESTS = REPO / "selftests"
+RULES = REPO / "scripts" / "audit"
+MANIFEST = PATCHES / "bugs.toml"
+
+ARCHES = ("x86_64", "arm64", "riscv64", "loongarch64")
+
+_ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_VERSION = re.compile(r"v[0-9]+(\.[0-9]+)+")
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """A mainline commit: its full id, its subject, and what it did."""
+
+    commit: str
+    subject: str
+    role: str  # "fix" or "cause"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault of a bug.
+
+    id: "BUG/NAME".
+    title: what is wrong, in a few words.
+    rule: the semantic patch that judges it.
+    files: the files that the rule reads, relative to the tree.
+    symbol: a name; a use of it in `files` that the rule did not judge leaves
+        the finding unknown. Empty if there is no such name.
+    fix: the variants of its fix, newest code shape first.
+    reintroduce: the variants of the patch that puts the fault back.
+    """
+
+    id: str
+    title: str
+    rule: Path
+    files: tuple[str, ...]
+    symbol: str
+    fix: tuple[str, ...]
+    reintroduce: tuple[str, ...]
+
+    @property
+    def fix_paths(self) -> tuple[Path, ...]:
+        return tuple(PATCHES / name for name in self.fix)
+
+    @property
+    def reintroduce_paths(self) -> tuple[Path, ...]:
+        return tuple(PATCHES / name for name in self.reintroduce)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A KUnit suite.
+
+    name: as KTAP prints it.
+    sources: paths under kunit/, which are those in the tree as well.
+    kunitconfig: its path.
+    hooks: the variants of the patch that builds it into the tree.
+    proof: the cases that must be red on before and green on after.
+    """
+
+    name: str
+    sources: tuple[str, ...]
+    kunitconfig: Path
+    hooks: tuple[str, ...]
+    proof: tuple[str, ...]
+
+    @property
+    def hook_paths(self) -> tuple[Path, ...]:
+        return tuple(PATCHES / name for name in self.hooks)
+
+
+@dataclass(frozen=True)
+class Selftest:
+    """A kselftest.
+
+    collection, name: as in "pci:cfg_reset".
+    sources: paths under selftests/, which is tools/testing/selftests.
+    config: the path of its configuration fragment.
+    qemu: the arguments of one QEMU -device option each.
+    """
+
+    collection: str
+    name: str
+    sources: tuple[str, ...]
+    config: Path
+    qemu: tuple[str, ...]
+
+    @property
+    def id(self) -> str:
+        return f"{self.collection}:{self.name}"
+
+
+@dataclass(frozen=True)
+class Bug:
+    """A bug. `versions` are the mainline releases that had its code shape."""
+
+    id: str
+    title: str
+    files: tuple[str, ...]
+    upstream: tuple[Upstream, ...]
+    versions: tuple[str, str]
+    arches: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    suites: tuple[Suite, ...]
+    selftests: tuple[Selftest, ...]
+
+    @property
+    def since(self) -> str:
+        """The first release that had the code shape, as in "v3.4"."""
+        return self.versions[0]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All bugs, in the order in which their fixes are applied."""
+
+    bugs: tuple[Bug, ...]
+
+    def bug(self, id: str) -> Bug:
+        """Return the bug called `id`; BadInput names the known ones."""
+        for bug in self.bugs:
+            if bug.id == id:
+                return bug
+        known = ", ".join(bug.id for bug in self.bugs)
+        raise BadInput(f"no bug is called {id!r}; known: {known}")
+
+    def select(self, ids: tuple[str, ...] | list[str]) -> tuple[Bug, ...]:
+        """Return the bugs called `ids` in manifest order, or all if empty."""
+        wanted = {self.bug(id).id for id in ids}
+        return tuple(bug for bug in self.bugs if not ids or bug.id in wanted)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Every file that a bug is about, each once."""
+        return tuple(dict.fromkeys(name for bug in self.bugs for name in bug.files))
+
+    @property
+    def patches(self) -> tuple[str, ...]:
+        """Every patch named, each once."""
+        return tuple(dict.fromkeys(self._patches()))
+
+    def _patches(self) -> Iterator[str]:
+        for bug in self.bugs:
+            for finding in bug.findings:
+                yield from finding.fix
+                yield from finding.reintroduce
+            for suite in bug.suites:
+                yield from suite.hooks
+
+
+class _Table:
+    """A TOML table that is read key by key and must then be used up."""
+
+    def __init__(self, source: Path, where: str, table: Any) -> None:
+        self.source, self.where = source, where
+        if not isinstance(table, dict):
+            self.fail("must be a table")
+        self.table: dict[str, Any] = dict(table)
+
+    def fail(self, what: str) -> None:
+        raise BadInput(f"{self.source}: {self.where}: {what}")
+
+    def _take(self, key: str, default: Any) -> Any:
+        if key not in self.table and default is None:
+            self.fail(f"key {key!r} is missing")
+        return self.table.pop(key, default)
+
+    def text(self, key: str, default: str | None = None) -> str:
+        value = self._take(key, default)
+        if not isinstance(value, str) or (not value and default is None):
+            self.fail(f"key {key!r} must be a string that is not empty")
+        return str(value)
+
+    def texts(self, key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
+        value = self._take(key, default)
+        if not isinstance(value, (list, tuple)) or not all(
+            isinstance(item, str) and item for item in value
+        ):
+            self.fail(f"key {key!r} must be a list of strings")
+        if not value and default is None:
+            self.fail(f"key {key!r} must not be empty")
+        return tuple(value)
+
+    def paths(self, key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
+        names = self.texts(key, default)
+        for name in names:
+            if name.startswith("/") or ".." in Path(name).parts:
+                self.fail(f"key {key!r}: {name!r} leaves its folder")
+        return names
+
+    def tables(self, key: str, default: list[Any] | None = None) -> list[_Table]:
+        value = self._take(key, default)
+        if not isinstance(value, list):
+            self.fail(f"key {key!r} must be a list of tables")
+        return [
+            _Table(self.source, f"{self.where}.{key}[{n}]", item)
+            for n, item in enumerate(value)
+        ]
+
+    def done(self) -> None:
+        if self.table:
+            self.fail("unknown key: " + ", ".join(sorted(self.table)))
+
+
+def load(path: str | Path = MANIFEST, check_files: bool = True) -> Manifest:
+    """Read the manifest at `path` and check it.
+
+    check_files: also check that every file which it names is there.
+
+    Raises BadInput that says where the manifest is wrong.
+    """
+    source = Path(path)
+    try:
+        with source.open("rb") as stream:
+            data = tomllib.load(stream)
+    except OSError as error:
+        raise BadInput(f"{source}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{source}: not TOML: {error}") from error
+    top = _Table(source, "top", data)
+    bugs = tuple(_bug(table, check_files) for table in top.tables("bug"))
+    top.done()
+    if not bugs:
+        top.fail("no bug in it")
+    for what, names in (
+        ("bug", [bug.id for bug in bugs]),
+        ("finding", [finding.id for bug in bugs for finding in bug.findings]),
+        ("suite", [suite.name for bug in bugs for suite in bug.suites]),
+    ):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            top.fail(f"{what} twice: {', '.join(twice)}")
+    return Manifest(bugs)
+
+
+def _bug(table: _Table, check_files: bool) -> Bug:
+    id = table.text("id")
+    table.where = f"bug {id}"
+    if not _ID.fullmatch(id):
+        table.fail("id must be lower case words joined by '-'")
+    files = table.paths("files")
+    versions = table.texts("versions")
+    if len(versions) != 2 or not all(_VERSION.fullmatch(v) for v in versions):
+        table.fail('versions must be the first and the last one, as ["v3.4", "v5.8"]')
+    arches = table.texts("arches")
+    strange = sorted(set(arches) - set(ARCHES))
+    if strange:
+        table.fail(f"unknown architecture: {', '.join(strange)}")
+    bug = Bug(
+        id=id,
+        title=table.text("title"),
+        files=files,
+        upstream=tuple(_upstream(item) for item in table.tables("upstream", [])),
+        versions=(versions[0], versions[1]),
+        arches=arches,
+        findings=tuple(
+            _finding(item, id, files, check_files) for item in table.tables("finding")
+        ),
+        suites=tuple(_suite(item, check_files) for item in table.tables("suite", [])),
+        selftests=tuple(
+            _selftest(item, check_files) for item in table.tables("selftest", [])
+        ),
+    )
+    if not bug.findings:
+        table.fail("no finding in it")
+    table.done()
+    return bug
+
+
+def _upstream(table: _Table) -> Upstream:
+    upstream = Upstream(table.text("commit"), table.text("subject"), table.text("role"))
+    if not _COMMIT.fullmatch(upstream.commit):
+        table.fail("commit must be a full id of 40 digits")
+    if upstream.role not in ("fix", "cause"):
+        table.fail('role must be "fix" or "cause"')
+    table.done()
+    return upstream
+
+
+def _finding(
+    table: _Table, bug: str, files: tuple[str, ...], check_files: bool
+) -> Finding:
+    id = table.text("id")
+    table.where = f"finding {id}"
+    if not id.startswith(bug + "/") or not _ID.fullmatch(id.removeprefix(bug + "/")):
+        table.fail(f"id must be {bug}/NAME")
+    finding = Finding(
+        id=id,
+        title=table.text("title"),
+        rule=RULES / table.text("rule", f"{bug}.cocci"),
+        files=table.paths("files", files),
+        symbol=table.text("symbol", ""),
+        fix=table.paths("fix"),
+        reintroduce=table.paths("reintroduce", ()),
+    )
+    table.done()
+    _check(table, check_files, [finding.rule])
+    _check(table, check_files, finding.fix_paths)
+    _check(table, check_files, finding.reintroduce_paths)
+    return finding
+
+
+def _suite(table: _Table, check_files: bool) -> Suite:
+    name = table.text("name")
+    table.where = f"suite {name}"
+    suite = Suite(
+        name=name,
+        sources=table.paths("sources"),
+        kunitconfig=KUNIT / table.text("kunitconfig"),
+        hooks=table.paths("hooks"),
+        proof=table.texts("proof"),
+    )
+    table.done()
+    _check(table, check_files, [KUNIT / source for source in suite.sources])
+    _check(table, check_files, [suite.kunitconfig])
+    _check(table, check_files, suite.hook_paths)
+    return suite
+
+
+def _selftest(table: _Table, check_files: bool) -> Selftest:
+    collection, name = table.text("collection"), table.text("name")
+    table.where = f"selftest {collection}:{name}"
+    selftest = Selftest(
+        collection=collection,
+        name=name,
+        sources=table.paths("sources"),
+        config=SELFTESTS / table.text("config"),
+        qemu=table.texts("qemu", ()),
+    )
+    table.done()
+    _check(table, check_files, [SELFTESTS / source for source in selftest.sources])
+    _check(table, check_files, [selftest.config])
+    return selftest
+
+
+def _check(table: _Table, check_files: bool, paths: Any) -> None:
+    for path in paths if check_files else ():
+        if not path.is_file():
+            table.fail(f"{path.relative_to(REPO)} is not there")

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Child processes: none outlives the driver, each has its output kept."""
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+# Variables that change what kbuild does; a user's shell must not decide what is proved.
+_KBUILD_VARIABLES = set(
+    "ARCH AS CC CROSS_COMPILE HOSTCC HOSTCFLAGS INSTALL_HDR_PATH KAFLAGS KBUILD_OUTPUT KCFLAGS KCONFIG_ALLCONFIG "
+    "KCONFIG_CONFIG LD LLVM LOCALVERSION MAKEFLAGS MFLAGS O V W".split()
+)
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment for tools: English messages and no kbuild setting but those in `extra`."""
+    env = {name: value for name, value in os.environ.items() if name not in _KBUILD_VARIABLES}
+    return env | {"LC_ALL": "C"} | dict(extra or {})
+
+
+@contextlib.contextmanager
+def child(command: Sequence[str], **options: object) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a command in a process group of its own and leave nothing of the group behind."""
+    process = subprocess.Popen(command, start_new_session=True, **options)  # type: ignore[call-overload]
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        for stream in (process.stdout, process.stderr):
+            if stream:
+                stream.close()
+
+
+def run_logged(
+    command: Sequence[str],
+    log: Path,
+    *,
+    env: Mapping[str, str] | None = None,
+    on_line: Callable[[str], None] | None = None,
+) -> int:
+    """Run a command, append its output to `log`, and return its exit code.
+
+    Args:
+        command: the command's words.
+        log: the file that takes standard output and standard error, after a line with the command.
+        env: the whole environment; by default `environment()`.
+        on_line: called with each line of output, for progress.
+    """
+    with log.open("ab") as out:
+        out.write(("$ " + " ".join(command) + "\n").encode())
+        with child(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=environment() if env is None else env,
+        ) as process:
+            assert process.stdout
+            for line in process.stdout:
+                out.write(line)
+                if on_line:
+                    on_line(line.decode(errors="replace").rstrip())
+            return process.wait()
+
+
+def output(command: Sequence[str]) -> str | None:
+    """Return what a short command prints on standard output, or None where it is missing or fails."""
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env=environment(), check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.decode(errors="replace")

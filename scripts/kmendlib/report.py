@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Renders evidence: the summary table, the runs that went wrong, and the exit code that follows."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kmendlib.errors import ExitCode
+from kmendlib.evidence import Evidence
+from kmendlib.ktap import Verdict
+
+# On the unfixed kernel these show the bug; no result at all does not.
+_HITS = {Verdict.FAIL, Verdict.PANIC, Verdict.TIMEOUT}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One suite of one bug on one architecture.
+
+    Attributes:
+        plan: the row of the plan: bug, arch, suite, kind, proof cases, wanted boots, not_run.
+        before: the boots of the unfixed kernel.
+        after: the boots of the mended kernel.
+        broken: first error of a build that did not come about, else empty.
+    """
+
+    plan: dict[str, Any]
+    before: list[dict[str, Any]]
+    after: list[dict[str, Any]]
+    broken: str
+
+    def red(self, test: dict[str, Any]) -> bool:
+        """Tell whether a boot of the unfixed kernel showed the bug."""
+        if self.plan["proof"]:
+            return all(test["misc"]["cases"].get(case) == "FAIL" for case in self.plan["proof"])
+        return Verdict(test["misc"]["verdict"]) in _HITS
+
+    def green(self, test: dict[str, Any]) -> bool:
+        """Tell whether a boot of the mended kernel passed, its proving cases among what passed."""
+        cases = test["misc"]["cases"]
+        return test["misc"]["verdict"] == Verdict.PASS and all(cases.get(case) == "PASS" for case in self.plan["proof"])
+
+    @property
+    def proved(self) -> bool:
+        """Every boot asked for was run; each after is green and, where the suite has a proof, each before is red."""
+        boots = self.plan["boots"]
+        return (
+            not self.broken
+            and len(self.before) == len(self.after) == boots > 0
+            and all(map(self.green, self.after))
+            and (all(map(self.red, self.before)) if self.plan["proof"] else not any(map(_no_result, self.before)))
+        )
+
+    def problem(self) -> ExitCode:
+        """Return the exit code that this row asks for."""
+        if self.proved:
+            return ExitCode.OK
+        if self.broken:
+            return ExitCode.INFRASTRUCTURE
+        after = {Verdict(test["misc"]["verdict"]) for test in self.after}
+        before = {Verdict(test["misc"]["verdict"]) for test in self.before}
+        if Verdict.PANIC in after:
+            return ExitCode.PANIC
+        if Verdict.ERROR in after | before:
+            return ExitCode.INFRASTRUCTURE
+        if Verdict.TIMEOUT in after:
+            return ExitCode.TIMEOUT
+        if after == {Verdict.SKIP}:
+            return ExitCode.NOTHING
+        return ExitCode.FAILED
+
+
+def _no_result(test: dict[str, Any]) -> bool:
+    return Verdict(test["misc"]["verdict"]) in (Verdict.MISS, Verdict.ERROR)
+
+
+def rows(evidence: Evidence) -> list[Row]:
+    """Group the evidence's tests by the rows of its plan."""
+    found = []
+    for plan in evidence.checkout["misc"]["plan"]:
+        mine = [
+            test
+            for test in evidence.tests
+            if all(test["misc"].get(key) == plan[key] for key in ("bug", "arch", "suite", "kind"))
+        ]
+        broken = [
+            build["log_excerpt"]
+            for build in evidence.builds
+            if build["architecture"] == plan["arch"] and build["status"] != "PASS"
+        ]
+        by_state = {state: [t for t in mine if t["misc"]["state"] == state] for state in ("before", "after")}
+        found.append(Row(plan, by_state["before"], by_state["after"], broken[0] if broken else ""))
+    return found
+
+
+def exit_code(evidence: Evidence) -> ExitCode:
+    """Return the exit code of a run: the gravest of its rows, or that nothing was run."""
+    ran = [row for row in rows(evidence) if not row.plan["not_run"]]
+    if not ran:
+        return ExitCode.NOTHING
+    codes = {row.problem() for row in ran}
+    order = (ExitCode.PANIC, ExitCode.TIMEOUT, ExitCode.INFRASTRUCTURE, ExitCode.FAILED, ExitCode.NOTHING)
+    return next((code for code in order if code in codes), ExitCode.OK)
+
+
+def _cell(tests: Sequence[dict[str, Any]], good: Callable[[dict[str, Any]], bool], word: str) -> str:
+    if not tests:
+        return "no boot"
+    count = sum(map(good, tests))
+    times = [t["misc"]["ktap_seconds"] for t in tests if t["misc"]["ktap_seconds"] is not None]
+    seconds = f", {max(times):.1f} s" if times else ""
+    if count == len(tests):
+        return f"{word} {count}/{len(tests)}{seconds}"
+    others = sorted({t["misc"]["verdict"] for t in tests if not good(t)})
+    return f"{word} {count}/{len(tests)} ({', '.join(others)}){seconds}"
+
+
+def print_report(evidence: Evidence, console: Console) -> None:
+    """Print the summary table, then each run that did not give the verdict it must with its last lines.
+
+    Args:
+        evidence: the run's evidence.
+        console: where to.
+    """
+    checkout = evidence.checkout
+    table = Table(box=box.ASCII2 if not console.is_terminal else box.ROUNDED, title=checkout["comment"])
+    for name in ("bug", "architecture", "suite", "before", "after", "result"):
+        table.add_column(name, overflow="fold")
+    notes: list[str] = []
+    for row in rows(evidence):
+        plan = row.plan
+        if plan["not_run"]:
+            table.add_row(plan["bug"], plan["arch"], plan["suite"], "-", "-", Text("not run", "yellow"))
+            notes.append(f"{plan['bug']} on {plan['arch']}: not run: {plan['not_run']}")
+            continue
+        kunit = bool(plan["proof"])
+        verdict = (
+            Text("PROVED" if kunit else "PASS", "green")
+            if row.proved
+            else Text("ERROR" if row.broken else "SKIP" if row.problem() == ExitCode.NOTHING else "NOT PROVED", "red")
+        )
+        table.add_row(
+            plan["bug"],
+            plan["arch"],
+            plan["suite"],
+            _cell(row.before, row.red, "red" if kunit else "hit"),
+            _cell(row.after, row.green, "green"),
+            verdict,
+        )
+        if not row.proved:
+            notes += _explain(row)
+    console.print(table)
+    for note in notes:
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"evidence: {evidence.folder}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _explain(row: Row) -> list[str]:
+    where = f"{row.plan['bug']} on {row.plan['arch']}, {row.plan['suite']}"
+    if row.broken:
+        return [f"{where}: no kernel: {row.broken}"]
+    lines = []
+    for state, tests, good in (("before", row.before, row.red), ("after", row.after, row.green)):
+        expected = state == "after" or bool(row.plan["proof"])
+        wrong = [test for test in tests if (expected and not good(test)) or (not expected and _no_result(test))]
+        if wrong:
+            misc = wrong[0]["misc"]
+            word = "red" if state == "before" else "green"
+            lines.append(f"{where}: {state} not {word} in {len(wrong)} of {len(tests)} boots")
+            lines.append(f"  {misc['verdict']}: {misc['reason'] or 'every case passed'} ({wrong[0]['log_url']})")
+            lines += [f"  | {line}" for line in wrong[0]["log_excerpt"].splitlines()[-12:]]
+        if len(tests) < row.plan["boots"]:
+            lines.append(f"{where}: {state}: {len(tests)} of {row.plan['boots']} boots were run")
+    return lines

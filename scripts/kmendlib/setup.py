@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Finds and installs what the driver needs: ``packages.toml`` says what, the distribution's package tool does it."""
+
+import importlib.util
+import os
+import re
+import shutil
+import sys
+import tomllib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from kmendlib import proc
+from kmendlib.errors import Infrastructure
+from kmendlib.paths import SCRIPTS, cache
+
+BACKPORTS = Path("etc/apt/sources.list.d/kmend-backports.list")
+
+
+@dataclass(frozen=True)
+class Need:
+    """One row of packages.toml: a file that must be there and the packages that have it."""
+
+    file: str
+    apt: str
+    dnf: str
+    version: int = 0
+
+    def met(self) -> bool:
+        """Tell whether the file is there, in the major version asked for."""
+        if self.file.startswith("python:"):
+            return importlib.util.find_spec(self.file.removeprefix("python:")) is not None
+        found = shutil.which(self.file)
+        # Other distributions name the compiler's programs without the version.
+        if not found and self.file.endswith("-19"):
+            found = shutil.which(self.file.removesuffix("-19"))
+        if not found:
+            return self.file.startswith("/") and Path(self.file).exists()
+        if not self.version:
+            return True
+        said = re.search(r"version (\d+)", proc.output([found, "--version"]) or "")
+        return said is not None and int(said[1]) >= self.version
+
+
+def needs() -> list[Need]:
+    """Read packages.toml."""
+    return [Need(**row) for row in tomllib.loads((SCRIPTS / "packages.toml").read_text())["need"]]
+
+
+def os_release(root: Path = Path("/")) -> dict[str, str]:
+    """Read os-release(5): what distribution this is."""
+    pairs = {}
+    for place in ("etc/os-release", "usr/lib/os-release"):
+        if (root / place).exists():
+            for line in (root / place).read_text().splitlines():
+                name, equals, value = line.partition("=")
+                if equals:
+                    pairs[name] = value.strip("\"'")
+            break
+    return pairs
+
+
+def backports_line(suite: str, root: Path = Path("/")) -> str | None:
+    """Make the sources.list(5) line of `suite`'s backports, on the mirror that the machine uses for `suite` itself.
+
+    Both formats of apt's sources are understood, one-line and deb822. None where no source names the suite.
+    """
+    apt = root / "etc/apt"
+    for path in [apt / "sources.list", *sorted((apt / "sources.list.d").glob("*.list"))]:
+        for line in path.read_text().splitlines() if path.exists() else ():
+            entry = re.match(rf"deb\s+(\[[^]]*\]\s+)?(\S+)\s+{re.escape(suite)}\s+(?=.*\bmain\b)", line)
+            if entry:
+                return f"deb {entry[1] or ''}{entry[2]} {suite}-backports main"
+    for path in sorted((apt / "sources.list.d").glob("*.sources")):
+        for stanza in re.split(r"\n\s*\n", path.read_text()):
+            field = dict(re.findall(r"^([A-Za-z-]+):[ \t]*(.*)$", stanza, re.MULTILINE))
+            if field.get("Enabled", "yes") == "no" or "deb" not in field.get("Types", "").split():
+                continue
+            if suite in field.get("Suites", "").split() and "main" in field.get("Components", "").split():
+                key = field.get("Signed-By", "")
+                option = f"[signed-by={key}] " if key.startswith("/") else ""
+                return f"deb {option}{field['URIs'].split()[0]} {suite}-backports main"
+    return None
+
+
+def _apt(missing: list[Need], log: Path, say: Callable[[str], None]) -> None:
+    release = os_release()
+    suite = release.get("VERSION_CODENAME", "")
+    old = [need.apt for need in missing if need.version]
+    new = [need.apt for need in missing if not need.version]
+    apt = ["apt-get", "-q", "-y", "-o", "Dpkg::Use-Pty=0", "--no-install-recommends"]
+    backports = suite if suite == "bookworm" and old else ""
+    if backports and not Path("/", BACKPORTS).exists():
+        line = backports_line(suite)
+        if not line:
+            raise Infrastructure(f"no source of '{suite} main' in /etc/apt: add {suite}-backports there for QEMU 10")
+        Path("/", BACKPORTS).write_text(f"# Added by kmend for QEMU 10.\n{line}\n")
+        say(f"apt source added: /{BACKPORTS}")
+    steps = [["apt-get", "-q", "update"]]
+    if new:
+        steps.append([*apt, "install", *dict.fromkeys(new)])
+    if old:
+        steps.append([*apt, *(["-t", f"{suite}-backports"] if backports else []), "install", *dict.fromkeys(old)])
+    env = proc.environment({"DEBIAN_FRONTEND": "noninteractive"})
+    for step in steps:
+        if proc.run_logged(step, log, env=env):
+            last = [line for line in log.read_text(errors="replace").splitlines() if line.startswith("E:")][-1:]
+            raise Infrastructure(f"'{' '.join(step)}' failed: {''.join(last) or 'no reason given'} (log: {log})")
+
+
+def _dnf(missing: list[Need], log: Path) -> None:
+    step = ["dnf", "-q", "-y", "install", *dict.fromkeys(need.dnf for need in missing)]
+    if proc.run_logged(step, log):
+        raise Infrastructure(f"'{' '.join(step)}' failed (log: {log})")
+
+
+def ensure(say: Callable[[str], None], files: Iterable[str] | None = None) -> None:
+    """Install what is missing, or say what to install.
+
+    Args:
+        say: takes one line at a time of what is being done.
+        files: look only at these needs (names as in packages.toml); by default at all.
+
+    Raises:
+        Infrastructure: something is missing and this user or distribution cannot have it installed from here; the
+            message is the exact list.
+    """
+    wanted = None if files is None else set(files)
+    missing = [need for need in needs() if (wanted is None or need.file in wanted) and not need.met()]
+    if not missing:
+        return
+    like = {os_release().get("ID", ""), *os_release().get("ID_LIKE", "").split()}
+    apt_packages = " ".join(dict.fromkeys(need.apt for need in missing))
+    dnf_packages = " ".join(dict.fromkeys(need.dnf for need in missing))
+    debian = "debian" in like and shutil.which("apt-get") is not None
+    rpm = bool({word.lower() for word in like} & {"openeuler", "kylin", "fedora"}) and shutil.which("dnf") is not None
+    if os.geteuid() != 0 and debian:
+        raise Infrastructure(f"missing here; run as root: apt-get install {apt_packages}")
+    if os.geteuid() != 0 and rpm:
+        raise Infrastructure(f"missing here; run as root: dnf install {dnf_packages}")
+    if not debian and not rpm:
+        names = " ".join(need.file for need in missing)
+        raise Infrastructure(f"missing here: {names}; install them (Debian's packages: {apt_packages})")
+    say(f"installing: {apt_packages if debian else dnf_packages}")
+    log = cache() / "setup.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    if debian:
+        _apt(missing, log, say)
+    else:
+        _dnf(missing, log)
+    importlib.invalidate_caches()
+    left = [need for need in missing if not need.met()]
+    if left:
+        raise Infrastructure(
+            "still missing after the installation: "
+            + ", ".join(f"{need.file}{f' {need.version} or later' if need.version else ''}" for need in left)
+            + f" (log: {log})"
+        )
+
+
+def main(say: Callable[[str], None] = lambda line: print(line, file=sys.stderr)) -> None:
+    """Run ``kmend setup``: install what is missing and tell what there is."""
+    ensure(say)
+    say(f"all {len(needs())} needs are met")

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A kernel source tree: where it is and which version it says it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kmendlib.errors import BadInput
+
+# The version stands in the first lines of the top Makefile.
+_HEAD_LINES = 40
+_FIELD = re.compile(r"^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION)[ \t]*=[ \t]*([^#\n]*)")
+
+
+def version_key(version: str) -> tuple[int, ...]:
+    """Return `version` ("v5.9", "4.19.90") as numbers that compare."""
+    return tuple(int(part) for part in version.removeprefix("v").split("."))
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A kernel source tree, or a part of one.
+
+    path: the absolute path.
+    version: VERSION.PATCHLEVEL.SUBLEVEL as in "4.19.90", without what a
+        vendor adds; None if the tree has no top Makefile.
+    extraversion: EXTRAVERSION as the Makefile has it, as in "-2102.3.0".
+    """
+
+    path: Path
+    version: str | None
+    extraversion: str = ""
+
+    @property
+    def release(self) -> str:
+        """The version with what a vendor adds, or "unknown version"."""
+        if self.version is None:
+            return "unknown version"
+        return self.version + self.extraversion
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        need_makefile: bool = False,
+        files: Sequence[str] = (),
+    ) -> Tree:
+        """Open the tree at `path`.
+
+        need_makefile: refuse a tree without a kernel Makefile.
+        files: files of which at least one makes `path` a tree even without a
+            kernel Makefile; those of every bug in the manifest by default.
+
+        Raises BadInput if `path` is no kernel tree or cannot be read.
+        """
+        root = Path(path).absolute()
+        try:
+            if not root.is_dir():
+                what = "not a directory" if root.exists() else "no such directory"
+                raise BadInput(f"{path}: {what}; give the top of a kernel source tree")
+            root = root.resolve()
+            fields = _version_fields(root / "Makefile")
+            if fields is not None:
+                numbers = [fields[key] for key in ("VERSION", "PATCHLEVEL", "SUBLEVEL")]
+                return cls(root, ".".join(numbers), fields.get("EXTRAVERSION", ""))
+            if not need_makefile:
+                if not files:
+                    from kmendlib import manifest
+
+                    files = manifest.load(check_files=False).files
+                if any((root / name).is_file() for name in files):
+                    return cls(root, None)
+        except OSError as error:
+            raise BadInput(f"{path}: cannot be read: {error.strerror}") from error
+        raise BadInput(
+            f"{path}: no kernel tree: its Makefile does not give a kernel version; "
+            "give the top of a kernel source tree"
+        )
+
+
+def _version_fields(makefile: Path) -> dict[str, str] | None:
+    """Return the version fields of a kernel's top Makefile, None if it is none."""
+    try:
+        with makefile.open(encoding="latin-1") as lines:
+            head = [line for _, line in zip(range(_HEAD_LINES), lines)]
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+    fields: dict[str, str] = {}
+    for line in head:
+        match = _FIELD.match(line)
+        if match:
+            fields.setdefault(match[1], match[2].strip())
+    fields["SUBLEVEL"] = fields.get("SUBLEVEL") or "0"
+    numbers = [fields.get(key, "") for key in ("VERSION", "PATCHLEVEL", "SUBLEVEL")]
+    if not all(number.isascii() and number.isdigit() for number in numbers):
+        return None
+    # U-Boot and BusyBox use the same four names: 2024.x and 1.x.
+    if not 2 <= int(numbers[0]) < 100:
+        return None
+    return fields

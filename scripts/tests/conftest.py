@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the tests share: the package's path, made-up kernel trees, and the hash of a tree.
+
+Real trees are used where they are at hand:
+    KMEND_TREES       a folder with trees, each named by its version, as in 4.19.90 or 6.12
+    KMEND_CHECKPATCH  the path of a kernel tree's scripts/checkpatch.pl
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+# drivers/pci/access.c as far as the rule and the patches look at it. The functions under test have the shape that
+# the names say; the rest is made up.
+_TOP = """\
+// SPDX-License-Identifier: GPL-2.0
+#include <linux/pci.h>
+#include <linux/wait.h>
+
+DEFINE_RAW_SPINLOCK(pci_lock);
+
+struct pci_ops *pci_bus_set_ops(struct pci_bus *bus, struct pci_ops *ops)
+{
+	return bus->ops;
+}
+EXPORT_SYMBOL(pci_bus_set_ops);
+
+/*
+ * A bit per device says that it is blocked, and one queue holds all who wait.
+ */
+static DECLARE_WAIT_QUEUE_HEAD(pci_cfg_wait);
+
+"""
+
+UNLOCKED = """\
+static noinline void pci_wait_cfg(struct pci_dev *dev)
+{
+	DECLARE_WAITQUEUE(wait, current);
+
+	__add_wait_queue(&pci_cfg_wait, &wait);
+	do {
+		set_current_state(TASK_UNINTERRUPTIBLE);
+		raw_spin_unlock_irq(&pci_lock);
+		schedule();
+		raw_spin_lock_irq(&pci_lock);
+	} while (dev->block_cfg_access);
+	__remove_wait_queue(&pci_cfg_wait, &wait);
+}
+
+/* Returns 0 on success, negative values indicate error. */
+"""
+
+WAIT_EVENT = """\
+static noinline void pci_wait_cfg(struct pci_dev *dev)
+	__must_hold(&pci_lock)
+{
+	do {
+		raw_spin_unlock_irq(&pci_lock);
+		wait_event(pci_cfg_wait, !dev->block_cfg_access);
+		raw_spin_lock_irq(&pci_lock);
+	} while (dev->block_cfg_access);
+}
+
+/* Returns 0 on success, negative values indicate error. */
+"""
+
+_MIDDLE = """\
+#define PCI_USER_READ_CONFIG(size, type)				\\
+int pci_user_read_config_##size						\\
+	(struct pci_dev *dev, int pos, type *val)			\\
+{									\\
+	raw_spin_lock_irq(&pci_lock);					\\
+	if (unlikely(dev->block_cfg_access))				\\
+		pci_wait_cfg(dev);					\\
+	raw_spin_unlock_irq(&pci_lock);					\\
+	return 0;							\\
+}									\\
+EXPORT_SYMBOL_GPL(pci_user_read_config_##size);
+
+PCI_USER_READ_CONFIG(byte, u8)
+
+void pci_cfg_access_lock(struct pci_dev *dev)
+{
+	raw_spin_lock_irq(&pci_lock);
+	if (dev->block_cfg_access)
+		pci_wait_cfg(dev);
+	dev->block_cfg_access = 1;
+	raw_spin_unlock_irq(&pci_lock);
+}
+EXPORT_SYMBOL_GPL(pci_cfg_access_lock);
+
+"""
+
+WAKE_OUTSIDE = """\
+void pci_cfg_access_unlock(struct pci_dev *dev)
+{
+	unsigned long flags;
+
+	raw_spin_lock_irqsave(&pci_lock, flags);
+	dev->block_cfg_access = 0;
+	raw_spin_unlock_irqrestore(&pci_lock, flags);
+
+	wake_up_all(&pci_cfg_wait);
+}
+EXPORT_SYMBOL_GPL(pci_cfg_access_unlock);
+
+"""
+
+WAKE_INSIDE = """\
+void pci_cfg_access_unlock(struct pci_dev *dev)
+{
+	unsigned long flags;
+
+	raw_spin_lock_irqsave(&pci_lock, flags);
+	dev->block_cfg_access = 0;
+	wake_up_all(&pci_cfg_wait);
+	raw_spin_unlock_irqrestore(&pci_lock, flags);
+}
+EXPORT_SYMBOL_GPL(pci_cfg_access_unlock);
+
+"""
+
+_END = """\
+static inline int pcie_cap_version(const struct pci_dev *dev)
+{
+	return pcie_caps_reg(dev) & PCI_EXP_FLAGS_VERS;
+}
+"""
+
+_KCONFIG = """\
+config PCI_DEBUG
+	bool "PCI Debugging"
+	help
+	  Say Y here to see more messages.
+
+	  When in doubt, say N.
+
+config PCI_REALLOC_ENABLE_AUTO
+	bool "Enable PCI resource re-allocation detection"
+	depends on PCI_IOV
+"""
+
+ACCESS = "drivers/pci/access.c"
+
+
+def access_c(wait: str = UNLOCKED, wake: str = WAKE_OUTSIDE) -> str:
+    """Return a made-up access.c with the given pci_wait_cfg() and pci_cfg_access_unlock()."""
+    return _TOP + wait + _MIDDLE + wake + _END
+
+
+MakeTree = Callable[..., Path]
+
+
+@pytest.fixture
+def make_tree(tmp_path: Path) -> MakeTree:
+    """Return a function that makes a small kernel tree and returns its path."""
+
+    def make(
+        access: str | None = None, version: str | None = "4.19.90", extra: str = "", name: str = "tree", kunit: bool = False
+    ) -> Path:
+        root = tmp_path / name
+        (root / "drivers/pci").mkdir(parents=True)
+        (root / "tools/testing/selftests").mkdir(parents=True)
+        (root / ACCESS).write_text(access_c() if access is None else access)
+        (root / ACCESS).chmod(0o640)
+        (root / "drivers/pci/Kconfig").write_text(_KCONFIG)
+        (root / "drivers/pci/probe.sh").write_text("#!/bin/sh\n")
+        (root / "drivers/pci/probe.sh").chmod(0o755)
+        if kunit:
+            (root / "include/kunit").mkdir(parents=True)
+            (root / "include/kunit/test.h").touch()
+        if version:
+            major, patchlevel, sublevel = version.split(".")
+            (root / "Makefile").write_text(
+                "# SPDX-License-Identifier: GPL-2.0\n"
+                f"VERSION = {major}\nPATCHLEVEL = {patchlevel}\nSUBLEVEL = {sublevel}\nEXTRAVERSION ={extra}\n"
+                'NAME = "A Name"\n'
+            )
+        return root
+
+    return make
+
+
+def tree_hash(root: Path) -> str:
+    """Return one hash of every file, folder, link and mode below `root`, .git's objects and index included."""
+    total = hashlib.sha256()
+    for folder, folders, files in os.walk(root):
+        folders.sort()
+        for name in sorted([*folders, *files]):
+            path = Path(folder, name)
+            status = path.lstat()
+            total.update(f"{path.relative_to(root)}\0{status.st_mode:o}\0{status.st_uid}\0{status.st_gid}\0".encode())
+            if path.is_symlink():
+                total.update(os.readlink(path).encode())
+            elif path.is_file():
+                total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()
+
+
+def real_trees() -> list[Path]:
+    """Return the real trees in KMEND_TREES."""
+    folder = os.environ.get("KMEND_TREES")
+    return sorted(path for path in Path(folder).iterdir() if path.is_dir()) if folder else []

@@ -1,0 +1,821 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""apply and unapply: what they do, every bad input, and every point at which they can be cut off."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import ACCESS, WAIT_EVENT, MakeTree, access_c, real_trees, tree_hash
+from kmendlib import apply as apply_module
+from kmendlib import manifest, series
+from kmendlib.apply import STATE, Applied, apply, unapply
+from kmendlib.audit import Audit, BugAudit, Evidence, FindingAudit, Status, audit
+from kmendlib.errors import BadInput, ExitCode, Infrastructure, KmendError, NothingToDo
+from kmendlib.tree import Tree
+
+BUG = manifest.load().bug("pci-cfg-wait")
+FIX = "pci-cfg-wait/v3.4-v5.8.patch"
+HOOK = "pci-cfg-wait/kunit-v5.10-v7.x.patch"
+ADDED = (
+    "drivers/pci/pci_cfg_wait_kunit.c",
+    "tools/testing/selftests/kselftest_klog.h",
+    "tools/testing/selftests/pci/Makefile",
+    "tools/testing/selftests/pci/cfg_reset.c",
+    "tools/testing/selftests/pci/config",
+    "tools/testing/selftests/pci/settings",
+)
+
+
+def found(root: Path, status: Status = Status.AFFECTED, fix: str | None = None) -> Audit:
+    """Return what the audit would say, without the half second that it takes."""
+    if fix is None and status is Status.AFFECTED:
+        fix = FIX
+    finding = FindingAudit("pci-cfg-wait/unlocked-queue", status, (Evidence(ACCESS, 7, "a reason"),), fix)
+    return Audit(Tree.open(root), (BugAudit(BUG, (finding,)),))
+
+
+def do_apply(root: Path, status: Status = Status.AFFECTED, **options: bool) -> Applied:
+    return apply(Tree.open(root, need_makefile=True), found(root, status), **options)
+
+
+def do_unapply(root: Path) -> Applied:
+    return unapply(Tree.open(root, need_makefile=True))
+
+
+def refused(root: Path, says: str, action: Callable[[], object], code: ExitCode = ExitCode.USAGE) -> None:
+    """Check that `action` ends with one clear line and its code, and leaves the tree as it was."""
+    before = tree_hash(root)
+    with pytest.raises(KmendError) as error:
+        action()
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+    assert error.value.code is code
+    assert tree_hash(root) == before
+
+
+def git(root: Path, *words: str) -> None:
+    identity = ["-c", "user.name=kmend", "-c", "user.email=kmend@localhost", "-c", "init.defaultBranch=main"]
+    subprocess.run(["git", *identity, "-C", str(root), *words], check=True, capture_output=True)
+
+
+@pytest.fixture
+def git_tree(make_tree: MakeTree) -> Path:
+    root = make_tree()
+    git(root, "init", "-q")
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "A commit")
+    return root
+
+
+# What they do.
+
+
+def test_apply_and_unapply(make_tree: MakeTree) -> None:
+    root = make_tree()
+    before = tree_hash(root)
+    tree = Tree.open(root)
+    done = apply(tree, audit(tree, [BUG]), dry_run=False, with_tests=False)
+    assert (done.patches, done.changed, done.added) == ((FIX,), (ACCESS,), ())
+    assert WAIT_EVENT in (root / ACCESS).read_text()
+    assert (root / ACCESS).stat().st_mode & 0o777 == 0o640
+    assert audit(tree, [BUG]).bugs[0].status is Status.FIXED
+    assert (root / STATE / "patches" / FIX).read_bytes() == (manifest.PATCHES / FIX).read_bytes()
+    back = do_unapply(root)
+    assert (back.patches, back.changed, back.added, back.notes) == ((FIX,), (ACCESS,), (), ())
+    assert tree_hash(root) == before
+
+
+def test_dry_run_changes_nothing(make_tree: MakeTree) -> None:
+    root = make_tree(kunit=True)
+    before = tree_hash(root)
+    done = do_apply(root, dry_run=True, with_tests=True)
+    assert done.patches == (FIX, HOOK)
+    assert done.added == ADDED
+    assert "would apply 2 patches" in done.to_text()
+    assert tree_hash(root) == before
+
+
+@pytest.mark.parametrize(
+    ("access", "status", "patches"),
+    [(access_c(), Status.AFFECTED, (FIX, HOOK)), (access_c(WAIT_EVENT), Status.FIXED, (HOOK,))],
+    ids=["affected", "fixed"],
+)
+def test_with_tests(make_tree: MakeTree, access: str, status: Status, patches: tuple[str, ...]) -> None:
+    root = make_tree(access, kunit=True)
+    before = tree_hash(root)
+    done = do_apply(root, status, with_tests=True)
+    assert done.patches == patches
+    assert done.added == ADDED
+    assert '#include "pci_cfg_wait_kunit.c"' in (root / ACCESS).read_text()
+    assert "config PCI_CFG_WAIT_KUNIT_TEST" in (root / "drivers/pci/Kconfig").read_text()
+    for name in ADDED:
+        source = manifest.SELFTESTS if name.startswith("tools/") else manifest.KUNIT
+        assert (root / name).read_bytes() == (source / name.removeprefix("tools/testing/selftests/")).read_bytes()
+    assert do_unapply(root).added == ADDED
+    assert tree_hash(root) == before
+
+
+def test_with_tests_where_there_is_no_kunit(make_tree: MakeTree) -> None:
+    root = make_tree()
+    before = tree_hash(root)
+    done = do_apply(root, with_tests=True)
+    assert done.patches == (FIX,)
+    assert "drivers/pci/pci_cfg_wait_kunit.c" not in done.added
+    assert any("no KUnit in this tree" in note for note in done.notes)
+    do_unapply(root)
+    assert tree_hash(root) == before
+
+
+def test_with_tests_where_the_bug_cannot_be(make_tree: MakeTree) -> None:
+    root = make_tree(kunit=True)
+    refused(
+        root,
+        "nothing to apply: pci-cfg-wait is not-applicable",
+        lambda: do_apply(root, Status.NOT_APPLICABLE, with_tests=True),
+        ExitCode.NOTHING,
+    )
+
+
+def test_a_moved_tree_can_be_unapplied(make_tree: MakeTree) -> None:
+    root = make_tree()
+    before = tree_hash(root)
+    do_apply(root)
+    moved = root.rename(root.parent / "moved")
+    do_unapply(moved)
+    assert tree_hash(moved) == before
+
+
+def test_unapply_needs_nothing_of_the_repository(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    root = make_tree(kunit=True)
+    before = tree_hash(root)
+    do_apply(root, with_tests=True)
+    for name in ("PATCHES", "KUNIT", "SELFTESTS"):
+        monkeypatch.setattr(apply_module, name, tmp_path / "gone")
+    monkeypatch.setenv("PATH", str(tmp_path / "gone"))
+    do_unapply(root)
+    assert tree_hash(root) == before
+
+
+def test_hard_links_are_cut(make_tree: MakeTree) -> None:
+    root = make_tree()
+    before = tree_hash(root)
+    twin = root.parent / "twin"
+    subprocess.run(["cp", "-al", str(root), str(twin)], check=True)
+    do_apply(twin)
+    assert tree_hash(root) == before
+    do_unapply(twin)
+    assert tree_hash(root) == before
+
+
+def test_quilt_of_the_users_own_is_left_alone(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    root = make_tree()
+    (root / ".pc").mkdir()
+    (root / ".pc/applied-patches").write_text("mine.patch\n")
+    (root / "patches").mkdir()
+    (root / "patches/series").write_text("mine.patch\n")
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/.quiltrc").write_text('exit 9\nQUILT_PUSH_ARGS="-f"\n')
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("QUILT_PC", "elsewhere")
+    monkeypatch.setenv("QUILT_PATCH_OPTS", "--no-such-option")
+    before = tree_hash(root)
+    do_apply(root)
+    assert WAIT_EVENT in (root / ACCESS).read_text()
+    do_unapply(root)
+    assert tree_hash(root) == before
+
+
+def test_restored_file_is_new_to_make(make_tree: MakeTree) -> None:
+    """An object built from the mended file must not look newer than the file that came back."""
+    root = make_tree()
+    os.utime(root / ACCESS, (1, 1))
+    do_apply(root)
+    mended = (root / ACCESS).stat().st_mtime_ns
+    do_unapply(root)
+    assert (root / ACCESS).stat().st_mtime_ns >= mended
+
+
+def test_files_of_others_stay(make_tree: MakeTree) -> None:
+    """What was built in a folder that came with the tests is not kmend's to remove."""
+    root = make_tree()
+    do_apply(root, with_tests=True)
+    (root / "tools/testing/selftests/pci/cfg_reset").write_text("a program")
+    done = do_unapply(root)
+    assert done.notes == ("tools/testing/selftests/pci stays: files that are not kmend's are in it",)
+    assert [path.name for path in (root / "tools/testing/selftests/pci").iterdir()] == ["cfg_reset"]
+    assert not (root / STATE).exists()
+
+
+# Bad input.
+
+
+def test_no_kernel_tree(tmp_path: Path) -> None:
+    (tmp_path / "a-file").touch()
+    refused(tmp_path, "no kernel tree", lambda: do_apply(tmp_path))
+    refused(tmp_path, "no kernel tree", lambda: do_unapply(tmp_path))
+
+
+def test_unknown_code(make_tree: MakeTree) -> None:
+    root = make_tree()
+    refused(root, f"is unknown: {ACCESS}:7: a reason; mend it by hand", lambda: do_apply(root, Status.UNKNOWN))
+    refused(root, "is unknown", lambda: do_apply(root, Status.UNKNOWN, with_tests=True))
+
+
+def test_no_fix_fits(make_tree: MakeTree) -> None:
+    root = make_tree(access_c().replace("\t", "    "))
+    tree = Tree.open(root)
+    refused(root, "pci-cfg-wait/unlocked-queue is affected, but no fix fits", lambda: apply(tree, audit(tree, [BUG])))
+
+
+@pytest.mark.parametrize("status", [Status.FIXED, Status.LATENT, Status.NOT_APPLICABLE])
+def test_nothing_to_mend(make_tree: MakeTree, status: Status) -> None:
+    root = make_tree(access_c(WAIT_EVENT))
+    refused(root, f"nothing to apply: pci-cfg-wait is {status}", lambda: do_apply(root, status), ExitCode.NOTHING)
+
+
+def test_applied_already(make_tree: MakeTree) -> None:
+    root = make_tree()
+    do_apply(root)
+    refused(root, f"applied already: {FIX}", lambda: do_apply(root), ExitCode.NOTHING)
+    refused(root, f"applied already: {FIX}", lambda: do_apply(root, Status.FIXED, with_tests=True), ExitCode.NOTHING)
+
+
+def test_nothing_to_take_back(make_tree: MakeTree) -> None:
+    root = make_tree()
+    refused(root, "nothing of kmend's is applied", lambda: do_unapply(root), ExitCode.NOTHING)
+
+
+def test_unapply_twice(make_tree: MakeTree) -> None:
+    root = make_tree()
+    do_apply(root)
+    do_unapply(root)
+    refused(root, "nothing of kmend's is applied", lambda: do_unapply(root), ExitCode.NOTHING)
+
+
+def test_changed_since_apply(make_tree: MakeTree) -> None:
+    root = make_tree()
+    do_apply(root)
+    mended = (root / ACCESS).read_bytes()
+    (root / ACCESS).write_bytes(mended + b"/* an edit */\n")
+    refused(root, f"{ACCESS} was changed since it was applied", lambda: do_unapply(root))
+    (root / ACCESS).unlink()
+    refused(root, f"{ACCESS} is gone since it was applied", lambda: do_unapply(root))
+    (root / ACCESS).symlink_to("probe.sh")
+    refused(root, f"{ACCESS} was changed since it was applied", lambda: do_unapply(root))
+    (root / ACCESS).unlink()
+    (root / ACCESS).write_bytes(mended)
+    do_unapply(root)
+
+
+def test_added_file_changed_since_apply(make_tree: MakeTree) -> None:
+    root = make_tree()
+    do_apply(root, with_tests=True)
+    with (root / ADDED[3]).open("a") as stream:
+        stream.write("/* an edit */\n")
+    refused(root, f"{ADDED[3]} was changed since it was applied", lambda: do_unapply(root))
+
+
+def test_file_changed_between_audit_and_apply(make_tree: MakeTree) -> None:
+    root = make_tree()
+    said = found(root)
+    (root / ACCESS).write_text(access_c(WAIT_EVENT))
+    refused(root, f"{FIX} does not apply", lambda: apply(Tree.open(root), said))
+
+
+def test_tests_never_overwrite(make_tree: MakeTree) -> None:
+    root = make_tree(kunit=True)
+    (root / ADDED[0]).write_text("mine")
+    refused(root, f"{ADDED[0]} exists already", lambda: do_apply(root, with_tests=True))
+    (root / ADDED[0]).unlink()
+    (root / ADDED[0]).symlink_to("nowhere")
+    refused(root, f"{ADDED[0]} exists already", lambda: do_apply(root, with_tests=True))
+
+
+def test_no_hook_fits(make_tree: MakeTree) -> None:
+    root = make_tree(kunit=True)
+    (root / "drivers/pci/Kconfig").write_text("# nothing\n")
+    refused(root, f"KUnit suite pci_cfg_wait: none of {HOOK} fits", lambda: do_apply(root, with_tests=True))
+
+
+def test_link_in_place_of_the_file(make_tree: MakeTree) -> None:
+    root = make_tree()
+    (root / ACCESS).rename(root / "drivers/pci/real.c")
+    (root / ACCESS).symlink_to("real.c")
+    refused(root, "a symbolic link is in this path", lambda: do_apply(root))
+
+
+def test_link_out_of_the_tree(make_tree: MakeTree) -> None:
+    root = make_tree()
+    (root / "drivers").rename(root.parent / "drivers")
+    (root / "drivers").symlink_to("../drivers")
+    outside = tree_hash(root.parent / "drivers")
+    refused(root, "a symbolic link is in this path", lambda: do_apply(root))
+    assert tree_hash(root.parent / "drivers") == outside
+
+
+def test_quilt_missing(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    root = make_tree()
+    monkeypatch.setenv("PATH", str(tmp_path / "none"))
+    refused(root, "quilt is not installed: run kmend setup", lambda: do_apply(root), ExitCode.INFRASTRUCTURE)
+
+
+def test_another_kmend_at_work(make_tree: MakeTree) -> None:
+    root = make_tree()
+    descriptor = os.open(root, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    refused(root, "another kmend is at work", lambda: do_apply(root))
+    refused(root, "another kmend is at work", lambda: do_unapply(root))
+    os.close(descriptor)
+    do_apply(root)
+
+
+def test_two_at_once(make_tree: MakeTree) -> None:
+    """Of several applies started together one does it all; the others refuse and change nothing."""
+    root = make_tree(kunit=True)
+    before = tree_hash(root)
+    said = found(root)
+
+    def work() -> int:
+        try:
+            apply(Tree.open(root), said, with_tests=True)
+        except KmendError as error:
+            return int(error.code)
+        return 0
+
+    children = [in_child(work) for _ in range(6)]
+    codes = sorted(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children)
+    assert codes.count(0) == 1
+    assert set(codes) <= {0, ExitCode.USAGE, ExitCode.NOTHING}
+    do_unapply(root)
+    assert tree_hash(root) == before
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"phase": 1}', '{"phase": "applied", "patches": [], "files": [{}]}'])
+def test_broken_journal(make_tree: MakeTree, content: str) -> None:
+    root = make_tree()
+    do_apply(root)
+    (root / STATE / "state.json").write_text(content)
+    refused(root, "state.json: cannot be read", lambda: do_unapply(root))
+    refused(root, "state.json: cannot be read", lambda: do_apply(root))
+
+
+def test_journal_that_leaves_the_tree(make_tree: MakeTree) -> None:
+    root = make_tree()
+    do_apply(root)
+    journal = root / STATE / "state.json"
+    journal.write_text(journal.read_text().replace(ACCESS, "../outside.c"))
+    refused(root, "state.json: cannot be read", lambda: do_unapply(root))
+
+
+# git.
+
+
+def test_clean_git_tree(git_tree: Path) -> None:
+    before = tree_hash(git_tree)
+    do_apply(git_tree)
+    do_unapply(git_tree)
+    assert tree_hash(git_tree) == before
+
+
+@pytest.mark.parametrize("staged", [False, True], ids=["not staged", "staged"])
+def test_local_changes(git_tree: Path, staged: bool) -> None:
+    with (git_tree / ACCESS).open("a") as stream:
+        stream.write("/* an edit */\n")
+    if staged:
+        git(git_tree, "add", "-A")
+    refused(git_tree, f"{ACCESS} has local changes", lambda: do_apply(git_tree))
+
+
+def test_local_changes_elsewhere_do_not_matter(git_tree: Path) -> None:
+    (git_tree / "drivers/pci/probe.sh").write_text("#!/bin/sh\nexit 1\n")
+    before = tree_hash(git_tree)
+    do_apply(git_tree)
+    do_unapply(git_tree)
+    assert tree_hash(git_tree) == before
+
+
+def test_git_tree_of_another_user(git_tree: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a tree away")
+    for folder, _, files in os.walk(git_tree):
+        for path in [folder, *(os.path.join(folder, name) for name in files)]:
+            os.chown(path, 65534, 65534)
+    before = tree_hash(git_tree)
+    do_apply(git_tree)
+    status = (git_tree / ACCESS).stat()
+    assert (status.st_uid, status.st_gid) == (65534, 65534)
+    do_unapply(git_tree)
+    assert tree_hash(git_tree) == before
+    with (git_tree / ACCESS).open("a") as stream:
+        stream.write("/* an edit */\n")
+    refused(git_tree, f"{ACCESS} has local changes", lambda: do_apply(git_tree))
+
+
+def test_git_runs_nothing_of_the_trees(git_tree: Path) -> None:
+    """A tree's configuration may name programs; none of them runs."""
+    trap = git_tree.parent / "trapped"
+    for key in ("core.fsmonitor", "filter.x.clean", "filter.x.smudge", "diff.external", "core.pager"):
+        git(git_tree, "config", key, f"touch {trap}")
+    (git_tree / ".git/info").mkdir(exist_ok=True)
+    (git_tree / ".git/info/attributes").write_text("* filter=x\n")
+    os.utime(git_tree / ACCESS)
+    do_apply(git_tree)
+    do_unapply(git_tree)
+    assert not trap.exists()
+
+
+def test_git_tree_without_a_commit(make_tree: MakeTree) -> None:
+    root = make_tree()
+    git(root, "init", "-q")
+    before = tree_hash(root)
+    do_apply(root)
+    do_unapply(root)
+    assert tree_hash(root) == before
+
+
+def test_untracked_inside_another_git_tree(make_tree: MakeTree) -> None:
+    root = make_tree()
+    git(root.parent, "init", "-q")
+    git(root.parent, "commit", "-qm", "empty", "--allow-empty")
+    do_apply(root)
+    do_unapply(root)
+
+
+# A tree that may not be written.
+
+
+def test_read_only_file_system(make_tree: MakeTree) -> None:
+    root = make_tree()
+    before = tree_hash(root)
+
+    def work() -> int:
+        mount = ["mount", "--bind", str(root), str(root)]
+        if subprocess.run(["mount", "--make-rprivate", "/"], capture_output=True).returncode:
+            return 77
+        if subprocess.run(mount, capture_output=True).returncode:
+            return 77
+        if subprocess.run(["mount", "-o", "remount,bind,ro", str(root)], capture_output=True).returncode:
+            return 77
+        try:
+            do_apply(root)
+        except BadInput as error:
+            assert "is read-only" in str(error), error
+            return int(error.code)
+        return 0
+
+    def in_own_mounts() -> int:
+        import ctypes
+
+        new_namespace = 0x20000
+        return 77 if ctypes.CDLL(None).unshare(new_namespace) else work()
+
+    code = os.waitstatus_to_exitcode(os.waitpid(in_child(in_own_mounts), 0)[1])
+    if code == 77:
+        pytest.skip("no right to mount here")
+    assert code == ExitCode.USAGE
+    assert tree_hash(root) == before
+
+
+@pytest.mark.parametrize("folder", [".", "drivers/pci"])
+def test_no_right_to_write(make_tree: MakeTree, folder: str) -> None:
+    root = make_tree()
+    (root / folder).chmod(0o555)
+    (root / ACCESS).chmod(0o644)
+    for parent in (root.parent, root.parent.parent, root.parent.parent.parent):
+        if os.geteuid() == 0 and parent.owner() == "root" and parent != Path("/tmp"):
+            parent.chmod(0o755)
+    before = tree_hash(root)
+
+    def work() -> int:
+        if os.geteuid() == 0:
+            os.setgroups([])
+            os.setresgid(65534, 65534, 65534)
+            os.setresuid(65534, 65534, 65534)
+        try:
+            do_apply(root)
+        except BadInput as error:
+            assert "is read-only" in str(error), error
+            return int(error.code)
+        return 0
+
+    code = os.waitstatus_to_exitcode(os.waitpid(in_child(work), 0)[1])
+    assert code == ExitCode.USAGE
+    assert tree_hash(root) == before
+
+
+def test_read_only_tree_for_unapply(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make_tree()
+    do_apply(root)
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK and real(path, mode))
+    refused(root, "is read-only", lambda: do_unapply(root))
+
+
+# Cut off at every point.
+
+
+def in_child(work: Callable[[], int]) -> int:
+    """Run `work` in a child process that ends with its return value; return the child's id."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        code = work()
+    except KeyboardInterrupt:
+        code = 130
+    except BaseException as error:
+        print(repr(error), file=sys.stderr, flush=True)
+        code = 99
+    os._exit(code)
+
+
+CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "os.chown", "os.utime", "open")
+
+
+def at_step(root: Path, step: int, strike: Callable[[], None]) -> None:
+    """From now on in this process: call `strike` right before the change number `step` to something in the tree."""
+    count = 0
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal count
+        if event not in CHANGES:
+            return
+        if event == "open" and not (isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)):
+            return
+        # shutil.rmtree works with names inside an open folder.
+        names = [os.fspath(part) for part in arguments if isinstance(part, (str, os.PathLike))]
+        inside = any(str(name).startswith(str(root)) for name in names) or event in ("os.remove", "os.rmdir")
+        if inside:
+            count += 1
+            if count == step:
+                strike()
+
+    sys.addaudithook(hook)
+
+
+def run_struck(root: Path, step: int, strike: Callable[[], None], work: Callable[[], object]) -> int:
+    def child() -> int:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        # As the command line does.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        at_step(root, step, strike)
+        try:
+            work()
+        except KmendError as error:
+            return int(error.code)
+        return 0
+
+    return os.waitstatus_to_exitcode(os.waitpid(in_child(child), 0)[1])
+
+
+@pytest.fixture
+def ready(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a tree, and make quilt's part quick: its result is made once and copied from then on."""
+    root = make_tree(kunit=True)
+    done = root.parent / "done"
+    hook = [manifest.PATCHES / FIX, manifest.PATCHES / HOOK]
+    files = series.materialize(root, hook, done)
+
+    def materialize(tree_path: Path, patches: Any, dest: Path) -> list[str]:
+        shutil.copytree(done, dest, dirs_exist_ok=True)
+        return files
+
+    monkeypatch.setattr(series, "materialize", materialize)
+    monkeypatch.setattr(series, "fits", lambda *_: True)
+    return root
+
+
+STEPS = 400  # more than there are
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_apply_killed_at_every_step(ready: Path) -> None:
+    """Killed outright, apply leaves a tree that is untouched, or half applied and says so, or applied; unapply mends it."""
+    before = tree_hash(ready)
+    seen = set()
+    for step in range(1, STEPS):
+        code = run_struck(ready, step, kill, lambda: do_apply(ready, with_tests=True))
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+        try:
+            do_apply(ready, with_tests=True)
+            seen.add("untouched")
+        except NothingToDo:
+            seen.add("applied")
+        except BadInput as error:
+            assert f"is half applied: run kmend unapply {ready}" in str(error)
+            seen.add("half")
+        do_unapply(ready)
+        assert tree_hash(ready) == before, step
+    assert step > 30
+    assert "half" in seen
+    do_unapply(ready)
+    assert tree_hash(ready) == before
+
+
+def test_unapply_killed_at_every_step(ready: Path) -> None:
+    before = tree_hash(ready)
+    halves = 0
+    for step in range(1, STEPS):
+        do_apply(ready, with_tests=True)
+        code = run_struck(ready, step, kill, lambda: do_unapply(ready))
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+        if (ready / STATE).exists():
+            halves += 1
+            # Whole or half, it is put right by the same command; once more from the middle, too.
+            run_struck(ready, 3, kill, lambda: do_unapply(ready))
+            if (ready / STATE).exists():
+                do_unapply(ready)
+        assert tree_hash(ready) == before, step
+    assert halves > 10
+    assert tree_hash(ready) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_apply_interrupted_at_every_step(ready: Path, number: signal.Signals) -> None:
+    """Ctrl-C at any point: the tree is as it was."""
+    before = tree_hash(ready)
+    for step in range(1, STEPS):
+        code = run_struck(ready, step, lambda: os.kill(os.getpid(), number), lambda: do_apply(ready, with_tests=True))
+        if code == 0:
+            break
+        assert code == 130, step
+        assert tree_hash(ready) == before, step
+    assert step > 30
+    do_unapply(ready)
+    assert tree_hash(ready) == before
+
+
+def test_unapply_interrupted_at_every_step(ready: Path) -> None:
+    """Once begun, unapply is finished before Ctrl-C is heard."""
+    before = tree_hash(ready)
+    for step in range(1, STEPS):
+        do_apply(ready, with_tests=True)
+        code = run_struck(ready, step, lambda: os.kill(os.getpid(), signal.SIGINT), lambda: do_unapply(ready))
+        assert tree_hash(ready) == before, step
+        if code == 0:
+            break
+        assert code == 130, step
+    assert step > 10
+
+
+def test_disk_full_at_every_step(ready: Path) -> None:
+    before = tree_hash(ready)
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a file")
+
+    for step in range(1, STEPS):
+        code = run_struck(ready, step, full, lambda: do_apply(ready, with_tests=True))
+        if code == 0:
+            break
+        assert code == ExitCode.INFRASTRUCTURE, step
+        assert tree_hash(ready) == before, step
+    assert step > 30
+    do_unapply(ready)
+    assert tree_hash(ready) == before
+
+
+# series.py by itself.
+
+
+def test_push_and_pop(make_tree: MakeTree) -> None:
+    root = make_tree()
+    before = tree_hash(root)
+    series.push(root, [manifest.PATCHES / FIX])
+    assert series.applied(root) == [FIX]
+    series.push(root, [manifest.PATCHES / HOOK])
+    assert series.applied(root) == [FIX, HOOK]
+    series.pop_all(root)
+    assert series.applied(root) == []
+    assert tree_hash(root) == before
+
+
+def test_push_is_all_or_nothing(make_tree: MakeTree) -> None:
+    root = make_tree()
+    before = tree_hash(root)
+    with pytest.raises(series.DoesNotFit, match="reintroduce-v5.9-v7.x.patch does not apply"):
+        series.push(root, [manifest.PATCHES / HOOK, manifest.PATCHES / "pci-cfg-wait/reintroduce-v5.9-v7.x.patch"])
+    assert tree_hash(root) == before
+
+
+def test_failed_push_keeps_what_was_pushed(make_tree: MakeTree) -> None:
+    root = make_tree()
+    before = tree_hash(root)
+    series.push(root, [manifest.PATCHES / FIX])
+    mended = (root / ACCESS).read_bytes()
+    with pytest.raises(series.DoesNotFit, match="pushed on .* already"):
+        series.push(root, [manifest.PATCHES / FIX])
+    copy = root.parent / "again.patch"
+    shutil.copyfile(manifest.PATCHES / FIX, copy)
+    with pytest.raises(series.DoesNotFit, match="again.patch does not apply"):
+        series.push(root, [manifest.PATCHES / HOOK, copy])
+    assert series.applied(root) == [FIX]
+    assert (root / ACCESS).read_bytes() == mended
+    series.pop_all(root)
+    assert tree_hash(root) == before
+
+
+def test_pop_does_not_lose_an_edit(make_tree: MakeTree) -> None:
+    root = make_tree()
+    series.push(root, [manifest.PATCHES / FIX])
+    text = (root / ACCESS).read_text().replace("wait_event(pci_cfg_wait", "wait_event_killable(pci_cfg_wait")
+    (root / ACCESS).write_text(text)
+    with pytest.raises(BadInput, match="was changed since"):
+        series.pop_all(root)
+    assert (root / ACCESS).read_text() == text
+
+
+def test_no_fuzz(make_tree: MakeTree) -> None:
+    """patch would take this with fuzz: one line of context differs."""
+    text = access_c().replace("/* Returns 0 on success, negative values indicate error. */", "/* Returns 0. */")
+    root = make_tree(text)
+    fuzzy = ["patch", "-p1", "--dry-run", "-d", str(root), "-i", str(manifest.PATCHES / FIX)]
+    assert "with fuzz" in subprocess.run(fuzzy, check=True, capture_output=True, text=True).stdout
+    assert not series.fits(root, manifest.PATCHES / FIX)
+
+
+def test_fits_and_materialize_only_read(make_tree: MakeTree, tmp_path: Path) -> None:
+    root = make_tree()
+    before = tree_hash(root)
+    assert series.fits(root, manifest.PATCHES / FIX)
+    assert series.fits(root, manifest.PATCHES / HOOK, [manifest.PATCHES / FIX])
+    assert not series.fits(root, manifest.PATCHES / FIX, [manifest.PATCHES / FIX])
+    names = series.materialize(root, [manifest.PATCHES / FIX, manifest.PATCHES / HOOK], tmp_path / "out/deep")
+    assert names == [ACCESS, "drivers/pci/Kconfig"]
+    made = sorted(path.relative_to(tmp_path / "out/deep").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert made == ["drivers/pci/Kconfig", ACCESS]
+    assert tree_hash(root) == before
+
+
+def test_materialize_without_patches(make_tree: MakeTree, tmp_path: Path) -> None:
+    assert series.materialize(make_tree(), [], tmp_path / "out") == []
+
+
+def test_touched_files() -> None:
+    assert series.touched_files(manifest.PATCHES / HOOK) == ["drivers/pci/Kconfig", ACCESS]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("no patch\n", "no patch in it"),
+        ("--- a/../x\n+++ b/../x\n@@ -1 +1 @@\n-a\n+b\n", "not a path inside the tree"),
+        ("--- /etc/x\n+++ /etc/x\n@@ -1 +1 @@\n-a\n+b\n", "not a path inside the tree"),
+    ],
+)
+def test_patch_that_is_none(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "x.patch").write_text(text)
+    with pytest.raises(BadInput, match=says):
+        series.touched_files(tmp_path / "x.patch")
+
+
+def test_removed_line_that_looks_like_a_header(tmp_path: Path) -> None:
+    (tmp_path / "x.patch").write_text("--- a/x\n+++ b/x\n@@ -1,2 +1,2 @@\n--- a/y\n+++ b/y\n c\n")
+    assert series.touched_files(tmp_path / "x.patch") == ["x"]
+
+
+@pytest.mark.skipif(not real_trees(), reason="KMEND_TREES names no folder with real trees")
+@pytest.mark.parametrize("path", real_trees(), ids=lambda path: path.name)
+def test_real_tree(path: Path, tmp_path: Path) -> None:
+    """On a copy of the part of a real tree that matters."""
+    root = tmp_path / "tree"
+    shutil.copytree(path / "drivers/pci", root / "drivers/pci", symlinks=True)
+    shutil.copy(path / "Makefile", root)
+    before = tree_hash(root)
+    tree = Tree.open(root, need_makefile=True)
+    said = audit(tree, [BUG])
+    if said.patches:
+        apply(tree, said)
+        assert audit(tree, [BUG]).bugs[0].status is Status.FIXED
+        unapply(tree)
+    else:
+        refused(root, "nothing to apply", lambda: apply(tree, said), ExitCode.NOTHING)
+    if series.fits(root, manifest.PATCHES / HOOK):
+        (root / "include/kunit").mkdir(parents=True)
+        (root / "include/kunit/test.h").touch()
+        before = tree_hash(root)
+        assert HOOK in apply(tree, said, with_tests=True).patches
+        unapply(tree)
+    assert tree_hash(root) == before
+
+
+def test_infrastructure_is_code_5() -> None:
+    assert Infrastructure("x").code == 5

@@ -1,0 +1,357 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The audit on small made-up files of each shape, on mutants of them, and on real trees where they are at hand."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import ACCESS, UNLOCKED, WAIT_EVENT, WAKE_INSIDE, WAKE_OUTSIDE, MakeTree, access_c, real_trees, tree_hash
+from kmendlib import audit as audit_module
+from kmendlib import manifest
+from kmendlib.audit import Audit, Status, audit, worst
+from kmendlib.errors import ExitCode, Infrastructure
+from kmendlib.tree import Tree
+
+BUGS = manifest.load().bugs
+RULE = manifest.RULES / "pci-cfg-wait.cocci"
+FIX = "pci-cfg-wait/v3.4-v5.8.patch"
+
+ADD = "__add_wait_queue(&pci_cfg_wait, &wait);"
+REMOVE = "__remove_wait_queue(&pci_cfg_wait, &wait);"
+LOCKED_ADD = "add_wait_queue(&pci_cfg_wait, &wait);"
+LOCKED_REMOVE = "remove_wait_queue(&pci_cfg_wait, &wait);"
+HELD_ADD = f"spin_lock(&pci_cfg_wait.lock);\n\t{ADD}\n\tspin_unlock(&pci_cfg_wait.lock);"
+HELD_REMOVE = f"spin_lock(&pci_cfg_wait.lock);\n\t{REMOVE}\n\tspin_unlock(&pci_cfg_wait.lock);"
+
+
+def look(root: Path) -> Audit:
+    before = tree_hash(root)
+    found = audit(Tree.open(root), BUGS)
+    assert tree_hash(root) == before, "the audit wrote to the tree"
+    return found
+
+
+def waiter(add: str, remove: str) -> str:
+    assert UNLOCKED.count(ADD) == 1 and UNLOCKED.count(REMOVE) == 1
+    # The longer name first: it holds the shorter one.
+    return UNLOCKED.replace(REMOVE, remove).replace(ADD, add)
+
+
+def edit(text: str, old: str, new: str) -> str:
+    assert old in text
+    return text.replace(old, new)
+
+
+AFFECTED = {
+    "as shipped": UNLOCKED,
+    "added under the lock, removed without": waiter(LOCKED_ADD, REMOVE),
+    "added without the lock, removed under it": waiter(ADD, LOCKED_REMOVE),
+    "lock held for the add only": waiter(HELD_ADD, REMOVE),
+    "lock held for the removal only": waiter(ADD, HELD_REMOVE),
+    "lock let go before the add": waiter(f"spin_lock(&pci_cfg_wait.lock); spin_unlock(&pci_cfg_wait.lock); {ADD}", HELD_REMOVE),
+    "lock taken on one path only": waiter(f"if (dev->x)\n\t\tspin_lock(&pci_cfg_wait.lock);\n\t{ADD}", HELD_REMOVE),
+    "another queue's lock": waiter(HELD_ADD.replace("(&pci_cfg_wait.lock)", "(&other_wait.lock)"), LOCKED_REMOVE),
+    "pci_lock is not the queue's lock": waiter(HELD_ADD.replace("(&pci_cfg_wait.lock)", "(&pci_lock)"), LOCKED_REMOVE),
+    "exclusive add": waiter("__add_wait_queue_exclusive(&pci_cfg_wait, &wait);", LOCKED_REMOVE),
+    "add at the tail": waiter("__add_wait_queue_entry_tail(&pci_cfg_wait, &wait);", LOCKED_REMOVE),
+    "plain list functions": waiter("list_add(&wait.entry, &pci_cfg_wait.head);", "list_del(&wait.entry);"),
+    "plain list functions of old": waiter("list_add(&wait.task_list, &pci_cfg_wait.task_list);", "list_del(&wait.task_list);"),
+    "own entry taken off the list": waiter(LOCKED_ADD, "list_del_init(&wait.entry);"),
+    "wait_event that wants the lock held": waiter("wait_event_interruptible_locked(pci_cfg_wait, 1);", ""),
+    "locked call in a comment": waiter(f"/* {LOCKED_ADD} */ {ADD}", f"// {LOCKED_REMOVE}\n\t{REMOVE}"),
+    "wait_event in a comment": waiter(f"/*\n\t * wait_event(pci_cfg_wait, 1);\n\t */\n\t{ADD}", REMOVE),
+    "wait_event in a string": waiter(f'pr_debug("wait_event(pci_cfg_wait, 1);");\n\t{ADD}', REMOVE),
+    "lock in a comment": waiter(f"/* spin_lock(&pci_cfg_wait.lock); */\n\t{ADD}", REMOVE),
+    "comments inside the call": waiter("__add_wait_queue /* a */ ( /* b */ & /* c */ pci_cfg_wait , &wait ) ;", REMOVE),
+    "broken over lines": waiter("__add_wait_queue\n(\n&pci_cfg_wait\n,\n&wait\n)\n;", REMOVE),
+    "all on one line": re.sub(r"\s+", " ", UNLOCKED.split("/*")[0]) + "\n",
+    "indented with blanks": UNLOCKED.replace("\t", "    "),
+    "DOS line ends": UNLOCKED.replace("\n", "\r\n"),
+    "brace on its own line, attribute first": edit(
+        UNLOCKED, "static noinline void pci_wait_cfg(struct pci_dev *dev)\n", "noinline static void\npci_wait_cfg (struct pci_dev * dev)\n"
+    ),
+    "other variable names": UNLOCKED.replace("&wait)", "&w)").replace("(wait, current)", "(w, current)").replace("dev", "pdev"),
+    "fixed under #ifdef only": waiter(f"#ifdef CONFIG_X\n\t{LOCKED_ADD}\n#else\n\t{ADD}\n#endif", LOCKED_REMOVE),
+    "wait_event beside the old code": waiter(f"{ADD}\n\twait_event(pci_cfg_wait, 1);", REMOVE),
+}
+
+FIXED = {
+    "wait_event": WAIT_EVENT,
+    "wait_event that a signal ends": edit(WAIT_EVENT, "wait_event(", "wait_event_interruptible("),
+    "wait_event with a limit": edit(WAIT_EVENT, "!dev->block_cfg_access)", "!dev->block_cfg_access, HZ)").replace(
+        "wait_event(", "wait_event_timeout("
+    ),
+    "functions that take the lock": waiter(LOCKED_ADD, LOCKED_REMOVE),
+    "prepare_to_wait": waiter("prepare_to_wait(&pci_cfg_wait, &wait, TASK_UNINTERRUPTIBLE);", "finish_wait(&pci_cfg_wait, &wait);"),
+    "lock held around both": waiter(HELD_ADD, HELD_REMOVE),
+    "lock held with interrupts off": waiter(HELD_ADD, HELD_REMOVE).replace("spin_lock(&p", "spin_lock_irq(&p").replace(
+        "spin_unlock(&p", "spin_unlock_irq(&p"
+    ),
+    "old call in a comment": waiter(f"/* {ADD} */ {LOCKED_ADD}", f"// {REMOVE}\n\t{LOCKED_REMOVE}"),
+    "old call in a string": waiter(f'pr_debug("{ADD}");\n\t{LOCKED_ADD}', LOCKED_REMOVE),
+    "old call under #if 0": waiter(f"#if 0\n\t{ADD}\n#endif\n\t{LOCKED_ADD}", LOCKED_REMOVE),
+    "wait_event, reformatted": edit(WAIT_EVENT, "wait_event(pci_cfg_wait, ", "wait_event ( pci_cfg_wait /* q */,\n"),
+}
+
+UNKNOWN = {
+    "no pci_wait_cfg": "",
+    "pci_wait_cfg renamed": UNLOCKED.replace("pci_wait_cfg", "pci_wait_config"),
+    "fixed pci_wait_cfg renamed": WAIT_EVENT.replace("pci_wait_cfg", "pci_wait_config"),
+    "queue behind a pointer": waiter("struct wait_queue_head *q = &pci_cfg_wait;\n\n\t__add_wait_queue(q, &wait);", "__remove_wait_queue(q, &wait);"),
+    "calls behind a macro": waiter("QUEUE(&pci_cfg_wait, &wait);", "UNQUEUE(&pci_cfg_wait, &wait);"),
+    "queue behind a macro": "#define QUEUE (&pci_cfg_wait)\n" + waiter("__add_wait_queue(QUEUE, &wait);", "__remove_wait_queue(QUEUE, &wait);"),
+    "queue in a helper": "static void queue(struct wait_queue_entry *w)\n{\n\t__add_wait_queue(&pci_cfg_wait, w);\n}\n\n"
+    + waiter("queue(&wait);", LOCKED_REMOVE),
+    "only waits, never queues": waiter("", ""),
+    "only removes": waiter("", LOCKED_REMOVE),
+    "another kind of queue": waiter("prepare_to_swait(&pci_cfg_wait, &wait, 2);", "finish_swait(&pci_cfg_wait, &wait);"),
+    "does not parse": waiter(f"{ADD} %% ((", REMOVE),
+    "fixed, but a function that uses the queue does not parse": WAIT_EVENT
+    + "void other(void)\n{\n\t%% (( __add_wait_queue(&pci_cfg_wait, &w);\n}\n",
+}
+
+
+@pytest.mark.parametrize("name", AFFECTED)
+def test_affected(make_tree: MakeTree, name: str) -> None:
+    found = look(make_tree(access_c(AFFECTED[name])))
+    assert found.bugs[0].status is Status.AFFECTED
+    assert found.exit_code() is ExitCode.FAILED
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_fixed(make_tree: MakeTree, name: str) -> None:
+    found = look(make_tree(access_c(FIXED[name])))
+    assert found.bugs[0].status is Status.FIXED, found.to_text()
+    assert found.exit_code() is ExitCode.OK
+    assert found.patches == ()
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_unknown(make_tree: MakeTree, name: str) -> None:
+    found = look(make_tree(access_c(UNKNOWN[name])))
+    assert found.bugs[0].status is Status.UNKNOWN, found.to_text()
+    assert found.exit_code() is ExitCode.NOTHING
+    assert found.patches == ()
+
+
+@pytest.mark.parametrize("wake", [WAKE_INSIDE, edit(WAKE_INSIDE, "wake_up_all(", "wake_up_all_locked(")])
+def test_latent_while_every_waker_holds_pci_lock(make_tree: MakeTree, wake: str) -> None:
+    found = look(make_tree(access_c(wake=wake)))
+    assert found.bugs[0].status is Status.LATENT
+    assert found.exit_code() is ExitCode.OK
+    assert found.patches == ()
+
+
+@pytest.mark.parametrize(
+    "access",
+    [
+        access_c(wake=WAKE_INSIDE + "void other(void)\n{\n\twake_up(&pci_cfg_wait);\n}\n"),
+        access_c(wake=edit(WAKE_INSIDE, "flags;\n", "flags;\n\n\twake_up_all(&pci_cfg_wait);")),
+        access_c(waiter(ADD, f"raw_spin_unlock_irq(&pci_lock);\n\t{REMOVE}\n\traw_spin_lock_irq(&pci_lock);"), WAKE_INSIDE),
+        access_c(wake=WAKE_INSIDE).replace("static DECLARE_WAIT", "DECLARE_WAIT"),
+        access_c(wake=""),
+    ],
+    ids=["one more waker", "one more wake-up", "removed without pci_lock", "queue is public", "no waker in sight"],
+)
+def test_not_latent_where_pci_lock_does_not_cover_all(make_tree: MakeTree, access: str) -> None:
+    assert look(make_tree(access)).bugs[0].status is Status.AFFECTED
+
+
+def test_walk_without_any_lock_is_affected(make_tree: MakeTree) -> None:
+    wake = edit(WAKE_OUTSIDE, "wake_up_all(", "wake_up_all_locked(")
+    found = look(make_tree(access_c(WAIT_EVENT, wake)))
+    assert found.bugs[0].status is Status.AFFECTED
+
+
+def test_json_is_as_designed(make_tree: MakeTree) -> None:
+    root = make_tree()
+    lines = (root / ACCESS).read_text().splitlines()
+    found = json.loads(json.dumps(look(root).to_json()))
+    assert found == {
+        "tree": str(root),
+        "version": "4.19.90",
+        "bugs": [
+            {
+                "id": "pci-cfg-wait",
+                "status": "affected",
+                "findings": [
+                    {
+                        "id": "pci-cfg-wait/unlocked-queue",
+                        "status": "affected",
+                        "evidence": [
+                            {
+                                "file": ACCESS,
+                                "line": 1 + lines.index("\t" + call),
+                                "reason": call.split("(")[0] + "() without pci_cfg_wait.lock",
+                            }
+                            for call in (ADD, REMOVE)
+                        ],
+                    }
+                ],
+                "patches": [FIX],
+            }
+        ],
+    }
+
+
+def test_no_variant_fits(make_tree: MakeTree) -> None:
+    found = look(make_tree(access_c(AFFECTED["all on one line"])))
+    assert found.patches == ()
+    assert found.bugs[0].findings[0].unfit
+    assert found.bugs[0].findings[0].evidence[-1].reason == f"no fix fits this code: {FIX}"
+
+
+def test_a_variant_that_does_not_mend_is_not_chosen(make_tree: MakeTree) -> None:
+    """The patch applies, but the waker still walks the queue without a lock."""
+    found = look(make_tree(access_c(wake=edit(WAKE_OUTSIDE, "wake_up_all(", "wake_up_all_locked("))))
+    assert found.bugs[0].findings[0].unfit
+
+
+def test_only_the_file_is_there(make_tree: MakeTree) -> None:
+    found = look(make_tree(version=None))
+    assert found.bugs[0].status is Status.AFFECTED
+    assert found.patches == (FIX,)
+    assert found.to_json()["version"] is None
+
+
+def test_file_missing_in_a_full_tree(make_tree: MakeTree) -> None:
+    root = make_tree(version="6.12.1")
+    (root / ACCESS).unlink()
+    found = look(root)
+    assert found.bugs[0].status is Status.UNKNOWN
+    assert found.bugs[0].findings[0].evidence[0].reason == "the file is not there"
+
+
+def test_older_than_the_bug(make_tree: MakeTree) -> None:
+    found = look(make_tree(access_c("").replace("pci_cfg_wait", "pci_ucfg_wait"), version="2.6.32"))
+    assert found.bugs[0].status is Status.NOT_APPLICABLE
+    assert found.exit_code() is ExitCode.OK
+
+
+def test_older_than_the_bug_but_with_its_code(make_tree: MakeTree) -> None:
+    """A vendor may have taken the code back: what the source says counts, not the version."""
+    assert look(make_tree(version="3.0.101")).bugs[0].status is Status.AFFECTED
+
+
+def test_fixed_code_in_an_old_version(make_tree: MakeTree) -> None:
+    assert look(make_tree(access_c(WAIT_EVENT))).bugs[0].status is Status.FIXED
+
+
+@pytest.mark.parametrize("content", [b"", b"\0\xff\xfe" * 100, b"/* never closed", b"\n" * 10, b'"'], ids=str)
+def test_garbage_is_unknown(make_tree: MakeTree, content: bytes) -> None:
+    root = make_tree()
+    (root / ACCESS).write_bytes(content)
+    assert look(root).bugs[0].status is Status.UNKNOWN
+
+
+def test_latin_1_in_a_comment(make_tree: MakeTree) -> None:
+    root = make_tree()
+    (root / ACCESS).write_bytes(b"/* J\xf6rg */\n" + (root / ACCESS).read_bytes())
+    assert look(root).bugs[0].status is Status.AFFECTED
+
+
+def test_blanks_and_colons_in_the_path(make_tree: MakeTree) -> None:
+    assert look(make_tree(name="a tree: 1:2-3")).bugs[0].status is Status.AFFECTED
+
+
+def test_cocciconfig_of_the_tree_is_not_used(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make_tree()
+    (root / ".cocciconfig").write_text("[spatch]\noptions = --no-such-option\n")
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("HOME", str(root))
+    assert look(root).bugs[0].status is Status.AFFECTED
+
+
+def test_spatch_missing(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    root = make_tree()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Infrastructure, match="spatch .* is not installed: run kmend setup") as error:
+        audit(Tree.open(root), BUGS)
+    assert error.value.code is ExitCode.INFRASTRUCTURE
+
+
+def test_spatch_broken(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Coccinelle that fails on every file is no verdict on this one."""
+    root = make_tree()
+    (tmp_path / "spatch").write_text("#!/bin/sh\necho 'no python here' >&2\nexit 3\n")
+    (tmp_path / "spatch").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(Infrastructure, match="spatch does not work .* no python here"):
+        audit(Tree.open(root), BUGS)
+
+
+def test_text_names_all(make_tree: MakeTree) -> None:
+    text = look(make_tree()).to_text()
+    for part in ("pci-cfg-wait/unlocked-queue", "affected", f"{ACCESS}:", FIX, "4.19.90"):
+        assert part in text
+
+
+def test_text_without_rich(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    text = look(make_tree()).to_text()
+    assert "pci-cfg-wait/unlocked-queue  affected\n" in text
+    assert f"    fix: {FIX}" in text
+
+
+def test_worst() -> None:
+    assert worst(Status) is Status.AFFECTED
+    assert worst([Status.FIXED, Status.NOT_APPLICABLE, Status.LATENT]) is Status.LATENT
+    assert worst([Status.LATENT, Status.UNKNOWN]) is Status.UNKNOWN
+
+
+def test_uses_are_found_in_code_only() -> None:
+    text = '/* q */ q; // q \\\n q\n"q"; \'q\'; "\\"q"; aq; q1; q\n#if 0\nq\n#if 1\nq\n#endif\n#else\nq\n#endif\n# if A\nq\n#endif\n/* q'
+    assert [line for line, _ in audit_module._uses(text, "q")] == [1, 3, 10, 13]
+
+
+# As "make coccicheck" runs it.
+def report(path: Path) -> str:
+    command = ["spatch", "-D", "report", "--no-show-diff", "--very-quiet", "--cocci-file", str(RULE), "--no-includes"]
+    return subprocess.run([*command, str(path)], check=True, capture_output=True, text=True).stdout
+
+
+def test_report_mode_names_faults_alone(make_tree: MakeTree) -> None:
+    said = report(make_tree() / ACCESS).splitlines()
+    assert [line.split(": ", 2)[1:] for line in said] == [
+        ["pci-cfg-wait/unlocked-queue", f"affected: {name}() without pci_cfg_wait.lock"]
+        for name in ("__add_wait_queue", "__remove_wait_queue")
+    ]
+
+
+@pytest.mark.parametrize("access", [access_c(WAIT_EVENT), access_c(wake=WAKE_INSIDE), access_c("")])
+def test_report_mode_is_silent_otherwise(make_tree: MakeTree, access: str) -> None:
+    assert report(make_tree(access) / ACCESS) == ""
+
+
+def test_two_files_in_one_run(make_tree: MakeTree) -> None:
+    """What is known of one file must not colour the next."""
+    folder = make_tree(name="a") / "drivers/pci"
+    shutil.copyfile(make_tree(access_c(wake=WAKE_INSIDE), name="b") / ACCESS, folder / "zz.c")
+    command = ["spatch", "-D", "audit", "--no-show-diff", "--very-quiet", "--cocci-file", str(RULE), "--no-includes"]
+    said = subprocess.run([*command, "--dir", str(folder)], check=True, capture_output=True, text=True).stdout
+    verdicts = {(Path(line.split(":")[0]).name, line.split(": ")[2]) for line in said.splitlines()}
+    assert verdicts - {("access.c", "seen"), ("zz.c", "seen")} == {("access.c", "affected"), ("zz.c", "latent")}
+
+
+REAL = {"4.19.0": Status.AFFECTED, "4.19.90": Status.AFFECTED, "6.1": Status.FIXED, "6.12": Status.FIXED}
+
+
+@pytest.mark.skipif(not real_trees(), reason="KMEND_TREES names no folder with real trees")
+@pytest.mark.parametrize("path", real_trees(), ids=lambda path: path.name)
+def test_real_tree(path: Path) -> None:
+    start = time.monotonic()
+    found = audit(Tree.open(path), BUGS)
+    seconds = time.monotonic() - start
+    status = found.bugs[0].status
+    assert status is not Status.UNKNOWN
+    assert status is REAL.get(path.name, status)
+    assert found.patches == ((FIX,) if status is Status.AFFECTED else ())
+    print(f"{path.name}: {status} in {seconds:.2f} s")

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Boots: limits, endings and the bytes kept, with small programs in QEMU's place."""
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from kmendlib import arches, guest
+from kmendlib.errors import Infrastructure
+from kmendlib.guest import End
+
+
+@pytest.fixture(autouse=True)
+def idle_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep limits as they are, whatever else the host does."""
+    monkeypatch.setattr(guest, "slowness", lambda: 1.0)
+
+
+def run(script: str, tmp_path: Path, limit: float = 20.0) -> guest.Boot:
+    return guest.boot(["sh", "-c", script], tmp_path / "console.log", limit)
+
+
+def test_console_is_kept_byte_for_byte(tmp_path: Path) -> None:
+    boot = run(r"printf 'KTAP version 1\r\n\377\033[31mok 1 a\n'", tmp_path)
+    assert boot.end is End.EXIT and boot.code == 0
+    assert boot.console.read_bytes() == b"KTAP version 1\r\n\xff\x1b[31mok 1 a\n"
+
+
+def test_last_result_line_is_timed(tmp_path: Path) -> None:
+    boot = run("echo ok 1 a; sleep 0.6; echo not ok 2 b; sleep 0.6; echo bye", tmp_path)
+    assert boot.ktap_seconds is not None
+    assert 0.5 < boot.ktap_seconds < boot.seconds - 0.4
+
+
+def test_no_result_line_has_no_time(tmp_path: Path) -> None:
+    assert run("echo booted", tmp_path).ktap_seconds is None
+
+
+def test_complaint_of_qemu_is_kept_apart(tmp_path: Path) -> None:
+    boot = run("echo 'could not load firmware' >&2; exit 1", tmp_path)
+    assert (boot.end, boot.code, boot.stderr) == (End.EXIT, 1, "could not load firmware")
+    assert boot.console.read_bytes() == b""
+
+
+def test_time_limit(tmp_path: Path) -> None:
+    boot = run("while :; do echo tick; sleep 0.1; done", tmp_path, limit=1.0)
+    assert boot.end is End.TIMEOUT and boot.code is None
+    assert boot.seconds < 5
+
+
+def test_silence_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guest, "SILENCE_LIMIT", 1.0)
+    boot = run("echo started; sleep 60", tmp_path, limit=50.0)
+    assert boot.end is End.SILENT
+    assert boot.console.read_text() == "started\n"
+
+
+def test_flood_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guest, "CONSOLE_LIMIT", 1 << 20)
+    boot = run("yes 'spurious interrupt'", tmp_path)
+    assert boot.end is End.FLOOD
+    assert boot.console.stat().st_size < 4 << 20
+
+
+def test_no_process_is_left_behind(tmp_path: Path) -> None:
+    mark = tmp_path / "alive"
+    run(f"(while :; do date > {mark}; sleep 0.1; done) & sleep 60", tmp_path, limit=1.0)
+    mark.unlink(missing_ok=True)
+    time.sleep(0.5)
+    assert not mark.exists()
+
+
+def test_stop_ends_a_boot_at_once(tmp_path: Path) -> None:
+    timer = threading.Timer(0.5, guest.stopping.set)
+    timer.start()
+    started = time.monotonic()
+    try:
+        with pytest.raises(InterruptedError):
+            run("while :; do echo tick; sleep 0.1; done", tmp_path)
+    finally:
+        timer.join()
+        guest.stopping.clear()
+    assert time.monotonic() - started < 5
+
+
+def test_missing_emulator(tmp_path: Path) -> None:
+    with pytest.raises(Infrastructure, match="kmend setup"):
+        guest.boot(["qemu-system-none"], tmp_path / "console.log", 1.0)
+
+
+@pytest.mark.parametrize("name", arches.names())
+def test_command_has_what_every_guest_needs(name: str) -> None:
+    arch = arches.load(name)
+    words = guest.command(arch, Path("Image"), ["kunit.enable=0"], Path("rd"), ["nvme,serial=1"])
+    text = " ".join(words)
+    assert words[0] == arch.qemu
+    for part in ("-no-reboot", "-nodefaults", "-serial stdio", "-smp ", "-initrd rd", "-device nvme,serial=1"):
+        assert part in text
+    line = words[words.index("-append") + 1]
+    assert "console=" in line and "panic=-1" in line and "kunit.enable=0" in line

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Verdicts on consoles that were captured from real guests, named after what happened in them."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from conftest import real_trees
+from kmendlib import ktap
+from kmendlib.guest import Boot, End
+from kmendlib.ktap import Verdict
+
+LOGS = Path(__file__).with_name("logs")
+SUITE = "pci_cfg_wait"
+SELFTEST = "pci:cfg_reset"
+PROOF = "pci_cfg_wait_test_queue_still_while_locked"
+
+CASES = [
+    # log, suite, how the boot ended, QEMU's exit code, verdict, part of the reason
+    ("kunit_pass", SUITE, End.EXIT, 0, Verdict.PASS, ""),
+    ("kunit_fail", SUITE, End.EXIT, 0, Verdict.FAIL, f"not ok: {PROOF}"),
+    ("kunit_one_cpu_skips_the_proof", SUITE, End.EXIT, 0, Verdict.PASS, ""),
+    ("kunit_all_skipped", SUITE, End.EXIT, 0, Verdict.SKIP, "CPU"),
+    ("kunit_oops", SUITE, End.EXIT, 0, Verdict.PANIC, "Kernel panic|Oops|BUG: "),
+    ("kunit_cut_off", SUITE, End.EXIT, 0, Verdict.MISS, "incomplete"),
+    ("kunit_no_tests", SUITE, End.EXIT, 0, Verdict.MISS, f"no results of '{SUITE}'"),
+    ("kunit_hang", SUITE, End.SILENT, None, Verdict.TIMEOUT, "no output any more"),
+    ("lockdep_splat", SUITE, End.EXIT, 0, Verdict.FAIL, "the kernel complained: .*WARNING"),
+    ("list_corruption", SELFTEST, End.EXIT, 0, Verdict.FAIL, "not ok: "),
+    ("kselftest_pass", SELFTEST, End.EXIT, 0, Verdict.PASS, ""),
+    ("kselftest_skip", SELFTEST, End.EXIT, 0, Verdict.SKIP, "reset"),
+    ("kselftest_killed", SELFTEST, End.EXIT, 0, Verdict.FAIL, "not ok: "),
+    ("kselftest_panic", SELFTEST, End.EXIT, 0, Verdict.PANIC, "BUG: |Oops|Kernel panic"),
+    ("kselftest_no_init", SELFTEST, End.EXIT, 0, Verdict.PANIC, "Kernel panic"),
+    ("console_flood", SELFTEST, End.FLOOD, None, Verdict.MISS, "flooded"),
+    ("garbage", SUITE, End.EXIT, 0, Verdict.MISS, "no results"),
+    ("empty", SUITE, End.EXIT, 0, Verdict.MISS, "without a word"),
+    ("empty", SUITE, End.EXIT, 1, Verdict.ERROR, "QEMU ended with code 1: .*firmware"),
+    ("empty", SUITE, End.SILENT, None, Verdict.TIMEOUT, "nothing printed at all"),
+    # The same console is judged by how the boot ended, too.
+    ("kunit_pass", SUITE, End.TIMEOUT, None, Verdict.TIMEOUT, "time limit"),
+    ("kunit_pass", SUITE, End.EXIT, 1, Verdict.ERROR, "QEMU ended with code 1"),
+    ("kunit_pass", "nfsd_cb_shutdown", End.EXIT, 0, Verdict.MISS, "no results of 'nfsd_cb_shutdown'"),
+]
+
+
+@pytest.fixture(scope="module")
+def parse() -> ktap.Parser:
+    """Give the KTAP parser of a real tree."""
+    for tree in real_trees():
+        parser = ktap.load_parser(tree)
+        if parser:
+            return parser
+    pytest.skip("no kernel tree with a KTAP parser at hand: set KMEND_TREES")
+
+
+def boot(console: Path, end: End, code: int | None) -> Boot:
+    return Boot(end, code, console, "qemu: could not load firmware" if code else "", 3.0, None, "qemu")
+
+
+@pytest.mark.parametrize(("log", "suite", "end", "code", "verdict", "reason"), CASES)
+def test_verdict(
+    log: str, suite: str, end: End, code: int | None, verdict: Verdict, reason: str, parse: ktap.Parser
+) -> None:
+    result = ktap.judge(boot(LOGS / f"{log}.log", end, code), suite, parse)
+    assert (result.verdict, bool(result.reason)) == (verdict, bool(reason)), result
+    assert re.search(reason, result.reason), result.reason
+
+
+def test_every_log_is_used() -> None:
+    assert {path.stem for path in LOGS.glob("*.log")} == {case[0] for case in CASES}
+
+
+def test_cases_are_told_one_by_one(parse: ktap.Parser) -> None:
+    cases = ktap.judge(boot(LOGS / "kunit_fail.log", End.EXIT, 0), SUITE, parse).cases
+    assert cases[PROOF] == "FAIL" and "PASS" in cases.values()
+    cases = ktap.judge(boot(LOGS / "kunit_one_cpu_skips_the_proof.log", End.EXIT, 0), SUITE, parse).cases
+    assert cases[PROOF] == "SKIP"
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.6, 0.9, 0.99])
+def test_no_part_of_a_pass_is_a_pass(keep: float, tmp_path: Path, parse: ktap.Parser) -> None:
+    """Cut a passing log anywhere before its last result: whatever QEMU returned, it is no pass."""
+    lines = (LOGS / "kunit_pass.log").read_bytes().splitlines(keepends=True)
+    last = max(number for number, line in enumerate(lines) if line.startswith(b"ok "))
+    (tmp_path / "cut.log").write_bytes(b"".join(lines[: int(last * keep)]))
+    assert ktap.judge(boot(tmp_path / "cut.log", End.EXIT, 0), SUITE, parse).verdict is Verdict.MISS
+
+
+def test_plan_with_a_number_too_many_is_no_pass(tmp_path: Path, parse: ktap.Parser) -> None:
+    text = (LOGS / "kunit_pass.log").read_text(errors="replace")
+    plan = next(line for line in text.splitlines() if line.startswith("    1.."))
+    more = f"    1..{int(plan.split('..')[1]) + 1}"
+    (tmp_path / "more.log").write_text(text.replace(plan, more, 1))
+    assert ktap.judge(boot(tmp_path / "more.log", End.EXIT, 0), SUITE, parse).verdict is Verdict.MISS
+
+
+def test_control_characters_do_not_reach_the_report(tmp_path: Path, parse: ktap.Parser) -> None:
+    (tmp_path / "x.log").write_bytes(b"\x1b[2J\x07hello \xff\xfe\n")
+    assert "\x1b" not in "".join(ktap.judge(boot(tmp_path / "x.log", End.EXIT, 0), SUITE, parse).tail)
+
+
+def test_tree_without_parser_gives_none(tmp_path: Path) -> None:
+    assert ktap.load_parser(tmp_path) is None

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The manifest: the real one, and broken ones, each with an error that says where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kmendlib import manifest
+from kmendlib.errors import BadInput, ExitCode
+
+GOOD = """\
+[[bug]]
+id = "a-bug"
+title = "A title"
+files = ["mm/a.c"]
+versions = ["v3.4", "v5.8"]
+arches = ["x86_64"]
+
+[[bug.finding]]
+id = "a-bug/fault"
+title = "A fault"
+fix = ["a-bug/fix.patch"]
+"""
+
+
+def load(tmp_path: Path, text: str, check_files: bool = False) -> manifest.Manifest:
+    path = tmp_path / "bugs.toml"
+    path.write_text(text)
+    return manifest.load(path, check_files)
+
+
+def test_the_real_one_is_whole() -> None:
+    found = manifest.load()
+    bug = found.bug("pci-cfg-wait")
+    assert bug.files == ("drivers/pci/access.c",)
+    assert bug.arches == manifest.ARCHES
+    assert [finding.id for finding in bug.findings] == ["pci-cfg-wait/unlocked-queue"]
+    assert bug.suites[0].proof == ("pci_cfg_wait_test_queue_still_while_locked",)
+    assert bug.selftests[0].id == "pci:cfg_reset"
+    assert bug.selftests[0].qemu == (
+        "nvme,serial=kmend",
+        "e1000e,romfile=",
+        "igb,romfile=",
+        "pcie-root-port,id=rp1,chassis=1,slot=1",
+        "virtio-rng-pci,bus=rp1",
+    )
+
+
+def test_selftest_sources_are_all_named() -> None:
+    for bug in manifest.load().bugs:
+        for selftest in bug.selftests:
+            named = {name for name in selftest.sources if name.startswith(f"{selftest.collection}/")}
+            folder = manifest.SELFTESTS / selftest.collection
+            sources = {
+                f"{selftest.collection}/{path.name}"
+                for path in folder.iterdir()
+                if path.suffix in (".c", ".h", ".sh") or path.name in ("Makefile", "config", "settings")
+            }
+            assert named == sources
+
+
+def test_small_one_loads(tmp_path: Path) -> None:
+    found = load(tmp_path, GOOD)
+    assert found.bug("a-bug").since == "v3.4"
+    assert found.patches == ("a-bug/fix.patch",)
+    assert found.files == ("mm/a.c",)
+
+
+def test_unknown_bug_names_the_known() -> None:
+    with pytest.raises(BadInput, match="'no-such-bug'; known: .*pci-cfg-wait") as error:
+        manifest.load().bug("no-such-bug")
+    assert error.value.code == ExitCode.USAGE == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('title = "A title"', 'titel = "A title"', "bug a-bug: key 'title' is missing"),
+        ('title = "A title"', 'title = "A title"\ncolour = "red"', "bug a-bug: unknown key: colour"),
+        ('title = "A fault"', 'title = "A fault"\nfixes = []', "finding a-bug/fault: unknown key: fixes"),
+        ('title = "A title"', "title = 7", "bug a-bug: key 'title' must be a string"),
+        ('title = "A title"', 'title = ""', "bug a-bug: key 'title' must be a string that is not empty"),
+        ('files = ["mm/a.c"]', 'files = "mm/a.c"', "key 'files' must be a list of strings"),
+        ('files = ["mm/a.c"]', "files = []", "key 'files' must not be empty"),
+        ('files = ["mm/a.c"]', 'files = ["../a.c"]', "'../a.c' leaves its folder"),
+        ('files = ["mm/a.c"]', 'files = ["/a.c"]', "'/a.c' leaves its folder"),
+        ('["x86_64"]', '["x86_64", "vax"]', "unknown architecture: vax"),
+        ('["v3.4", "v5.8"]', '["3.4", "v5.8"]', "versions must be"),
+        ('["v3.4", "v5.8"]', '["v3.4"]', "versions must be"),
+        ('id = "a-bug"', 'id = "A Bug"', "id must be lower case"),
+        ('id = "a-bug/fault"', 'id = "other/fault"', "id must be a-bug/NAME"),
+        ("[[bug.finding]]", "[[bug.findings]]", "key 'finding' is missing"),
+        ("[[bug]]", "[[bug]", "not TOML"),
+        ("[[bug]]", "x = 1\n[[bug]]", "top: unknown key: x"),
+    ],
+)
+def test_broken_one_says_where(tmp_path: Path, old: str, new: str, says: str) -> None:
+    assert old in GOOD
+    with pytest.raises(BadInput) as error:
+        load(tmp_path, GOOD.replace(old, new, 1))
+    assert says in str(error.value)
+    assert "bugs.toml" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_same_bug_twice(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="bug twice: a-bug"):
+        load(tmp_path, GOOD + GOOD)
+
+
+def test_upstream_needs_the_full_id(tmp_path: Path) -> None:
+    text = GOOD + '[[bug.upstream]]\ncommit = "2a7e32d0547f"\nsubject = "x"\nrole = "fix"\n'
+    with pytest.raises(BadInput, match="full id of 40 digits"):
+        load(tmp_path, text)
+
+
+def test_missing_patch(tmp_path: Path) -> None:
+    text = GOOD.replace('id = "a-bug/fault"', 'id = "a-bug/fault"\nrule = "pci-cfg-wait.cocci"')
+    with pytest.raises(BadInput, match="finding a-bug/fault: patches/a-bug/fix.patch is not there"):
+        load(tmp_path, text, check_files=True)
+
+
+def test_missing_rule(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="scripts/audit/a-bug.cocci is not there"):
+        load(tmp_path, GOOD, check_files=True)
+
+
+def test_missing_manifest(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="cannot be read: No such file"):
+        manifest.load(tmp_path / "none.toml")

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Every patch: mail format, header, size, place in manifest and series; and whether it applies where trees are at hand."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from conftest import real_trees
+from kmendlib import manifest, series
+from kmendlib.manifest import PATCHES
+from kmendlib.tree import Tree
+
+BUGS = manifest.load().bugs
+FILES = sorted(path.relative_to(PATCHES).as_posix() for path in PATCHES.rglob("*.patch"))
+FIXES = {name: bug for bug in BUGS for finding in bug.findings for name in finding.fix}
+REINTRODUCE = {name for bug in BUGS for finding in bug.findings for name in finding.reintroduce}
+HOOKS = {name for bug in BUGS for suite in bug.suites for name in suite.hooks}
+SERIES = sorted((PATCHES / "series").iterdir())
+
+# The stable rules ask for a fix of at most this many lines, with context.
+LIMIT = 100
+
+
+def mail(name: str, folder: Path) -> tuple[dict[str, str], str, str]:
+    """Return the mail's fields, its log and its diff, as git am takes them."""
+    text = (PATCHES / name).read_bytes()
+    command = ["git", "mailinfo", str(folder / "log"), str(folder / "diff")]
+    done = subprocess.run(command, input=text, check=True, capture_output=True, cwd=folder)
+    fields = dict(line.split(": ", 1) for line in done.stdout.decode().splitlines() if line)
+    return fields, (folder / "log").read_text(), (folder / "diff").read_text()
+
+
+def entries(path: Path) -> list[str]:
+    lines = (line.strip() for line in path.read_text().splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def test_there_are_patches() -> None:
+    assert FIXES and REINTRODUCE and HOOKS and SERIES
+
+
+def test_every_patch_is_in_the_manifest() -> None:
+    assert set(FILES) == {*FIXES, *REINTRODUCE, *HOOKS}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_mail_format(name: str, tmp_path: Path) -> None:
+    fields, log, diff = mail(name, tmp_path)
+    assert fields["Author"] == "kmend"
+    assert fields["Email"] == "kmend@localhost"
+    assert re.fullmatch(r"[\w/.-]+(: [\w/.-]+)*: [A-Z]\S* .*[^.]", fields["Subject"]), fields["Subject"]
+    assert "Date" in fields
+    assert log.strip()
+    assert diff.lstrip().startswith(("---", "drivers", "diff", " "))
+    assert "\ndiff --git a/" in diff
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_text(name: str) -> None:
+    text = (PATCHES / name).read_text(encoding="ascii")
+    assert "\r" not in text
+    assert "Signed-off-by" not in text
+    assert text.endswith("\n")
+    log = text.split("\n---\n")[0].splitlines()
+    too_long = [line for line in log if len(line) > 75 and not line.startswith(("Fixes: ", "From ", "Subject: ", "Link: "))]
+    assert not too_long
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_blank_at_a_line_end_is_added(name: str) -> None:
+    added = [line for line in (PATCHES / name).read_text().splitlines() if line.startswith("+")]
+    assert not [line for line in added if line != line.rstrip()]
+
+
+@pytest.mark.parametrize("name", FIXES)
+def test_fix(name: str, tmp_path: Path) -> None:
+    bug = FIXES[name]
+    _, log, diff = mail(name, tmp_path)
+    assert re.search(r'^Fixes: [0-9a-f]{12,40} \(".+"\)$', log, re.MULTILINE)
+    causes = [upstream for upstream in bug.upstream if upstream.role == "cause"]
+    for fixes in re.findall(r'^Fixes: ([0-9a-f]+) \("(.+)"\)$', log, re.MULTILINE):
+        assert any(cause.commit.startswith(fixes[0]) and cause.subject == fixes[1] for cause in causes)
+    upstream = [item.commit for item in bug.upstream if item.role == "fix"]
+    if upstream:
+        assert any(commit in log for commit in upstream), "the upstream commit's full id is not in the log"
+    assert set(series.touched_files(PATCHES / name)) <= set(bug.files)
+    assert not re.search(r"(?i)^[+].*(kunit|selftest|kmend)", diff, re.MULTILINE), "test code in a fix"
+    patch = diff[diff.index("diff --git ") :]
+    assert len(patch.splitlines()) <= LIMIT
+
+
+@pytest.mark.parametrize("name", sorted(REINTRODUCE | HOOKS))
+def test_for_tests_only(name: str, tmp_path: Path) -> None:
+    _, log, _ = mail(name, tmp_path)
+    assert "For tests only" in log
+
+
+@pytest.mark.parametrize("path", SERIES, ids=lambda path: path.name)
+def test_series(path: Path) -> None:
+    names = entries(path)
+    assert "SPDX-License-Identifier: GPL-2.0-only" in path.read_text().splitlines()[0]
+    assert len(set(names)) == len(names)
+    order = list(FIXES)
+    assert [name for name in names if name not in order] == [], "a series holds fixes of the manifest alone"
+    assert names == sorted(names, key=order.index), "not in manifest order"
+
+
+@pytest.mark.skipif(not real_trees(), reason="KMEND_TREES names no folder with real trees")
+@pytest.mark.parametrize("path", SERIES, ids=lambda path: path.name)
+def test_series_prefixes_apply(path: Path, tmp_path: Path) -> None:
+    """Each prefix of a base's series applies without fuzz to the trees of that base, and comes off again."""
+    line = path.name.removeprefix("linux-").removesuffix(".y")
+    trees = [tree for tree in real_trees() if (tree.name + ".").startswith(line + ".")]
+    if not trees:
+        pytest.skip(f"no tree of {line} in KMEND_TREES")
+    patches = [PATCHES / name for name in entries(path)]
+    for tree in trees:
+        for length in range(1, len(patches) + 1):
+            series.materialize(tree, patches[:length], tmp_path / tree.name / str(length))
+
+
+@pytest.mark.skipif(not real_trees(), reason="KMEND_TREES names no folder with real trees")
+@pytest.mark.parametrize("name", FILES)
+def test_applies_to_the_trees_it_is_named_for(name: str) -> None:
+    """The range in a patch's name, as in v3.4-v5.8, says which trees it fits; stable fixes may have closed it."""
+    first, last = re.search(r"(v\d+\.\w+)-(v\d+\.\w+)\.patch$", name).groups()  # type: ignore[union-attr]
+
+    def number(text: str) -> tuple[int, int]:
+        major, minor = text.removeprefix("v").split(".")[:2]
+        return int(major), 999 if minor == "x" else int(minor)
+
+    tried = 0
+    for path in real_trees():
+        version = Tree.open(path).version
+        if version and number(first) <= number(version) <= number(last):
+            fits = series.fits(path, PATCHES / name)
+            in_old = "unlocked" if name in FIXES else ""
+            assert fits or in_old and "wait_event(pci_cfg_wait" in (path / "drivers/pci/access.c").read_text(), path
+            tried += 1
+    if not tried:
+        pytest.skip(f"no tree from {first} to {last} in KMEND_TREES")
+
+
+CHECKPATCH = os.environ.get("KMEND_CHECKPATCH")
+
+
+@pytest.mark.skipif(not CHECKPATCH, reason="KMEND_CHECKPATCH does not give the path of a checkpatch.pl")
+@pytest.mark.parametrize("name", FILES)
+def test_checkpatch(name: str, tmp_path: Path) -> None:
+    # There is no sign-off until a person gives one, and a new file's MAINTAINERS entry is upstream's to add.
+    ignore = "MISSING_SIGN_OFF,NO_AUTHOR_SIGN_OFF,FILE_PATH_CHANGES"
+    command = ["perl", str(Path(str(CHECKPATCH)).absolute()), "--no-tree", "--strict", f"--ignore={ignore}", str(PATCHES / name)]
+    # Outside of any git tree, so that commit ids are not looked up in this project's.
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "total: 0 errors, 0 warnings, 0 checks" in done.stdout, done.stdout

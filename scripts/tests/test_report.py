@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Reports: which runs make a proof, the exit code of those that do not, and evidence that cannot be trusted."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from kmendlib import evidence, report
+from kmendlib.errors import BadInput, ExitCode
+from kmendlib.evidence import Evidence
+
+PROOF = "case_that_proves"
+
+
+def boot(state: str, verdict: str, case: str, **misc: Any) -> dict[str, Any]:
+    return {
+        "duration": 3.0,
+        "log_url": "x/log",
+        "log_excerpt": "last words",
+        "misc": {
+            "bug": "b", "arch": "x", "suite": "s", "kind": "kunit", "state": state, "verdict": verdict,
+            "reason": "", "cases": {PROOF: case} if case else {}, "ktap_seconds": 2.0, **misc,
+        },
+    }  # fmt: skip
+
+
+def evidence_of(tests: list[dict[str, Any]], boots: int = 1, proof: bool = True, **plan: Any) -> Evidence:
+    row = {
+        "bug": "b", "arch": "x", "suite": "s", "kind": "kunit", "proof": [PROOF] if proof else [], "boots": boots,
+        "not_run": "", **plan,
+    }  # fmt: skip
+    return Evidence(Path("e"), {"id": "kmend:1", "comment": "tree", "misc": {"plan": [row]}}, [], tests)
+
+
+RED = boot("before", "FAIL", "FAIL")
+GREEN = boot("after", "PASS", "PASS")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "code"),
+    [
+        (RED, GREEN, ExitCode.OK),
+        # A panic later in the boot does not take the proving case's result back.
+        (boot("before", "PANIC", "FAIL"), GREEN, ExitCode.OK),
+        (boot("before", "PANIC", ""), GREEN, ExitCode.FAILED),
+        (boot("before", "MISS", ""), GREEN, ExitCode.FAILED),
+        (boot("before", "PASS", "PASS"), GREEN, ExitCode.FAILED),
+        (boot("before", "SKIP", "SKIP"), GREEN, ExitCode.FAILED),
+        # Another case's failure is not the proof.
+        (boot("before", "FAIL", "PASS"), GREEN, ExitCode.FAILED),
+        (RED, boot("after", "FAIL", "PASS"), ExitCode.FAILED),
+        (RED, boot("after", "PASS", "SKIP"), ExitCode.FAILED),
+        (RED, boot("after", "PASS", ""), ExitCode.FAILED),
+        (RED, boot("after", "MISS", "PASS"), ExitCode.FAILED),
+        (RED, boot("after", "SKIP", "SKIP"), ExitCode.NOTHING),
+        (RED, boot("after", "PANIC", "PASS"), ExitCode.PANIC),
+        (RED, boot("after", "TIMEOUT", "PASS"), ExitCode.TIMEOUT),
+        (RED, boot("after", "ERROR", ""), ExitCode.INFRASTRUCTURE),
+    ],
+)
+def test_proof_needs_red_before_and_green_after(before: dict[str, Any], after: dict[str, Any], code: ExitCode) -> None:
+    assert report.exit_code(evidence_of([before, after])) == code
+
+
+def test_missing_boot_is_no_proof() -> None:
+    assert report.exit_code(evidence_of([RED])) == ExitCode.FAILED
+    assert report.exit_code(evidence_of([GREEN])) == ExitCode.FAILED
+    assert report.exit_code(evidence_of([RED, GREEN], boots=2)) == ExitCode.FAILED
+    assert report.exit_code(evidence_of([])) == ExitCode.FAILED
+
+
+@pytest.mark.parametrize(
+    ("before", "code"),
+    [("PASS", ExitCode.OK), ("PANIC", ExitCode.OK), ("FAIL", ExitCode.OK), ("MISS", ExitCode.FAILED)],
+)
+def test_suite_without_proof_needs_a_result_before(before: str, code: ExitCode) -> None:
+    tests = [boot("before", before, ""), boot("after", "PASS", "")]
+    assert report.exit_code(evidence_of(tests, proof=False)) == code
+
+
+def test_one_failure_of_many_boots_counts() -> None:
+    tests = [RED] * 3 + [GREEN] * 2 + [boot("after", "FAIL", "FAIL")]
+    assert report.exit_code(evidence_of(tests, boots=3)) == ExitCode.FAILED
+
+
+def test_nothing_run() -> None:
+    assert report.exit_code(evidence_of([], not_run="needs riscv64")) == ExitCode.NOTHING
+
+
+def test_kernel_that_did_not_build() -> None:
+    broken = evidence_of([RED])
+    broken.builds.append({"architecture": "x", "status": "ERROR", "log_excerpt": "a.c:1: error: no"})
+    assert report.exit_code(broken) == ExitCode.INFRASTRUCTURE
+    assert "a.c:1: error: no" in text(broken)
+
+
+def text(found: Evidence) -> str:
+    out = io.StringIO()
+    report.print_report(found, Console(file=out, width=120))
+    return out.getvalue()
+
+
+def test_table_counts_and_names_what_is_wrong() -> None:
+    shown = text(evidence_of([RED, RED, GREEN, boot("after", "FAIL", "FAIL", reason="not ok: x")], boots=2))
+    assert "red 2/2" in shown and "green 1/2 (FAIL)" in shown and "NOT PROVED" in shown
+    assert "not ok: x" in shown and "last words" in shown
+
+
+def test_console_output_is_no_markup() -> None:
+    hostile = boot("after", "FAIL", "FAIL", reason="[red]x[/red] [/nothing]")
+    assert "[red]x[/red] [/nothing]" in text(evidence_of([RED, hostile]))
+
+
+def test_evidence_reads_back(tmp_path: Path) -> None:
+    kept = evidence_of([RED, GREEN])
+    kept.folder = tmp_path
+    kept.write()
+    assert report.exit_code(evidence.load(tmp_path)) == ExitCode.OK
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", "{}", '{"checkouts": [{}], "builds": [], "tests": []}'])
+def test_damaged_evidence_is_said_so(tmp_path: Path, damage: str) -> None:
+    (tmp_path / evidence.RESULTS).write_text(damage)
+    with pytest.raises(BadInput, match="damaged"):
+        evidence.load(tmp_path)
+
+
+def test_unknown_verdict_is_damage(tmp_path: Path) -> None:
+    kept = evidence_of([RED, boot("after", "GREAT", "PASS")])
+    kept.folder = tmp_path
+    kept.write()
+    with pytest.raises(BadInput, match="damaged"):
+        evidence.load(tmp_path)
+
+
+def test_folder_without_evidence(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no evidence folder"):
+        evidence.load(tmp_path)
+
+
+def test_evidence_is_never_written_over(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("keep")
+    with pytest.raises(BadInput, match="not empty"):
+        evidence.new_folder(tmp_path)
+
+
+def test_results_follow_kcidb_names(tmp_path: Path) -> None:
+    kept = evidence_of([RED, GREEN])
+    kept.folder = tmp_path
+    kept.write()
+    data = json.loads((tmp_path / evidence.RESULTS).read_text())
+    assert data["version"] == {"major": 5, "minor": 3}
+    assert set(data) == {"version", "checkouts", "builds", "tests"}

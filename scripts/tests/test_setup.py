@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Setup: whose mirror is used, what is installed, and what is said where nothing can be."""
+
+from pathlib import Path
+
+import pytest
+
+from kmendlib import setup
+from kmendlib.errors import Infrastructure
+
+
+def apt(root: Path, name: str, text: str) -> None:
+    path = root / "etc/apt" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_backports_from_one_line_source(tmp_path: Path) -> None:
+    apt(
+        tmp_path,
+        "sources.list",
+        "# deb http://old.example/debian bookworm main\n"
+        "deb http://security.example/debian-security bookworm-security main\n"
+        "deb http://mirror.example/debian bookworm main contrib\n",
+    )
+    assert setup.backports_line("bookworm", tmp_path) == "deb http://mirror.example/debian bookworm-backports main"
+
+
+def test_backports_keep_the_options(tmp_path: Path) -> None:
+    apt(tmp_path, "sources.list.d/a.list", "deb [signed-by=/k.gpg arch=amd64] http://m.example/d bookworm main\n")
+    expected = "deb [signed-by=/k.gpg arch=amd64] http://m.example/d bookworm-backports main"
+    assert setup.backports_line("bookworm", tmp_path) == expected
+
+
+def test_backports_from_deb822(tmp_path: Path) -> None:
+    apt(
+        tmp_path,
+        "sources.list.d/debian.sources",
+        "Types: deb\nURIs: http://mirror.example/debian-security\nSuites: bookworm-security\nComponents: main\n\n"
+        "Types: deb\nURIs: http://mirror.example/debian\nSuites: bookworm bookworm-updates\nComponents: main\n"
+        "Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n",
+    )
+    expected = (
+        "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] "
+        "http://mirror.example/debian bookworm-backports main"
+    )
+    assert setup.backports_line("bookworm", tmp_path) == expected
+
+
+def test_disabled_or_other_sources_do_not_count(tmp_path: Path) -> None:
+    apt(
+        tmp_path,
+        "sources.list.d/x.sources",
+        "Enabled: no\nTypes: deb\nURIs: http://a.example\nSuites: bookworm\nComponents: main\n\n"
+        "Types: deb-src\nURIs: http://b.example\nSuites: bookworm\nComponents: main\n\n"
+        "Types: deb\nURIs: http://c.example\nSuites: bookworm\nComponents: contrib\n",
+    )
+    assert setup.backports_line("bookworm", tmp_path) is None
+
+
+def test_every_need_names_both_packages() -> None:
+    for need in setup.needs():
+        assert need.file and need.apt and need.dnf
+
+
+NOTHING = setup.Need("no-such-program", "some-package", "some-rpm")
+
+
+@pytest.fixture
+def missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setup, "needs", lambda: [NOTHING])
+
+
+def test_need_that_is_met_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setup, "needs", lambda: [setup.Need("sh", "dash", "bash")])
+    said: list[str] = []
+    setup.ensure(said.append)
+    assert said == []
+
+
+@pytest.mark.parametrize(
+    ("release", "tool", "message"),
+    [
+        ({"ID": "debian"}, "apt-get", "apt-get install some-package$"),
+        ({"ID": "openEuler"}, "dnf", "dnf install some-rpm$"),
+        ({"ID": "kylin"}, "dnf", "dnf install some-rpm$"),
+    ],
+)
+def test_without_root_the_list_is_printed(
+    release: dict[str, str], tool: str, message: str, missing: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup, "os_release", lambda: release)
+    monkeypatch.setattr(setup.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(setup.shutil, "which", lambda name: f"/usr/bin/{name}" if name == tool else None)
+    with pytest.raises(Infrastructure, match=message) as caught:
+        setup.ensure(lambda line: None)
+    assert caught.value.code == 5
+
+
+def test_unknown_distribution(missing: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setup, "os_release", lambda: {"ID": "slackware"})
+    with pytest.raises(Infrastructure, match="no-such-program"):
+        setup.ensure(lambda line: None)
+
+
+def test_old_version_is_not_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "qemu-system-test"
+    program.write_text("#!/bin/sh\necho 'QEMU emulator version 7.2.17 (Debian)'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert not setup.Need("qemu-system-test", "a", "b", version=10).met()
+    assert setup.Need("qemu-system-test", "a", "b", version=7).met()

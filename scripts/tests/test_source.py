@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Workspaces: the user's tree is only read, states are swapped so that make sees each change and nothing else."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from kmendlib import source
+from kmendlib.errors import BadInput, Infrastructure
+from kmendlib.source import Workspace
+from kmendlib.tree import Tree
+
+MAKEFILE = "VERSION = 6\nPATCHLEVEL = 12\nSUBLEVEL = 1\nEXTRAVERSION =\nKBUILD_X = 1\n"
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    place = Workspace("t", tmp_path / "work")
+    for path, text in {"Makefile": MAKEFILE, "Kbuild": "", "a/one.c": "one\n", "a/two.c": "two\n"}.items():
+        (place.pristine / path).parent.mkdir(parents=True, exist_ok=True)
+        (place.pristine / path).write_text(text)
+        os.utime(place.pristine / path, (1_000_000, 1_000_000))
+    return place
+
+
+def stage(tmp_path: Path, name: str, files: dict[str, str]) -> Path:
+    folder = tmp_path / name
+    for path, text in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
+    return folder
+
+
+def test_unchanged_files_are_links(workspace: Workspace) -> None:
+    source.link_arch(workspace, "x", [])
+    assert (workspace.src("x") / "a/two.c").samefile(workspace.pristine / "a/two.c")
+
+
+def test_state_never_reaches_the_pristine_tree(workspace: Workspace, tmp_path: Path) -> None:
+    changed = source.link_arch(workspace, "x", [])
+    source.install(workspace, "x", stage(tmp_path, "s", {"a/one.c": "mended\n"}), ["a/one.c", *changed])
+    assert (workspace.src("x") / "a/one.c").read_text() == "mended\n"
+    assert (workspace.pristine / "a/one.c").read_text() == "one\n"
+
+
+def test_swapping_states_gives_new_dates_to_what_differs_alone(workspace: Workspace, tmp_path: Path) -> None:
+    before = stage(tmp_path, "before", {"a/one.c": "bug\n", "a/test.c": "test\n"})
+    after = stage(tmp_path, "after", {"a/test.c": "test\n"})
+    changed = source.link_arch(workspace, "x", ["a/one.c", "a/test.c"])
+    src = workspace.src("x")
+    source.install(workspace, "x", before, changed)
+    for path in ("a/one.c", "a/test.c"):
+        os.utime(src / path, (2_000_000, 2_000_000))
+    source.link_arch(workspace, "x", changed)
+    source.install(workspace, "x", after, changed)
+    assert (src / "a/one.c").read_text() == "one\n"
+    assert (src / "a/one.c").stat().st_mtime > 2_000_000
+    assert (src / "a/test.c").stat().st_mtime == 2_000_000
+
+
+def test_file_that_an_earlier_run_changed_comes_back_with_a_new_date(workspace: Workspace, tmp_path: Path) -> None:
+    changed = source.link_arch(workspace, "x", ["a/one.c"])
+    source.install(workspace, "x", stage(tmp_path, "s", {"a/one.c": "mended\n"}), changed)
+    changed = source.link_arch(workspace, "x", [])
+    assert changed == ["a/one.c"]
+    source.install(workspace, "x", stage(tmp_path, "none", {}), changed)
+    back = workspace.src("x") / "a/one.c"
+    assert back.read_text() == "one\n" and back.stat().st_mtime > 1_000_000
+
+
+def test_file_that_only_a_state_has_goes_away(workspace: Workspace, tmp_path: Path) -> None:
+    changed = source.link_arch(workspace, "x", ["a/test.c"])
+    source.install(workspace, "x", stage(tmp_path, "s", {"a/test.c": "test\n"}), changed)
+    source.install(workspace, "x", stage(tmp_path, "none", {}), changed)
+    assert not (workspace.src("x") / "a/test.c").exists()
+
+
+def user_tree(tmp_path: Path) -> Tree:
+    files = {"Makefile": MAKEFILE, "Kbuild": "", "Kconfig": "", "drivers/pci/access.c": "int a;\n"}
+    return Tree.open(stage(tmp_path, "user", files), need_makefile=True)
+
+
+def test_copy_sees_a_change_with_an_old_date(tmp_path: Path) -> None:
+    tree = user_tree(tmp_path)
+    place = Workspace("u", tmp_path / "work")
+    source.copy_tree(place, tree, lambda line: None)
+    copied = place.pristine / "drivers/pci/access.c"
+    first = copied.stat().st_mtime_ns
+    source.copy_tree(place, tree, lambda line: None)
+    assert copied.stat().st_mtime_ns == first
+    (tree.path / "drivers/pci/access.c").write_text("int b;\n")
+    os.utime(tree.path / "drivers/pci/access.c", (1, 1))
+    source.copy_tree(place, tree, lambda line: None)
+    assert copied.read_text() == "int b;\n" and copied.stat().st_mtime > 1_000_000
+
+
+def test_tree_built_in_place_is_refused(tmp_path: Path) -> None:
+    tree = user_tree(tmp_path)
+    (tree.path / ".config").write_text("CONFIG_A=y\n")
+    with pytest.raises(BadInput, match="mrproper"):
+        source.copy_tree(Workspace("u", tmp_path / "work"), tree, lambda line: None)
+
+
+def test_unknown_base() -> None:
+    with pytest.raises(BadInput, match="unknown base 'linux-0.01': choose from"):
+        source.base_workspace("linux-0.01")
+
+
+def test_two_runs_at_once(workspace: Workspace) -> None:
+    again = pytest.raises(Infrastructure, match=f"process {os.getpid()}")
+    with source.locked(workspace), again, source.locked(workspace):
+        pass
+
+
+def test_full_disk_is_told_before_work_begins(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "_free_gib", lambda path: 0.1)
+    with pytest.raises(Infrastructure, match="0.1 GiB free, 0.8 are needed"):
+        source.need_space(workspace, ["x"])

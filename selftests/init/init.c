@@ -1,0 +1,691 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The guest's pid 1: runs the selftests that the kernel command line names,
+ * prints one KTAP stream, and powers off.
+ *
+ *	kmend.selftests=COLLECTION:NAME[,COLLECTION:NAME...]
+ *	kmend.seconds=N		each program gets `-t N`: how long to put on load
+ *	kmend.timeout=N		limit of a program in seconds, in place of its own
+ *	printk.devkmsg=on	needed: the stream goes through the kernel log
+ *
+ * The programs are /kselftest/COLLECTION/NAME.  A program's limit is `timeout`
+ * of /kselftest/COLLECTION/settings, or 45 seconds, plus kmend.seconds.
+ *
+ * The stream goes through /dev/kmsg, so that a line of it and a line of the
+ * kernel log never mix on the console.  Each program becomes a subtest with
+ * one case per result of its own, and a last one that init adds: that its exit
+ * status is what its results say.  Cases that the program left out are filled
+ * in as failed, so that the plan is always complete and no end of a program
+ * is lost.  Only a crash of the guest leaves a plan incomplete.
+ *
+ * Built with tools/include/nolibc.
+ */
+#include <linux/reboot.h>
+
+#define KSFT_SKIP	4
+
+#define MAX_TESTS	64
+#define MAX_CASES	9999
+#define TIMEOUT		45	/* seconds, kselftest's own default */
+#define KILL_MS		5000	/* how long a killed program may take to go */
+#define POLL_MS		20
+#define LINE		768	/* a record of the log holds 992 bytes or more */
+#define MAX_NOTES	2000	/* lines a program may print besides results */
+
+enum result { NONE, OK, NOT_OK, SKIP };
+
+struct test {
+	char *name;		/* COLLECTION:NAME, as in the command line */
+	char *program;		/* the part after the colon */
+	int num;
+
+	int plan;		/* 0: none yet */
+	int done, failed, skipped;	/* cases */
+	int notes;		/* other lines */
+	const char *broken;	/* what is wrong with the output, or NULL */
+	char skip[LINE];	/* why nothing ran, of `1..0 # SKIP why` */
+};
+
+/* How a program ended: at most one of these is set, besides the status */
+struct ending {
+	int exec_errno, timed_out, killed_by;
+	int status;
+};
+
+static int kmsg = -1;
+static char *tests_arg;
+static int seconds, timeout;
+
+/* A line for the log, put together piece by piece; what is too long is cut. */
+static struct {
+	char text[LINE + 64];
+	int len;
+} out;
+
+static void put_char(char c)
+{
+	if (out.len < LINE)
+		out.text[out.len++] = c;
+}
+
+static void put(const char *text)
+{
+	while (*text)
+		put_char(*text++);
+}
+
+static void put_num(long num)
+{
+	char buf[24];
+
+	i64toa_r(num, buf);
+	put(buf);
+}
+
+/* Starts a line: as a message of user space, at a level that consoles show. */
+static void begin(const char *text)
+{
+	out.len = 0;
+	put("<13>");
+	put(text);
+}
+
+static void end(void)
+{
+	out.text[out.len++] = '\n';
+	if (write(kmsg, out.text, out.len) < 0 && kmsg != 1)
+		write(1, out.text + 4, out.len - 4);
+}
+
+static __attribute__((noreturn)) void power_off(void)
+{
+	reboot(LINUX_REBOOT_CMD_POWER_OFF);
+	/* No way to power off: QEMU's -no-reboot ends the guest, too. */
+	reboot(LINUX_REBOOT_CMD_RESTART);
+	for (;;)
+		sleep(1);
+}
+
+static __attribute__((noreturn)) void give_up(const char *what, const char *why)
+{
+	begin("kmend-init: ");
+	put(what);
+	put(why);
+	end();
+	power_off();
+}
+
+static long long now_ms(void)
+{
+	struct timespec ts;
+
+	syscall(__NR_clock_gettime, CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000LL + ts.tv_nsec / 1000000;
+}
+
+static int read_file(const char *name, char *buf, int size)
+{
+	int fd = open(name, O_RDONLY);
+	int len = 0, n;
+
+	if (fd < 0)
+		return -1;
+	while (len < size - 1 && (n = read(fd, buf + len, size - 1 - len)) > 0)
+		len += n;
+	close(fd);
+	buf[len] = 0;
+	return len;
+}
+
+static void write_file(const char *name, const char *text)
+{
+	int fd = open(name, O_WRONLY);
+
+	if (fd < 0)
+		return;
+	write(fd, text, strlen(text));
+	close(fd);
+}
+
+/* Returns what follows the prefix, or NULL. */
+static char *after(char *text, const char *prefix)
+{
+	int len = strlen(prefix);
+
+	return strncmp(text, prefix, len) ? NULL : text + len;
+}
+
+/* A decimal number, which ends at a blank or the end; -1 if it is none. */
+static int number(const char *text, int max)
+{
+	int val = 0;
+
+	if (*text < '0' || *text > '9')
+		return -1;
+	for (; *text >= '0' && *text <= '9'; text++) {
+		val = val * 10 + *text - '0';
+		if (val > max)
+			return -1;
+	}
+	return *text && *text != ' ' && *text != '\n' ? -1 : val;
+}
+
+static void read_cmdline(void)
+{
+	static char cmdline[8192];
+	int devkmsg = 0;
+	char *word, *next, *arg;
+
+	if (read_file("/proc/cmdline", cmdline, sizeof(cmdline)) < 0)
+		give_up("cannot read /proc/cmdline", "");
+
+	for (word = cmdline; *word; word = next) {
+		for (next = word; *next && *next != ' ' && *next != '\n'; next++)
+			;
+		if (*next)
+			*next++ = 0;
+
+		arg = after(word, "kmend.selftests=");
+		if (arg)
+			tests_arg = arg;
+		arg = after(word, "kmend.seconds=");
+		if (arg) {
+			seconds = number(arg, 86400);
+			if (seconds < 1)
+				give_up("not a number of seconds: ", word);
+		}
+		arg = after(word, "kmend.timeout=");
+		if (arg) {
+			timeout = number(arg, 86400);
+			if (timeout < 1)
+				give_up("not a number of seconds: ", word);
+		}
+		if (!strcmp(word, "printk.devkmsg=on"))
+			devkmsg = 1;
+	}
+	/* The kernel drops lines that come fast, unless told not to. */
+	if (!devkmsg)
+		give_up("printk.devkmsg=on is missing on the command line", "");
+}
+
+/*
+ * What a program prints
+ */
+
+/* A character that neither console nor parser trips over */
+static char clean(char c)
+{
+	if (c == '\t')
+		return ' ';
+	return (unsigned char)c < ' ' || c == 127 ? '?' : c;
+}
+
+/* Any line that is no result: a diagnostic, cut into as many as it takes. */
+static void note(struct test *test, const char *text)
+{
+	int room = LINE - 8;
+
+	if (++test->notes > MAX_NOTES)
+		return;
+	if (test->notes == MAX_NOTES)
+		text = "# (more lines than this are not shown)";
+	do {
+		/* As `# Subtest:` begins a subtest, it must not stand there. */
+		if (*text == '#' && !after((char *)text, "# Subtest:"))
+			begin("    ");
+		else
+			begin("    # ");
+		while (*text && out.len < room)
+			put_char(clean(*text++));
+		end();
+	} while (*text);
+}
+
+/*
+ * One case.  The parser takes no `#` in a name, no empty name, and a directive
+ * only behind one: `ok 1 # SKIP why`, as ksft_test_result_skip() prints it, is
+ * lost on it.
+ */
+static void case_line(struct test *test, enum result result, const char *name,
+		      const char *directive)
+{
+	begin(result == NOT_OK ? "    not ok " : "    ok ");
+	test->done++;
+	if (result == NOT_OK)
+		test->failed++;
+	if (result == SKIP)
+		test->skipped++;
+	put_num(test->done);
+	put(" ");
+	if (*name) {
+		for (; *name && out.len < LINE / 2; name++)
+			put_char(*name == '#' ? '?' : clean(*name));
+		if (*name)
+			put("...");
+	} else {
+		put("case ");
+		put_num(test->done);
+	}
+	if (result == SKIP || *directive)
+		put(" # ");
+	if (result == SKIP)
+		put("SKIP ");
+	for (; *directive; directive++)
+		put_char(clean(*directive));
+	end();
+}
+
+static void got_plan(struct test *test, char *line)
+{
+	char *text = after(line, "1..");
+	char *skip = after(text, "0 # SKIP");
+	int cases = number(text, MAX_CASES);
+
+	if (test->plan || cases < 1) {
+		note(test, line);
+		if (test->plan)
+			test->broken = "two plans";
+		else if (skip)
+			strlcpy(test->skip, *skip ? skip + 1 : "no reason given",
+				sizeof(test->skip));
+		else
+			test->broken = "bad plan";
+		return;
+	}
+	test->plan = cases;
+	/* One record: the parser takes no line of the kernel in between. */
+	begin("    KTAP version 1\n    # Subtest: ");
+	put(test->name);
+	put("\n    1..");
+	put_num(cases + 1);
+	end();
+}
+
+/* Splits `NUMBER [-] NAME [# DIRECTIVE]`. */
+static void split_result(char *text, char **name, char **directive)
+{
+	char *c;
+
+	while (*text >= '0' && *text <= '9')
+		text++;
+	while (*text == ' ')
+		text++;
+	if (after(text, "- "))
+		text += 2;
+	*name = text;
+	*directive = "";
+
+	for (c = text; *c; c++) {
+		if (*c == '#' && (c == text || c[-1] == ' ')) {
+			*directive = c + 1;
+			break;
+		}
+	}
+	while (**directive == ' ')
+		(*directive)++;
+	while (c > text && c[-1] == ' ')
+		c--;
+	*c = 0;
+}
+
+static void got_result(struct test *test, enum result result, char *line,
+		       char *text)
+{
+	char *name, *directive, *skip;
+	int num = number(text, MAX_CASES);
+
+	if (!test->plan || test->done == test->plan || num != test->done + 1) {
+		note(test, line);
+		if (num < 0)
+			return;
+		if (!test->plan)
+			test->broken = "a result before the plan";
+		else if (test->done == test->plan)
+			test->broken = "more results than planned";
+		else
+			test->broken = "results out of order";
+		return;
+	}
+
+	split_result(text, &name, &directive);
+	skip = after(directive, "SKIP");
+	if (!skip)
+		skip = after(directive, "skip");
+	if (!skip) {
+		case_line(test, result, name, directive);
+	} else if (result == OK) {
+		while (*skip == ' ' || *skip == ':')
+			skip++;
+		case_line(test, SKIP, name, skip);
+	} else {
+		/* The parser would take it for a skip, TAP says it failed. */
+		case_line(test, NOT_OK, name, "a failure, marked as skipped");
+	}
+}
+
+static void got_line(struct test *test, char *line)
+{
+	char *text;
+
+	if (after(line, "TAP version ") || after(line, "KTAP version "))
+		return;
+	if (after(line, "1.."))
+		got_plan(test, line);
+	else if ((text = after(line, "ok ")))
+		got_result(test, OK, line, text);
+	else if ((text = after(line, "not ok ")))
+		got_result(test, NOT_OK, line, text);
+	else if (*line)
+		note(test, line);
+}
+
+/*
+ * Running a program
+ */
+
+/* Reads what there is; a line is handed on when it is whole. */
+static int take_output(struct test *test, int fd)
+{
+	static char line[4096];
+	static int len, overlong;
+	char buf[4096];
+	int n, i;
+
+	n = fd < 0 ? 0 : read(fd, buf, sizeof(buf));
+	for (i = 0; i < n; i++) {
+		if (buf[i] != '\n' && len < (int)sizeof(line) - 1) {
+			line[len++] = buf[i] ? buf[i] : '?';
+			continue;
+		}
+		while (len && line[len - 1] == '\r')
+			len--;
+		line[len] = 0;
+		/* The rest of a long line is no line of its own. */
+		if (overlong)
+			note(test, line);
+		else
+			got_line(test, line);
+		overlong = buf[i] != '\n';
+		len = 0;
+		if (overlong)
+			line[len++] = buf[i] ? buf[i] : '?';
+	}
+	if (n <= 0 && len) {
+		line[len] = 0;
+		note(test, line);
+		len = 0;
+	}
+	if (n <= 0)
+		overlong = 0;
+	return n;
+}
+
+/* The limit of a program in seconds */
+static int limit_of(const char *settings)
+{
+	static char buf[4096];
+	int limit = TIMEOUT;
+	char *line, *text;
+
+	if (timeout)
+		return timeout;
+	if (read_file(settings, buf, sizeof(buf)) < 0)
+		buf[0] = 0;
+	for (line = buf; line; line = strchr(line, '\n')) {
+		if (*line == '\n')
+			line++;
+		text = after(line, "timeout=");
+		if (text && number(text, 86400) > 0)
+			limit = number(text, 86400);
+	}
+	return limit + seconds;
+}
+
+static __attribute__((noreturn))
+void run_program(struct test *test, int out_fd, int exec_fd)
+{
+	char *argv[] = { test->program, NULL, NULL, NULL };
+	char *envp[] = { "HOME=/", "PATH=/", NULL };
+	static char secs[24];
+
+	if (seconds) {
+		i64toa_r(seconds, secs);
+		argv[1] = "-t";
+		argv[2] = secs;
+	}
+	setsid();
+	dup2(open("/dev/null", O_RDONLY), 0);
+	dup2(out_fd, 1);
+	dup2(out_fd, 2);
+	execve(test->program, argv, envp);
+	write(exec_fd, &errno, sizeof(errno));
+	exit(127);
+}
+
+/* Collects ended processes.  Returns whether the program is among them. */
+static int reap(int pid, int *status)
+{
+	int st, one, found = 0;
+
+	while ((one = waitpid(-1, &st, WNOHANG)) > 0) {
+		if (one == pid) {
+			*status = st;
+			found = 1;
+		}
+	}
+	return found;
+}
+
+static void watch(struct test *test, int pid, int fd, int limit,
+		  struct ending *ending)
+{
+	long long end = now_ms() + limit * 1000LL;
+	struct pollfd pfd = { .fd = fd, .events = POLLIN };
+	int status = 0, ended = 0, n;
+
+	while (!ended && now_ms() < end) {
+		ended = reap(pid, &status);
+		if (poll(&pfd, 1, ended ? 0 : POLL_MS) <= 0)
+			continue;
+		if (take_output(test, fd) <= 0 && !ended)
+			usleep(POLL_MS * 1000);
+	}
+	/* What the program started and left behind ends with it. */
+	kill(-pid, SIGKILL);
+	ending->timed_out = !ended;
+	end = now_ms() + KILL_MS;
+	while (!ended && now_ms() < end) {
+		ended = reap(pid, &status);
+		usleep(POLL_MS * 1000);
+	}
+	/* The pipe holds no more than this, whoever still writes to it. */
+	for (n = 0; n < 256 && poll(&pfd, 1, 0) > 0; n++) {
+		if (take_output(test, fd) <= 0)
+			break;
+	}
+	take_output(test, -1);
+
+	if (!ended)
+		note(test, "the program could not be killed: it hangs in the kernel");
+	else if (WIFSIGNALED(status))
+		ending->killed_by = WTERMSIG(status);
+	else
+		ending->status = WEXITSTATUS(status);
+}
+
+/* Joins text and number in a buffer that stays valid until the next call. */
+static char *join(const char *text, long num, const char *more)
+{
+	static char buf[128];
+	char digits[24];
+
+	i64toa_r(num, digits);
+	strlcpy(buf, text, sizeof(buf));
+	strlcat(buf, digits, sizeof(buf));
+	strlcat(buf, more, sizeof(buf));
+	return buf;
+}
+
+/*
+ * Judges how the program ended.  Returns the reason that goes with the result,
+ * "" for none.  *agrees: is the exit status what the cases say?
+ */
+static const char *judge(struct test *test, struct ending *ending,
+			 enum result *result, int *agrees)
+{
+	int status = ending->status;
+
+	*result = NOT_OK;
+	*agrees = 0;
+	if (ending->exec_errno == ENOENT)
+		return "no such program";
+	if (ending->exec_errno)
+		return join("cannot be run, errno ", ending->exec_errno, "");
+	if (ending->timed_out)
+		return join("TIMEOUT ", ending->timed_out, " seconds");
+	if (ending->killed_by)
+		return join("killed by signal ", ending->killed_by, "");
+
+	if (status == KSFT_SKIP || (!status && test->skip[0])) {
+		if (test->failed)
+			return "exit=4 though a case failed";
+		*result = SKIP;
+		*agrees = 1;
+		return test->skip[0] ? test->skip : "exit=4";
+	}
+	if (test->broken)
+		return test->broken;
+	if (status) {
+		*agrees = test->failed > 0;
+		return join("exit=", status, "");
+	}
+	if (!test->plan)
+		return "exit=0 without a plan";
+	if (test->done < test->plan)
+		return join("exit=0 after ", test->done, " of the cases planned");
+	if (test->failed)
+		return "exit=0 though a case failed";
+	*agrees = 1;
+	if (test->skipped == test->plan) {
+		*result = SKIP;
+		return "all cases were skipped";
+	}
+	*result = OK;
+	return "";
+}
+
+static void finish(struct test *test, struct ending *ending)
+{
+	enum result result, status;
+	const char *why;
+	int agrees;
+
+	why = judge(test, ending, &result, &agrees);
+	if (test->plan) {
+		status = !agrees ? NOT_OK : result == SKIP ? SKIP : OK;
+		while (test->done < test->plan)
+			case_line(test, result, "", why);
+		case_line(test, status, "exit status", why);
+	}
+	begin(result == NOT_OK ? "not ok " : "ok ");
+	put_num(test->num);
+	put(" ");
+	put(test->name);
+	if (*why)
+		put(result == SKIP ? " # SKIP " : " # ");
+	for (; *why; why++)
+		put_char(clean(*why));
+	end();
+}
+
+static void run(struct test *test)
+{
+	struct ending ending = { 0 };
+	char dir[LINE] = "/kselftest/";
+	int out_pipe[2], exec_pipe[2];
+	int pid, limit, err;
+
+	strlcat(dir, test->name, sizeof(dir));
+	*strchr(dir, ':') = 0;
+	test->program = strchr(test->name, ':') + 1;
+
+	if (chdir(dir)) {
+		ending.exec_errno = errno;
+		finish(test, &ending);
+		return;
+	}
+	limit = limit_of("settings");
+	begin("# ");
+	put(test->name);
+	put(join(": limit ", limit, " seconds"));
+	end();
+
+	if (pipe2(out_pipe, O_CLOEXEC) || pipe2(exec_pipe, O_CLOEXEC) ||
+	    (pid = fork()) < 0)
+		give_up("out of memory", "");
+	if (!pid)
+		run_program(test, out_pipe[1], exec_pipe[1]);
+	close(out_pipe[1]);
+	close(exec_pipe[1]);
+
+	/* Ends without a word when execve() succeeds. */
+	if (read(exec_pipe[0], &err, sizeof(err)) == sizeof(err))
+		ending.exec_errno = err;
+	close(exec_pipe[0]);
+	watch(test, pid, out_pipe[0], limit, &ending);
+	if (ending.timed_out)
+		ending.timed_out = limit;
+	close(out_pipe[0]);
+	finish(test, &ending);
+}
+
+/* Cuts the list into its names.  Returns how many there are. */
+static int split_tests(struct test *tests)
+{
+	char *name, *next, *c;
+	int n = 0;
+
+	for (name = tests_arg; name; name = next) {
+		next = strchr(name, ',');
+		if (next)
+			*next++ = 0;
+		c = strchr(name, ':');
+		if (!c || c == name || !c[1] || strchr(c + 1, ':') ||
+		    strchr(c, '/') || strchr(name, '#') || strchr(name, '.'))
+			give_up("not COLLECTION:NAME: ", name);
+		if (n == MAX_TESTS)
+			give_up("too many selftests: ", name);
+		tests[n].name = name;
+		tests[n].num = n + 1;
+		n++;
+	}
+	return n;
+}
+
+int main(void)
+{
+	static struct test tests[MAX_TESTS];
+	int i, n;
+
+	mount("proc", "/proc", "proc", 0, NULL);
+	mount("sysfs", "/sys", "sysfs", 0, NULL);
+	mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
+	mount("tmpfs", "/tmp", "tmpfs", 0, NULL);
+	kmsg = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
+	if (kmsg < 0) {
+		kmsg = 1;
+		give_up("cannot open /dev/kmsg", "");
+	}
+	write_file("/proc/sys/kernel/panic_on_oops", "1");
+	read_cmdline();
+	if (!tests_arg)
+		give_up("no kmend.selftests= on the command line", "");
+	n = split_tests(tests);
+
+	begin("KTAP version 1\n1..");
+	put_num(n);
+	end();
+	for (i = 0; i < n; i++)
+		run(&tests[i]);
+	power_off();
+}
