@@ -123,8 +123,9 @@ def apply(tree: Tree, audit: Audit, *, dry_run: bool = False, with_tests: bool =
             what = ", ".join(f"{bug.id} is {bug.status}" for bug in audit.bugs)
             raise NothingToDo(f"{tree.path}: nothing to apply: {what}")
         names = tuple(series.patch_name(patch) for patch in patches)
-        with tempfile.TemporaryDirectory(prefix="kmend-") as folder:
-            scratch = Path(folder)
+        temporary = tempfile.TemporaryDirectory(prefix="kmend-")
+        with temporary:
+            scratch = Path(temporary.name)
             changed = series.materialize(tree.path, patches, scratch)
             for name, source in overlay.items():
                 if os.path.lexists(tree.path / name) or name in changed:
@@ -139,7 +140,7 @@ def apply(tree: Tree, audit: Audit, *, dry_run: bool = False, with_tests: bool =
                 tree.path, "would apply" if dry_run else "applied", names, tuple(changed), tuple(added), tuple(notes)
             )
             if not dry_run:
-                _commit(tree, scratch, names, changed, added)
+                _commit(tree, temporary, names, changed, added)
             return done
 
 
@@ -335,14 +336,19 @@ def _git(tree: Tree, *words: str) -> str | None:
     raise BadInput(f"{tree.path}: git cannot tell whether there are local changes: {words_of_git}")
 
 
-def _commit(tree: Tree, scratch: Path, patches: Sequence[str], changed: Sequence[str], added: Sequence[str]) -> None:
-    """Swap the files in `scratch` into the tree. On any failure or signal the tree is as it was."""
+_Scratch = tempfile.TemporaryDirectory[str]
+
+
+def _commit(
+    tree: Tree, temporary: _Scratch, patches: Sequence[str], changed: Sequence[str], added: Sequence[str]
+) -> None:
+    """Swap the files in `temporary` into the tree. On any failure or signal the tree is as it was."""
     state, made = tree.path / STATE, False
     try:
         with _held_signals():
             os.mkdir(state)
             made = True
-            _swap(tree, scratch, patches, changed, added)
+            _swap(tree, temporary, patches, changed, added)
             _stop_if_told()
     except BaseException as error:
         # A signal that came after the last look lands here as well, when it is let go.
@@ -354,12 +360,16 @@ def _commit(tree: Tree, scratch: Path, patches: Sequence[str], changed: Sequence
         raise
 
 
-def _swap(tree: Tree, scratch: Path, patches: Sequence[str], changed: Sequence[str], added: Sequence[str]) -> None:
+def _swap(
+    tree: Tree, temporary: _Scratch, patches: Sequence[str], changed: Sequence[str], added: Sequence[str]
+) -> None:
     """Do the work of `_commit`, as the phases in the journal have it."""
     state = tree.path / STATE
     journal = _Journal("applying", list(patches), [])
     for name in [*changed, *added]:
-        _stage(tree, scratch, journal, name, name in changed)
+        _stage(tree, Path(temporary.name), journal, name, name in changed)
+    # Now, so that nothing that can be interrupted is left to do after the swap.
+    temporary.cleanup()
     journal.folders = _missing_folders(tree, added)
     _keep_patches(state, patches)
     _write_journal(tree, journal)
@@ -433,8 +443,10 @@ def _roll_back(tree: Tree, journal: _Journal | None) -> list[str]:
     state, notes = tree.path / STATE, []
     try:
         if journal is not None:
-            journal.phase = "unapplying"
-            _write_journal(tree, journal)
+            # "applying" allows the same; not to write it again lets a full disk be rolled back.
+            if journal.phase == "applied":
+                journal.phase = "unapplying"
+                _write_journal(tree, journal)
             for entry in journal.files:
                 path = tree.path / entry.name
                 if entry.old is None:

@@ -220,7 +220,8 @@ def audit(tree: Tree, bugs: Sequence[Bug]) -> Audit:
             status, evidence = _judge(tree, bug, finding)
             fix = None
             if status is Status.AFFECTED:
-                fix = next((name for name in finding.fix if _mends(tree, bug, finding, [*chosen, PATCHES / name])), None)
+                variants = (name for name in finding.fix if _mends(tree, bug, finding, [*chosen, PATCHES / name]))
+                fix = next(variants, None)
                 if fix:
                     chosen.append(PATCHES / fix)
                 else:
@@ -280,7 +281,8 @@ def _judge_file(tree: Tree, bug: Bug, finding: Finding, name: str) -> list[tuple
         judged = {(line, column) for line, column, _, _ in lines}
         lost = [line for line, column in _uses(text, finding.symbol) if (line, column) not in judged]
         # Coccinelle passes over what it cannot parse: such a use may hide anything.
-        said += [(Status.UNKNOWN, Evidence(name, line, f"a use of {finding.symbol} that cannot be parsed")) for line in lost]
+        reason = f"a use of {finding.symbol} that cannot be parsed"
+        said += [(Status.UNKNOWN, Evidence(name, line, reason)) for line in lost]
     if not said:
         return no_shape(f"no code shape that {finding.rule.name} knows")
     return said

@@ -164,7 +164,7 @@ def kernel(
         nonlocal steps
         if _OBJECT.match(line):
             steps += 1
-            on_progress(steps, known if known and steps <= known else None)
+            on_progress(steps, known if scratch and known and steps <= known else None)
 
     image = build / arch.params.kernel_path
     scratch = not image.exists()

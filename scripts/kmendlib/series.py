@@ -136,7 +136,7 @@ def push(directory: Path, patches: Sequence[Path]) -> None:
 def _last_words(output: str) -> str:
     """Return the lines of quilt's output that say what went wrong."""
     lines = [line.strip() for line in output.splitlines()]
-    told = [line for line in lines if re.search(r"FAILED|can't find|malformed|reversed|No such|cannot|reverse-app", line)]
+    told = [line for line in lines if re.search(r"FAILED|can't find|malformed|revers|No such|cannot", line)]
     return "; ".join(told[:3]) or "; ".join(line for line in lines if line)[-200:]
 
 

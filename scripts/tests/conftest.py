@@ -164,7 +164,11 @@ def make_tree(tmp_path: Path) -> MakeTree:
     """Return a function that makes a small kernel tree and returns its path."""
 
     def make(
-        access: str | None = None, version: str | None = "4.19.90", extra: str = "", name: str = "tree", kunit: bool = False
+        access: str | None = None,
+        version: str | None = "4.19.90",
+        extra: str = "",
+        name: str = "tree",
+        kunit: bool = False,
     ) -> Path:
         root = tmp_path / name
         (root / "drivers/pci").mkdir(parents=True)

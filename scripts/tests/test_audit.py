@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,14 +57,19 @@ AFFECTED = {
     "added without the lock, removed under it": waiter(ADD, LOCKED_REMOVE),
     "lock held for the add only": waiter(HELD_ADD, REMOVE),
     "lock held for the removal only": waiter(ADD, HELD_REMOVE),
-    "lock let go before the add": waiter(f"spin_lock(&pci_cfg_wait.lock); spin_unlock(&pci_cfg_wait.lock); {ADD}", HELD_REMOVE),
+    "lock let go before the add": waiter(
+        f"spin_lock(&pci_cfg_wait.lock); spin_unlock(&pci_cfg_wait.lock); {ADD}", HELD_REMOVE
+    ),
     "lock taken on one path only": waiter(f"if (dev->x)\n\t\tspin_lock(&pci_cfg_wait.lock);\n\t{ADD}", HELD_REMOVE),
     "another queue's lock": waiter(HELD_ADD.replace("(&pci_cfg_wait.lock)", "(&other_wait.lock)"), LOCKED_REMOVE),
     "pci_lock is not the queue's lock": waiter(HELD_ADD.replace("(&pci_cfg_wait.lock)", "(&pci_lock)"), LOCKED_REMOVE),
     "exclusive add": waiter("__add_wait_queue_exclusive(&pci_cfg_wait, &wait);", LOCKED_REMOVE),
     "add at the tail": waiter("__add_wait_queue_entry_tail(&pci_cfg_wait, &wait);", LOCKED_REMOVE),
     "plain list functions": waiter("list_add(&wait.entry, &pci_cfg_wait.head);", "list_del(&wait.entry);"),
-    "plain list functions of old": waiter("list_add(&wait.task_list, &pci_cfg_wait.task_list);", "list_del(&wait.task_list);"),
+    "plain list functions of old": waiter(
+        "list_add(&wait.task_list, &pci_cfg_wait.task_list);", "list_del(&wait.task_list);"
+    ),
+    "plain list function on the queue's head": waiter("list_add(node, &pci_cfg_wait.head);", LOCKED_REMOVE),
     "own entry taken off the list": waiter(LOCKED_ADD, "list_del_init(&wait.entry);"),
     "wait_event that wants the lock held": waiter("wait_event_interruptible_locked(pci_cfg_wait, 1);", ""),
     "locked call in a comment": waiter(f"/* {LOCKED_ADD} */ {ADD}", f"// {LOCKED_REMOVE}\n\t{REMOVE}"),
@@ -76,9 +82,11 @@ AFFECTED = {
     "indented with blanks": UNLOCKED.replace("\t", "    "),
     "DOS line ends": UNLOCKED.replace("\n", "\r\n"),
     "brace on its own line, attribute first": edit(
-        UNLOCKED, "static noinline void pci_wait_cfg(struct pci_dev *dev)\n", "noinline static void\npci_wait_cfg (struct pci_dev * dev)\n"
+        UNLOCKED,
+        "static noinline void pci_wait_cfg(struct pci_dev *dev)\n",
+        "noinline static void\npci_wait_cfg (struct pci_dev * dev)\n",
     ),
-    "other variable names": UNLOCKED.replace("&wait)", "&w)").replace("(wait, current)", "(w, current)").replace("dev", "pdev"),
+    "other variable names": UNLOCKED.replace("&wait)", "&w)").replace("(wait, ", "(w, ").replace("dev", "pdev"),
     "fixed under #ifdef only": waiter(f"#ifdef CONFIG_X\n\t{LOCKED_ADD}\n#else\n\t{ADD}\n#endif", LOCKED_REMOVE),
     "wait_event beside the old code": waiter(f"{ADD}\n\twait_event(pci_cfg_wait, 1);", REMOVE),
 }
@@ -90,7 +98,9 @@ FIXED = {
         "wait_event(", "wait_event_timeout("
     ),
     "functions that take the lock": waiter(LOCKED_ADD, LOCKED_REMOVE),
-    "prepare_to_wait": waiter("prepare_to_wait(&pci_cfg_wait, &wait, TASK_UNINTERRUPTIBLE);", "finish_wait(&pci_cfg_wait, &wait);"),
+    "prepare_to_wait": waiter(
+        "prepare_to_wait(&pci_cfg_wait, &wait, TASK_UNINTERRUPTIBLE);", "finish_wait(&pci_cfg_wait, &wait);"
+    ),
     "lock held around both": waiter(HELD_ADD, HELD_REMOVE),
     "lock held with interrupts off": waiter(HELD_ADD, HELD_REMOVE).replace("spin_lock(&p", "spin_lock_irq(&p").replace(
         "spin_unlock(&p", "spin_unlock_irq(&p"
@@ -105,14 +115,20 @@ UNKNOWN = {
     "no pci_wait_cfg": "",
     "pci_wait_cfg renamed": UNLOCKED.replace("pci_wait_cfg", "pci_wait_config"),
     "fixed pci_wait_cfg renamed": WAIT_EVENT.replace("pci_wait_cfg", "pci_wait_config"),
-    "queue behind a pointer": waiter("struct wait_queue_head *q = &pci_cfg_wait;\n\n\t__add_wait_queue(q, &wait);", "__remove_wait_queue(q, &wait);"),
+    "queue behind a pointer": waiter(
+        "struct wait_queue_head *q = &pci_cfg_wait;\n\n\t__add_wait_queue(q, &wait);", "__remove_wait_queue(q, &wait);"
+    ),
     "calls behind a macro": waiter("QUEUE(&pci_cfg_wait, &wait);", "UNQUEUE(&pci_cfg_wait, &wait);"),
-    "queue behind a macro": "#define QUEUE (&pci_cfg_wait)\n" + waiter("__add_wait_queue(QUEUE, &wait);", "__remove_wait_queue(QUEUE, &wait);"),
-    "queue in a helper": "static void queue(struct wait_queue_entry *w)\n{\n\t__add_wait_queue(&pci_cfg_wait, w);\n}\n\n"
+    "queue behind a macro": "#define QUEUE (&pci_cfg_wait)\n"
+    + waiter("__add_wait_queue(QUEUE, &wait);", "__remove_wait_queue(QUEUE, &wait);"),
+    "queue in a helper": "static void queue(struct wait_queue_entry *w)\n"
+    "{\n\t__add_wait_queue(&pci_cfg_wait, w);\n}\n\n"
     + waiter("queue(&wait);", LOCKED_REMOVE),
     "only waits, never queues": waiter("", ""),
     "only removes": waiter("", LOCKED_REMOVE),
-    "another kind of queue": waiter("prepare_to_swait(&pci_cfg_wait, &wait, 2);", "finish_swait(&pci_cfg_wait, &wait);"),
+    "another kind of queue": waiter(
+        "prepare_to_swait(&pci_cfg_wait, &wait, 2);", "finish_swait(&pci_cfg_wait, &wait);"
+    ),
     "does not parse": waiter(f"{ADD} %% ((", REMOVE),
     "fixed, but a function that uses the queue does not parse": WAIT_EVENT
     + "void other(void)\n{\n\t%% (( __add_wait_queue(&pci_cfg_wait, &w);\n}\n",
@@ -155,7 +171,9 @@ def test_latent_while_every_waker_holds_pci_lock(make_tree: MakeTree, wake: str)
     [
         access_c(wake=WAKE_INSIDE + "void other(void)\n{\n\twake_up(&pci_cfg_wait);\n}\n"),
         access_c(wake=edit(WAKE_INSIDE, "flags;\n", "flags;\n\n\twake_up_all(&pci_cfg_wait);")),
-        access_c(waiter(ADD, f"raw_spin_unlock_irq(&pci_lock);\n\t{REMOVE}\n\traw_spin_lock_irq(&pci_lock);"), WAKE_INSIDE),
+        access_c(
+            waiter(ADD, f"raw_spin_unlock_irq(&pci_lock);\n\t{REMOVE}\n\traw_spin_lock_irq(&pci_lock);"), WAKE_INSIDE
+        ),
         access_c(wake=WAKE_INSIDE).replace("static DECLARE_WAIT", "DECLARE_WAIT"),
         access_c(wake=""),
     ],
@@ -295,7 +313,9 @@ def test_text_names_all(make_tree: MakeTree) -> None:
 
 
 def test_text_without_rich(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "rich.console", None)
+    modules: dict[str, Any] = {"rich.console": None}
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
     text = look(make_tree()).to_text()
     assert "pci-cfg-wait/unlocked-queue  affected\n" in text
     assert f"    fix: {FIX}" in text
@@ -308,7 +328,8 @@ def test_worst() -> None:
 
 
 def test_uses_are_found_in_code_only() -> None:
-    text = '/* q */ q; // q \\\n q\n"q"; \'q\'; "\\"q"; aq; q1; q\n#if 0\nq\n#if 1\nq\n#endif\n#else\nq\n#endif\n# if A\nq\n#endif\n/* q'
+    text = '/* q */ q; // q \\\n q\n"q"; \'q\'; "\\"q"; aq; q1; q\n'
+    text += "#if 0\nq\n#if 1\nq\n#endif\n#else\nq\n#endif\n# if A\nq\n#endif\n/* q"
     assert [line for line, _ in audit_module._uses(text, "q")] == [1, 3, 10, 13]
 
 
@@ -341,17 +362,19 @@ def test_two_files_in_one_run(make_tree: MakeTree) -> None:
     assert verdicts - {("access.c", "seen"), ("zz.c", "seen")} == {("access.c", "affected"), ("zz.c", "latent")}
 
 
+# What reading the source said of these lines of trees; of another tree it must at least be known.
 REAL = {"4.19.0": Status.AFFECTED, "4.19.90": Status.AFFECTED, "6.1": Status.FIXED, "6.12": Status.FIXED}
 
 
 @pytest.mark.skipif(not real_trees(), reason="KMEND_TREES names no folder with real trees")
-@pytest.mark.parametrize("path", real_trees(), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", real_trees(), ids=[path.name for path in real_trees()])
 def test_real_tree(path: Path) -> None:
     start = time.monotonic()
     found = audit(Tree.open(path), BUGS)
     seconds = time.monotonic() - start
     status = found.bugs[0].status
     assert status is not Status.UNKNOWN
-    assert status is REAL.get(path.name, status)
+    lines = [line for line in REAL if (str(found.tree.version) + ".").startswith(line + ".")]
+    assert status is (REAL[lines[0]] if lines else status)
     assert found.patches == ((FIX,) if status is Status.AFFECTED else ())
     print(f"{path.name}: {status} in {seconds:.2f} s")

@@ -22,7 +22,7 @@
  */
 #include <linux/reboot.h>
 
-#define KSFT_SKIP	4
+#include "../kselftest.h"
 
 #define MAX_TESTS	64
 #define MAX_CASES	9999
@@ -43,16 +43,19 @@ struct test {
 	int done, failed, skipped;	/* cases */
 	int notes;		/* other lines */
 	const char *broken;	/* what is wrong with the output, or NULL */
-	char skip[LINE];	/* why nothing ran, of `1..0 # SKIP why` */
+	char *skip;		/* why nothing ran, of `1..0 # SKIP why` */
 };
 
-/* How a program ended: at most one of these is set, besides the status */
+/* How a program ended */
 struct ending {
-	int exec_errno, timed_out, killed_by;
+	int exec_errno;		/* it could not be run */
+	int timed_out;		/* the limit that it ran into, in seconds */
+	int killed_by;		/* a signal */
 	int status;
 };
 
 static int kmsg = -1;
+/* The command line's words */
 static char *tests_arg;
 static int seconds, timeout;
 
@@ -97,7 +100,7 @@ static void end(void)
 		write(1, out.text + 4, out.len - 4);
 }
 
-static __attribute__((noreturn)) void power_off(void)
+static __noreturn void power_off(void)
 {
 	reboot(LINUX_REBOOT_CMD_POWER_OFF);
 	/* No way to power off: QEMU's -no-reboot ends the guest, too. */
@@ -106,7 +109,7 @@ static __attribute__((noreturn)) void power_off(void)
 		sleep(1);
 }
 
-static __attribute__((noreturn)) void give_up(const char *what, const char *why)
+static __noreturn void give_up(const char *what, const char *why)
 {
 	begin("kmend-init: ");
 	put(what);
@@ -286,8 +289,7 @@ static void got_plan(struct test *test, char *line)
 		if (test->plan)
 			test->broken = "two plans";
 		else if (skip)
-			strlcpy(test->skip, *skip ? skip + 1 : "no reason given",
-				sizeof(test->skip));
+			test->skip = strdup(*skip ? skip + 1 : "no reason");
 		else
 			test->broken = "bad plan";
 		return;
@@ -365,16 +367,14 @@ static void got_result(struct test *test, enum result result, char *line,
 
 static void got_line(struct test *test, char *line)
 {
-	char *text;
-
 	if (after(line, "TAP version ") || after(line, "KTAP version "))
 		return;
 	if (after(line, "1.."))
 		got_plan(test, line);
-	else if ((text = after(line, "ok ")))
-		got_result(test, OK, line, text);
-	else if ((text = after(line, "not ok ")))
-		got_result(test, NOT_OK, line, text);
+	else if (after(line, "ok "))
+		got_result(test, OK, line, after(line, "ok "));
+	else if (after(line, "not ok "))
+		got_result(test, NOT_OK, line, after(line, "not ok "));
 	else if (*line)
 		note(test, line);
 }
@@ -441,12 +441,11 @@ static int limit_of(const char *settings)
 	return limit + seconds;
 }
 
-static __attribute__((noreturn))
-void run_program(struct test *test, int out_fd, int exec_fd)
+static __noreturn void run_program(struct test *test, int out_fd, int exec_fd)
 {
-	char *argv[] = { test->program, NULL, NULL, NULL };
-	char *envp[] = { "HOME=/", "PATH=/", NULL };
-	static char secs[24];
+	char *argv[4] = { test->program };
+	char *envp[3] = { "HOME=/", "PATH=/" };
+	char secs[24];
 
 	if (seconds) {
 		i64toa_r(seconds, secs);
@@ -492,7 +491,7 @@ static void watch(struct test *test, int pid, int fd, int limit,
 	}
 	/* What the program started and left behind ends with it. */
 	kill(-pid, SIGKILL);
-	ending->timed_out = !ended;
+	ending->timed_out = ended ? 0 : limit;
 	end = now_ms() + KILL_MS;
 	while (!ended && now_ms() < end) {
 		ended = reap(pid, &status);
@@ -513,16 +512,18 @@ static void watch(struct test *test, int pid, int fd, int limit,
 		ending->status = WEXITSTATUS(status);
 }
 
-/* Joins text and number in a buffer that stays valid until the next call. */
+/* Text, number and text in a buffer that stays valid until the next call */
 static char *join(const char *text, long num, const char *more)
 {
 	static char buf[128];
-	char digits[24];
+	char *to = buf;
 
-	i64toa_r(num, digits);
-	strlcpy(buf, text, sizeof(buf));
-	strlcat(buf, digits, sizeof(buf));
-	strlcat(buf, more, sizeof(buf));
+	while (*text)
+		*to++ = *text++;
+	to += i64toa_r(num, to);
+	while (*more)
+		*to++ = *more++;
+	*to = 0;
 	return buf;
 }
 
@@ -546,12 +547,12 @@ static const char *judge(struct test *test, struct ending *ending,
 	if (ending->killed_by)
 		return join("killed by signal ", ending->killed_by, "");
 
-	if (status == KSFT_SKIP || (!status && test->skip[0])) {
+	if (status == KSFT_SKIP || (!status && test->skip)) {
 		if (test->failed)
 			return "exit=4 though a case failed";
 		*result = SKIP;
 		*agrees = 1;
-		return test->skip[0] ? test->skip : "exit=4";
+		return test->skip ? test->skip : "exit=4";
 	}
 	if (test->broken)
 		return test->broken;
@@ -562,7 +563,8 @@ static const char *judge(struct test *test, struct ending *ending,
 	if (!test->plan)
 		return "exit=0 without a plan";
 	if (test->done < test->plan)
-		return join("exit=0 after ", test->done, " of the cases planned");
+		return join("exit=0 after ", test->done,
+			    " cases, with more planned");
 	if (test->failed)
 		return "exit=0 though a case failed";
 	*agrees = 1;
@@ -601,16 +603,16 @@ static void finish(struct test *test, struct ending *ending)
 static void run(struct test *test)
 {
 	struct ending ending = { 0 };
-	char dir[LINE] = "/kselftest/";
+	char *colon = strchr(test->name, ':');
 	int out_pipe[2], exec_pipe[2];
 	int pid, limit, err;
 
-	strlcat(dir, test->name, sizeof(dir));
-	*strchr(dir, ':') = 0;
-	test->program = strchr(test->name, ':') + 1;
-
-	if (chdir(dir)) {
-		ending.exec_errno = errno;
+	test->program = colon + 1;
+	*colon = 0;
+	err = chdir("/kselftest") || chdir(test->name) ? errno : 0;
+	*colon = ':';
+	if (err) {
+		ending.exec_errno = err;
 		finish(test, &ending);
 		return;
 	}
@@ -620,9 +622,11 @@ static void run(struct test *test)
 	put(join(": limit ", limit, " seconds"));
 	end();
 
-	if (pipe2(out_pipe, O_CLOEXEC) || pipe2(exec_pipe, O_CLOEXEC) ||
-	    (pid = fork()) < 0)
-		give_up("out of memory", "");
+	if (pipe2(out_pipe, O_CLOEXEC) || pipe2(exec_pipe, O_CLOEXEC))
+		give_up("no pipe", "");
+	pid = fork();
+	if (pid < 0)
+		give_up("no process", "");
 	if (!pid)
 		run_program(test, out_pipe[1], exec_pipe[1]);
 	close(out_pipe[1]);
@@ -633,8 +637,6 @@ static void run(struct test *test)
 		ending.exec_errno = err;
 	close(exec_pipe[0]);
 	watch(test, pid, out_pipe[0], limit, &ending);
-	if (ending.timed_out)
-		ending.timed_out = limit;
 	close(out_pipe[0]);
 	finish(test, &ending);
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Reset PCI functions through sysfs while readers hammer their config space.
+ * Reset PCI functions through sysfs while many readers read their config space.
  *
  * A reset blocks user access to the function's config space.  Readers sleep
  * in pci_wait_cfg() meanwhile, all of them on one global wait queue, and the
@@ -30,6 +30,7 @@
 #define MAX_READERS	64	/* per function */
 #define HANG_MS		10000	/* a reset takes 100 ms, a read far less */
 #define POLL_MS		20
+#define READ_US		1000	/* pause of a reader */
 
 /* Reset methods, the fastest first: D3hot and back, function level reset */
 static const char * const methods[] = { "pm", "flr", "af_flr" };
@@ -278,6 +279,12 @@ static void run_reader(struct worker *me, const struct device *dev)
 		if (memcmp(got, id, sizeof(id)) && !me->wrong++)
 			me->got = got[0] | got[1] << 8 | got[2] << 16 |
 				  (unsigned int)got[3] << 24;
+		/*
+		 * A pause this short is over before the next reset begins, and
+		 * leaves the CPUs to resets and wake-ups: the race is lost more
+		 * often than with readers that spin on a free function.
+		 */
+		usleep(READ_US);
 	}
 }
 
