@@ -50,8 +50,6 @@ static const char * const ksft_klog_patterns[] = {
 	"list_add corruption",
 	"list_add double add",
 	"list_del corruption",
-	"prev is NULL",
-	"next is NULL",
 	"possible circular locking",
 	"possible recursive locking",
 	"possible irq lock inversion",

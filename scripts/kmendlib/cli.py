@@ -191,7 +191,7 @@ def main(words: Sequence[str]) -> int:
         print(f"kmend: error: {error}", file=sys.stderr)
         return int(error.code)
     except KeyboardInterrupt:
-        print("kmend: stopped; the tree is as it was", file=sys.stderr)
+        print("kmend: stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 141

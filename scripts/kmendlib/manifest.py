@@ -23,7 +23,7 @@ SELFTESTS = REPO / "selftests"
 RULES = REPO / "scripts" / "audit"
 MANIFEST = PATCHES / "bugs.toml"
 
-ARCHES = ("x86_64", "arm64", "riscv64", "loongarch64")
+QEMU_CONFIGS = KUNIT / "qemu_configs"
 
 _ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")

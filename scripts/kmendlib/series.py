@@ -117,7 +117,7 @@ def push(directory: Path, patches: Sequence[Path]) -> None:
     if twice:
         raise DoesNotFit(f"{twice[0]} is pushed on {directory} already")
     try:
-        for patch, name in zip(patches, names):
+        for patch, name in zip(patches, names, strict=True):
             copy = directory / _COPIES / name
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(patch, copy)

@@ -85,7 +85,7 @@ def _version_fields(makefile: Path) -> dict[str, str] | None:
     """Return the version fields of a kernel's top Makefile, None if it is none."""
     try:
         with makefile.open(encoding="latin-1") as lines:
-            head = [line for _, line in zip(range(_HEAD_LINES), lines)]
+            head = [line for _, line in zip(range(_HEAD_LINES), lines, strict=False)]
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
     fields: dict[str, str] = {}

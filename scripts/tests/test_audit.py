@@ -263,7 +263,11 @@ def test_fixed_code_in_an_old_version(make_tree: MakeTree) -> None:
     assert look(make_tree(access_c(WAIT_EVENT))).bugs[0].status is Status.FIXED
 
 
-@pytest.mark.parametrize("content", [b"", b"\0\xff\xfe" * 100, b"/* never closed", b"\n" * 10, b'"'], ids=str)
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\0\xff\xfe" * 100, b"/* never closed", b"\n" * 10, b'"'],
+    ids=["empty", "binary", "open comment", "blank", "open string"],
+)
 def test_garbage_is_unknown(make_tree: MakeTree, content: bytes) -> None:
     root = make_tree()
     (root / ACCESS).write_bytes(content)
