@@ -270,6 +270,17 @@ def _refuse_applied(tree: Tree) -> None:
     raise NothingToDo(f"{tree.path}: applied already: {what}; run kmend unapply first to apply something else")
 
 
+def refuse_prepared(tree: Tree) -> None:
+    """Raise BadInput where a tree cannot be verified as it is: half applied, or with the tests in it."""
+    if not os.path.lexists(tree.path / STATE):
+        return
+    journal = _read_journal(tree)
+    if journal is None or journal.phase != "applied":
+        raise BadInput(f"{tree.path} is half applied: run kmend unapply {tree.path}")
+    if any(entry.old is None for entry in journal.files):
+        raise BadInput(f"{tree.path} has kmend's tests in it: run kmend unapply {tree.path}, then apply without them")
+
+
 def _refuse_changed(tree: Tree, journal: _Journal, entry: _Entry) -> None:
     """Raise BadInput where a file is neither what `apply` left nor, midway, what was there before."""
     now = _hash(tree.path / entry.name)

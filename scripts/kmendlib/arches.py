@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kmendlib.errors import BadInput, Infrastructure
-from kmendlib.manifest import KUNIT
-
-QEMU_CONFIGS = KUNIT / "qemu_configs"
+from kmendlib.manifest import QEMU_CONFIGS
 
 
 @dataclass(frozen=True)

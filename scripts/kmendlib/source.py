@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
@@ -145,7 +146,9 @@ def tree_workspace(tree: Tree) -> Workspace:
     """Return the workspace for a user's tree; the same path has the same workspace every time."""
     path = tree.path.resolve()
     key = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
-    return Workspace(path.name, cache() / "work" / f"{path.name}-{key}")
+    # kbuild takes no blanks or colons in a path.
+    name = re.sub(r"[^\w.+-]", "_", path.name)
+    return Workspace(name, cache() / "work" / f"{name}-{key}")
 
 
 def copy_tree(workspace: Workspace, tree: Tree, say: Callable[[str], None]) -> Tree:
@@ -156,7 +159,8 @@ def copy_tree(workspace: Workspace, tree: Tree, say: Callable[[str], None]) -> T
     say(f"{workspace.name}: copying {tree.path}")
     workspace.pristine.mkdir(parents=True, exist_ok=True)
     log = workspace.root / "copy.log"
-    command = ["rsync", "-rlp", "--checksum", "--delete", "--exclude=/.git", f"{tree.path}/", f"{workspace.pristine}/"]
+    command = ["rsync", "-rlp", "--checksum", "--delete", "--exclude=/.git", "--exclude=/.kmend"]
+    command += [f"{tree.path}/", f"{workspace.pristine}/"]
     if proc.run_logged(command, log):
         raise Infrastructure(f"cannot copy {tree.path} (log: {log}): is the disk full?")
     if (workspace.pristine / ".config").exists() or (workspace.pristine / "include/config").exists():

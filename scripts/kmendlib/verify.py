@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kmendlib import arches, build, evidence, guest, ktap, proc, report, series, setup, source
+from kmendlib.apply import refuse_prepared
 from kmendlib.audit import Status, audit
 from kmendlib.errors import BadInput, ExitCode
 from kmendlib.evidence import Evidence
@@ -106,7 +107,8 @@ def _fitting(tree: Tree, variants: Sequence[Path], what: str) -> Path:
     for variant in variants:
         if series.fits(tree.path, variant):
             return variant
-    raise BadInput(f"no {what} fits {tree.version}: of {', '.join(map(series.patch_name, variants)) or 'none'}")
+    tried = ", ".join(map(series.patch_name, variants)) or "none"
+    raise BadInput(f"no {what} fits {tree.version} (tried {tried}): it cannot be verified, but audited and mended")
 
 
 def make_states(tree: Tree, bugs: Sequence[Bug], statuses: dict[str, Status], scratch: Path) -> States:
@@ -130,7 +132,7 @@ def make_states(tree: Tree, bugs: Sequence[Bug], statuses: dict[str, Status], sc
             elif statuses[finding.id] is Status.FIXED:
                 patches["before"].append(_fitting(tree, finding.reintroduce_paths, f"way back to {finding.id}"))
         for suite in bug.suites:
-            hook = _fitting(tree, suite.hook_paths, f"hook for KUnit suite {suite.name} (KUnit came with v5.5)")
+            hook = _fitting(tree, suite.hook_paths, f"hook of KUnit suite {suite.name}")
             for state in STATES:
                 patches[state].append(hook)
             sources += suite.sources
@@ -264,6 +266,7 @@ class _Run:
         default = source.base_workspace(source.bases()[0])
         if request.tree:
             user_tree = Tree.open(request.tree, need_makefile=True)
+            refuse_prepared(user_tree)
             self.workspace = source.tree_workspace(user_tree)
         else:
             user_tree = None

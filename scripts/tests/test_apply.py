@@ -26,7 +26,7 @@ from kmendlib.tree import Tree
 
 BUG = manifest.load().bug("pci-cfg-wait")
 FIX = "pci-cfg-wait/v3.4-v5.8.patch"
-HOOK = "pci-cfg-wait/kunit-v5.10-v7.x.patch"
+HOOK = "pci-cfg-wait/kunit-v5.14-v7.x.patch"
 ADDED = (
     "drivers/pci/pci_cfg_wait_kunit.c",
     "tools/testing/selftests/kselftest_klog.h",

@@ -61,7 +61,8 @@ def parse() -> ktap.Parser:
 
 
 def boot(console: Path, end: End, code: int | None) -> Boot:
-    return Boot(end, code, console, "qemu: could not load PC BIOS '/no/such/firmware.bin'" if code else "", 3.0, None, "qemu")
+    stderr = "qemu-system-x86_64: could not load PC BIOS '/no/such/firmware.bin'" if code else ""
+    return Boot(end, code, console, stderr, 3.0, None, "qemu")
 
 
 @pytest.mark.parametrize(("log", "suite", "end", "code", "verdict", "reason"), CASES)

@@ -35,7 +35,7 @@ def test_the_real_one_is_whole() -> None:
     found = manifest.load()
     bug = found.bug("pci-cfg-wait")
     assert bug.files == ("drivers/pci/access.c",)
-    assert bug.arches == manifest.ARCHES
+    assert bug.arches == ("x86_64", "arm64", "riscv64", "loongarch64")
     assert [finding.id for finding in bug.findings] == ["pci-cfg-wait/unlocked-queue"]
     assert "pci_cfg_wait_test_queue_still_while_locked" in bug.suites[0].proof
     assert bug.selftests[0].id == "pci:cfg_reset"

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Verify, as far as it goes without a kernel: the two states, the configuration, and input that it refuses."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from conftest import ACCESS, UNLOCKED, WAIT_EVENT, MakeTree, access_c, tree_hash
+from kmendlib import arches, build, cli, manifest, verify
+from kmendlib.apply import apply, refuse_prepared
+from kmendlib.audit import Status, audit
+from kmendlib.errors import BadInput
+from kmendlib.source import Workspace
+from kmendlib.tree import Tree
+
+BUG = manifest.load().bug("pci-cfg-wait")
+FINDING = BUG.findings[0].id
+
+
+@pytest.mark.parametrize(
+    ("wait", "status", "before", "after"),
+    [(UNLOCKED, Status.AFFECTED, 1, 2), (WAIT_EVENT, Status.FIXED, 2, 1)],
+    ids=["affected", "fixed"],
+)
+def test_states_differ_in_the_bug_alone(
+    make_tree: MakeTree, tmp_path: Path, wait: str, status: Status, before: int, after: int
+) -> None:
+    root = make_tree(access_c(wait), kunit=True)
+    untouched = tree_hash(root)
+    states = verify.make_states(Tree.open(root), [BUG], {FINDING: status}, tmp_path / "scratch")
+    assert [len(states.patches[state]) for state in verify.STATES] == [before, after]
+    text = {state: (states.stages[state] / ACCESS).read_text() for state in verify.STATES}
+    assert "__add_wait_queue" in text["before"] and "wait_event" not in text["before"]
+    assert "wait_event" in text["after"] and "__add_wait_queue" not in text["after"]
+    suite = BUG.suites[0].sources[0]
+    for state in verify.STATES:
+        assert f'#include "{Path(suite).name}"' in text[state]
+        assert (states.stages[state] / suite).read_bytes() == (manifest.KUNIT / suite).read_bytes()
+    assert set(states.changed) == {ACCESS, "drivers/pci/Kconfig", suite}
+    assert tree_hash(root) == untouched
+
+
+def test_tree_that_the_hook_does_not_fit(make_tree: MakeTree, tmp_path: Path) -> None:
+    root = make_tree()
+    (root / "drivers/pci/Kconfig").write_text("config PCI\n")
+    with pytest.raises(BadInput, match="no hook of KUnit suite pci_cfg_wait fits 4.19.90"):
+        verify.make_states(Tree.open(root), [BUG], {FINDING: Status.AFFECTED}, tmp_path / "scratch")
+
+
+def test_tree_with_the_fix_applied_can_be_verified(make_tree: MakeTree) -> None:
+    tree = Tree.open(make_tree(kunit=True))
+    apply(tree, audit(tree, [BUG]))
+    refuse_prepared(tree)
+
+
+def test_tree_with_tests_in_it_is_refused(make_tree: MakeTree) -> None:
+    tree = Tree.open(make_tree(kunit=True))
+    apply(tree, audit(tree, [BUG]), with_tests=True)
+    with pytest.raises(BadInput, match="has kmend's tests in it: run kmend unapply"):
+        refuse_prepared(tree)
+
+
+def test_half_applied_tree_is_refused(make_tree: MakeTree) -> None:
+    root = make_tree()
+    (root / ".kmend").mkdir()
+    with pytest.raises(BadInput, match="is half applied: run kmend unapply"):
+        refuse_prepared(Tree.open(root))
+
+
+@pytest.mark.parametrize("name", arches.names())
+def test_every_fragment_is_there(name: str) -> None:
+    names = [fragment for fragment, _ in build.fragments(arches.load(name), [BUG])]
+    assert names[:2] == ["base.config", "debug.config"]
+    assert names[-3:] == [f"qemu_configs/{name}.py", "pci_cfg_wait.kunitconfig", "pci/config"]
+
+
+def fake_make(text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Put a make in the path that runs a shell script with O set to the build folder."""
+    script = tmp_path / "bin/make"
+    script.parent.mkdir()
+    script.write_text(f'#!/bin/sh\nfor word; do case $word in O=*) O=${{word#O=}};; esac; done\n{text}\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{script.parent}", prepend=":")
+
+
+def test_option_that_kconfig_drops_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fake_make('grep -v PCI_CFG_WAIT_KUNIT_TEST "$O/allconfig" > "$O/.config"', monkeypatch, tmp_path)
+    place = Workspace("t", tmp_path)
+    (tmp_path / "x86_64").mkdir()
+    with pytest.raises(build.BuildError, match="does not take CONFIG_PCI_CFG_WAIT_KUNIT_TEST=y .pci_cfg_wait.kunit"):
+        build.configure(place, arches.load("x86_64"), [BUG], tmp_path / "log")
+
+
+def test_kernel_that_does_not_build_names_the_first_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    said = ("  CC  a.o", "a.c:3:1: error: no such thing", "b.c: error: two")
+    fake_make("".join(f"echo '{line}'; " for line in said) + "exit 2", monkeypatch, tmp_path)
+    place = Workspace("t", tmp_path)
+    place.build("x86_64").mkdir(parents=True)
+    (place.build("x86_64") / ".config").write_text("CONFIG_A=y\nCONFIG_B=y\n")
+    seen: list[tuple[int, int | None]] = []
+    with pytest.raises(build.BuildError, match="^a.c:3:1: error: no such thing$"):
+        build.kernel(place, arches.load("x86_64"), "after", tmp_path / "log", lambda *step: seen.append(step))
+    assert seen == [(1, 5)]
+
+
+def run(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    code = cli.main(words)
+    return code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "COMMAND"),
+        (["frobnicate"], "invalid choice"),
+        (["verify", "--bug", "nope"], "pci-cfg-wait"),
+        (["verify", "--arch", "sparc"], "unknown architecture 'sparc': choose from x86_64, arm64"),
+        (["verify", "--arch", ","], "names no architecture"),
+        (["verify", "--repeat", "0"], "1 or more"),
+        (["verify", "--repeat", "many"], "invalid int"),
+        (["verify", "--tree", "a", "--base", "b"], "not allowed with"),
+        (["audit", "/no/such/folder"], "/no/such/folder"),
+        (["apply", "/no/such/folder"], "/no/such/folder"),
+        (["report", "/no/such/folder"], "no evidence folder"),
+    ],
+)
+def test_bad_input_gets_one_line_and_code_2(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, error = run(words, capsys)
+    assert code == 2
+    assert error.startswith("kmend: error: ") and error.count("\n") == 1
+    assert says in error
+
+
+@pytest.fixture
+def no_setup(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(verify.setup, "ensure", lambda *ignored: None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("spoil", ["nothing there", "no kernel tree", "unknown base"])
+def test_verify_refuses_before_it_works(
+    spoil: str, no_setup: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = {
+        "nothing there": ["--tree", str(tmp_path / "none")],
+        "no kernel tree": ["--tree", str(tmp_path)],
+        "unknown base": ["--base", "linux-0.01"],
+    }[spoil]
+    code, error = run(["verify", *where], capsys)
+    assert code == 2
+    assert error.splitlines()[-1].startswith("kmend: error: ")
+    assert not (tmp_path / "cache/kmend/work").exists()
+
+
+def test_command_runs_from_anywhere(tmp_path: Path) -> None:
+    """Through a link, from another folder, without a terminal, and leaving nothing in the repository."""
+    link = tmp_path / "kmend"
+    link.symlink_to(manifest.REPO / "scripts/kmend")
+    done = subprocess.run([link, "audit", "."], cwd=tmp_path, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "no kernel tree" in done.stderr
