@@ -93,6 +93,11 @@ def locked(workspace: Workspace) -> Iterator[None]:
         yield
 
 
+def _last_words(log: Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return f"{lines[-1].strip()} (log: {log})"
+
+
 def base_workspace(name: str) -> Workspace:
     """Return a base's workspace, which `fetch_base` fills; raise BadInput for an unknown base."""
     known = bases()[1]
@@ -126,15 +131,15 @@ def fetch_base(workspace: Workspace, say: Callable[[str], None]) -> Tree:
         if proc.run_logged(command, log) and (
             proc.run_logged(["apt-get", "-q", "update"], log) or proc.run_logged(command, log)
         ):
-            raise Infrastructure(f"apt-get cannot fetch {package} (log: {log}): give a tree with --tree DIR")
+            raise Infrastructure(f"no {package} to be had: {_last_words(log)}; give a tree with --tree DIR")
         (deb,) = download.glob("*.deb")
         if proc.run_logged(["dpkg-deb", "-x", str(deb), str(download)], log):
-            raise Infrastructure(f"cannot unpack {deb.name} (log: {log})")
+            raise Infrastructure(f"cannot unpack {deb.name}: {_last_words(log)}")
         installed = download / "usr/src" / installed.name
     say(f"{workspace.name}: unpacking {installed.name}")
     shutil.rmtree(workspace.pristine, ignore_errors=True)
     if proc.run_logged(["tar", "-C", str(download), "-xf", str(installed)], log):
-        raise Infrastructure(f"cannot unpack {installed} (log: {log}): is the disk full?")
+        raise Infrastructure(f"cannot unpack {installed}: {_last_words(log)}")
     (download / package).rename(workspace.pristine)
     shutil.rmtree(download)
     tree = Tree.open(workspace.pristine)
@@ -156,15 +161,15 @@ def copy_tree(workspace: Workspace, tree: Tree, say: Callable[[str], None]) -> T
 
     Contents are compared, and a changed file gets the present time: make sees every change, be its date old or new.
     """
+    if (tree.path / ".config").exists() or (tree.path / "include/config").exists():
+        raise BadInput(f"{tree.path} was built in place: run 'make mrproper' there, or give a clean checkout")
     say(f"{workspace.name}: copying {tree.path}")
     workspace.pristine.mkdir(parents=True, exist_ok=True)
     log = workspace.root / "copy.log"
     command = ["rsync", "-rlp", "--checksum", "--delete", "--exclude=/.git", "--exclude=/.kmend"]
     command += [f"{tree.path}/", f"{workspace.pristine}/"]
     if proc.run_logged(command, log):
-        raise Infrastructure(f"cannot copy {tree.path} (log: {log}): is the disk full?")
-    if (workspace.pristine / ".config").exists() or (workspace.pristine / "include/config").exists():
-        raise BadInput(f"{tree.path} was built in place: run 'make mrproper' there, or give a clean checkout")
+        raise Infrastructure(f"cannot copy {tree.path}: {_last_words(log)}")
     return Tree.open(workspace.pristine)
 
 
@@ -189,7 +194,7 @@ def link_arch(workspace: Workspace, arch: str, changed: Sequence[str]) -> list[s
     command += [f"--exclude=/{path}" for path in changed]
     log = workspace.root / arch / "link.log"
     if proc.run_logged([*command, f"{workspace.pristine}/", f"{src}/"], log):
-        raise Infrastructure(f"cannot write {src} (log: {log}): is the disk full?")
+        raise Infrastructure(f"cannot write {src}: {_last_words(log)}")
     return changed
 
 
