@@ -21,6 +21,9 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return env | {"LC_ALL": "C"} | dict(extra or {})
 
 
+_GRACE_SECONDS = 5.0
+
+
 @contextlib.contextmanager
 def child(command: Sequence[str], **options: object) -> Iterator[subprocess.Popen[bytes]]:
     """Start a command in a process group of its own and leave nothing of the group behind."""
@@ -28,6 +31,11 @@ def child(command: Sequence[str], **options: object) -> Iterator[subprocess.Pope
     try:
         yield process
     finally:
+        # make removes half-written targets, if it is asked to end and given the time.
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                os.killpg(process.pid, signal.SIGTERM)
+                process.wait(_GRACE_SECONDS)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
