@@ -87,8 +87,10 @@ def backports_line(suite: str, root: Path = Path("/")) -> str | None:
 def _apt(missing: list[Need], log: Path, say: Callable[[str], None]) -> None:
     release = os_release()
     suite = release.get("VERSION_CODENAME", "")
-    old = [need.apt for need in missing if need.version]
-    new = [need.apt for need in missing if not need.version]
+    # Where the release's own version of a package is too old, all that is taken from it comes from the backports.
+    versioned = {need.apt for need in needs() if need.version}
+    old = [need.apt for need in missing if need.apt in versioned]
+    new = [need.apt for need in missing if need.apt not in versioned]
     apt = ["apt-get", "-q", "-y", "-o", "Dpkg::Use-Pty=0", "--no-install-recommends"]
     backports = suite if suite == "bookworm" and old else ""
     if backports and not Path("/", BACKPORTS).exists():
