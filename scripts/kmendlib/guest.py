@@ -19,6 +19,8 @@ from kmendlib.errors import Infrastructure
 CONSOLE_LIMIT = 16 << 20
 # A guest that is alive prints within this many seconds; a KUnit case that waits is bounded by far less.
 SILENCE_LIMIT = 60.0
+# A guest that has panicked has said all; not every one of them manages to reboot.
+PANIC_LIMIT = 5.0
 
 
 # Set to end every boot of this process at once.
@@ -103,6 +105,7 @@ def boot(words: Sequence[str], console: Path, limit: float) -> Boot:
     started = heard = time.monotonic()
     ktap: float | None = None
     end = End.EXIT
+    silence = SILENCE_LIMIT
     size = 0
     tail = b""
     with console.open("wb") as out, proc.child(
@@ -117,7 +120,7 @@ def boot(words: Sequence[str], console: Path, limit: float) -> Boot:
             now = time.monotonic()
             if now - started > limit * stretch:
                 end = End.TIMEOUT
-            elif now - heard > SILENCE_LIMIT * stretch:
+            elif now - heard > silence * stretch:
                 end = End.SILENT
             elif size > CONSOLE_LIMIT:
                 end = End.FLOOD
@@ -138,6 +141,8 @@ def boot(words: Sequence[str], console: Path, limit: float) -> Boot:
                     lines = (tail + data).split(b"\n")
                     if any(line.lstrip().startswith((b"ok ", b"not ok ")) for line in lines[:-1]):
                         ktap = heard - started
+                    if any(b"Kernel panic - not syncing" in line for line in lines):
+                        silence = PANIC_LIMIT
                     tail = lines[-1][-4096:]
         code = process.wait() if end is End.EXIT else None
     return Boot(

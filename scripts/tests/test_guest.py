@@ -57,6 +57,12 @@ def test_silence_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert boot.console.read_text() == "started\n"
 
 
+def test_dead_guest_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guest, "PANIC_LIMIT", 0.5)
+    boot = run("echo 'Kernel panic - not syncing: Fatal exception'; sleep 60", tmp_path)
+    assert boot.end is End.SILENT and boot.seconds < 5
+
+
 def test_flood_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guest, "CONSOLE_LIMIT", 1 << 20)
     boot = run("yes 'spurious interrupt'", tmp_path)
