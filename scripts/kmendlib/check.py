@@ -55,7 +55,7 @@ def check() -> ExitCode:
             source.need_space(base, [])
             tree = source.fetch_base(base, display.say)
     passed, failed, skipped = _pytest(tree)
-    bugs = tuple(manifest.load().bugs)
+    bugs = manifest.load().bugs
     request = verify.Request(None, None, bugs, arches.select("all"), 1, None)
     with Display() as display:
         evidence, code = verify.verify(request, display)

@@ -81,8 +81,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _bugs(ids: list[str] | None) -> tuple[manifest.Bug, ...]:
-    known = manifest.load()
-    return tuple(known.bug(name) for name in dict.fromkeys(ids)) if ids else tuple(known.bugs)
+    return manifest.load().select(ids or [])
 
 
 def _verify(arguments: argparse.Namespace) -> ExitCode:

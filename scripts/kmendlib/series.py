@@ -151,20 +151,6 @@ def _back_to(directory: Path, before: Sequence[str]) -> None:
         shutil.rmtree(directory / STATE, ignore_errors=True)
 
 
-def pop_all(directory: Path) -> None:
-    """Take back all that `push` did on `directory`, and leave no trace of it.
-
-    Raises:
-        BadInput: a file was changed since; nothing is popped from the patch that changed it on.
-        Infrastructure: quilt is missing.
-    """
-    if applied(directory):
-        done = _quilt(directory, "pop", "-a")
-        if applied(directory):
-            raise BadInput(f"{directory}: a patched file was changed since: {_last_words(done.stdout)}")
-    shutil.rmtree(directory / STATE, ignore_errors=True)
-
-
 def materialize(tree_path: Path, patches: Sequence[Path], dest: Path) -> list[str]:
     """Make in `dest` the files that `patches` change, as they are with the patches on; the tree is only read.
 

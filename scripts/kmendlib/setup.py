@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Finds and installs what the driver needs: ``packages.toml`` says what, the distribution's package tool does it."""
 
+import contextlib
+import ctypes
 import importlib.util
 import os
 import re
 import shutil
 import sys
+import sysconfig
 import tomllib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -29,6 +32,10 @@ class Need:
 
     def met(self) -> bool:
         """Tell whether the file is there, in the major version asked for."""
+        if self.file == "libpython":
+            with contextlib.suppress(OSError):
+                return bool(ctypes.CDLL(sysconfig.get_config_var("LDLIBRARY")))
+            return False
         if self.file.startswith("python:"):
             return importlib.util.find_spec(self.file.removeprefix("python:")) is not None
         found = shutil.which(self.file)

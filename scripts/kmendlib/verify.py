@@ -14,10 +14,10 @@ from pathlib import Path
 
 from kmendlib import arches, build, evidence, guest, ktap, proc, report, series, setup, source
 from kmendlib.apply import refuse_prepared
-from kmendlib.audit import Status, audit
+from kmendlib.audit import Audit, Status, audit
 from kmendlib.errors import BadInput, ExitCode
 from kmendlib.evidence import Evidence
-from kmendlib.manifest import KUNIT, Bug
+from kmendlib.manifest import KUNIT, PATCHES, Bug
 from kmendlib.progress import Display
 from kmendlib.tree import Tree
 
@@ -111,13 +111,12 @@ def _fitting(tree: Tree, variants: Sequence[Path], what: str) -> Path:
     raise BadInput(f"no {what} fits {tree.version} (tried {tried}): it cannot be verified, but audited and mended")
 
 
-def make_states(tree: Tree, bugs: Sequence[Bug], statuses: dict[str, Status], scratch: Path) -> States:
+def make_states(tree: Tree, found: Audit, scratch: Path) -> States:
     """Make the files of both states, beside the tree.
 
     Args:
         tree: the private copy of the tree.
-        bugs: the bugs to prove; each finding is affected or fixed.
-        statuses: what the audit said of each finding, by its full id.
+        found: what the audit said of the bugs to prove: each finding is affected or fixed.
         scratch: an empty folder.
 
     Raises:
@@ -125,13 +124,15 @@ def make_states(tree: Tree, bugs: Sequence[Bug], statuses: dict[str, Status], sc
     """
     patches: dict[str, list[Path]] = {state: [] for state in STATES}
     sources: list[str] = []
-    for bug in bugs:
-        for finding in bug.findings:
-            if statuses[finding.id] is Status.AFFECTED:
-                patches["after"].append(_fitting(tree, finding.fix_paths, f"fix of {finding.id}"))
-            elif statuses[finding.id] is Status.FIXED:
+    for bug in found.bugs:
+        for finding, said in zip(bug.bug.findings, bug.findings, strict=True):
+            if said.unfit:
+                raise BadInput(f"no fix of {finding.id} fits {tree.version}: it cannot be verified")
+            if said.fix:
+                patches["after"].append(PATCHES / said.fix)
+            else:
                 patches["before"].append(_fitting(tree, finding.reintroduce_paths, f"way back to {finding.id}"))
-        for suite in bug.suites:
+        for suite in bug.bug.suites:
             hook = _fitting(tree, suite.hook_paths, f"hook of KUnit suite {suite.name}")
             for state in STATES:
                 patches[state].append(hook)
@@ -283,16 +284,13 @@ class _Run:
         self.parse = ktap.parser_for(tree.path, self.tools)
         name = str(request.tree or self.workspace.name)
         found = audit(tree, request.bugs)
-        statuses = {finding.id: finding.status for bug in found.bugs for finding in bug.findings}
-        self.bugs = [
-            bug
-            for bug in request.bugs
-            if all(statuses[finding.id] in (Status.AFFECTED, Status.FIXED) for finding in bug.findings)
-        ]
+        provable = {Status.AFFECTED, Status.FIXED}
+        chosen = tuple(bug for bug in found.bugs if {finding.status for finding in bug.findings} <= provable)
+        self.bugs = [bug.bug for bug in chosen]
         folder = evidence.new_folder(request.out)
         (folder / "audit.json").write_text(json.dumps(found.to_json() | {"tree": name}, indent=1) + "\n")
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kmend-")))
-        self.states = make_states(tree, self.bugs, statuses, scratch)
+        self.states = make_states(tree, Audit(tree, chosen), scratch)
         self.suites = [suite for bug in self.bugs for suite in suites(bug)]
         plan = []
         self.shown = set()
@@ -300,7 +298,7 @@ class _Run:
             for arch in request.arches:
                 not_run = ""
                 if bug not in self.bugs:
-                    not_run = "audit: " + ", ".join(f"{f.id} is {statuses[f.id]}" for f in bug.findings)
+                    not_run = "audit: " + ", ".join(f"{finding.id} is {found.statuses[finding.id]}" for finding in bug.findings)
                 elif arch not in bug.arches:
                     not_run = f"run it with: kmend verify --bug {bug.id} --arch {bug.arches[0]}"
                 else:

@@ -718,16 +718,12 @@ def test_disk_full_at_every_step(ready: Path, lasting: bool) -> None:
 # series.py by itself.
 
 
-def test_push_and_pop(make_tree: MakeTree) -> None:
+def test_push_on_top_of_a_push(make_tree: MakeTree) -> None:
     root = make_tree()
-    before = tree_hash(root)
     series.push(root, [manifest.PATCHES / FIX])
     assert series.applied(root) == [FIX]
     series.push(root, [manifest.PATCHES / HOOK])
     assert series.applied(root) == [FIX, HOOK]
-    series.pop_all(root)
-    assert series.applied(root) == []
-    assert tree_hash(root) == before
 
 
 def test_push_is_all_or_nothing(make_tree: MakeTree) -> None:
@@ -740,7 +736,6 @@ def test_push_is_all_or_nothing(make_tree: MakeTree) -> None:
 
 def test_failed_push_keeps_what_was_pushed(make_tree: MakeTree) -> None:
     root = make_tree()
-    before = tree_hash(root)
     series.push(root, [manifest.PATCHES / FIX])
     mended = (root / ACCESS).read_bytes()
     with pytest.raises(series.DoesNotFit, match="pushed on .* already"):
@@ -751,18 +746,6 @@ def test_failed_push_keeps_what_was_pushed(make_tree: MakeTree) -> None:
         series.push(root, [manifest.PATCHES / HOOK, copy])
     assert series.applied(root) == [FIX]
     assert (root / ACCESS).read_bytes() == mended
-    series.pop_all(root)
-    assert tree_hash(root) == before
-
-
-def test_pop_does_not_lose_an_edit(make_tree: MakeTree) -> None:
-    root = make_tree()
-    series.push(root, [manifest.PATCHES / FIX])
-    text = (root / ACCESS).read_text().replace("wait_event(pci_cfg_wait", "wait_event_killable(pci_cfg_wait")
-    (root / ACCESS).write_text(text)
-    with pytest.raises(BadInput, match="was changed since"):
-        series.pop_all(root)
-    assert (root / ACCESS).read_text() == text
 
 
 def test_no_fuzz(make_tree: MakeTree) -> None:

@@ -11,26 +11,26 @@ import pytest
 from conftest import ACCESS, UNLOCKED, WAIT_EVENT, MakeTree, access_c, tree_hash
 from kmendlib import arches, build, cli, manifest, verify
 from kmendlib.apply import apply, refuse_prepared
-from kmendlib.audit import Status, audit
+from kmendlib.audit import audit
 from kmendlib.errors import BadInput
 from kmendlib.source import Workspace
 from kmendlib.tree import Tree
 
 BUG = manifest.load().bug("pci-cfg-wait")
-FINDING = BUG.findings[0].id
 
 
 @pytest.mark.parametrize(
-    ("wait", "status", "before", "after"),
-    [(UNLOCKED, Status.AFFECTED, 1, 2), (WAIT_EVENT, Status.FIXED, 2, 1)],
+    ("wait", "before", "after"),
+    [(UNLOCKED, 1, 2), (WAIT_EVENT, 2, 1)],
     ids=["affected", "fixed"],
 )
 def test_states_differ_in_the_bug_alone(
-    make_tree: MakeTree, tmp_path: Path, wait: str, status: Status, before: int, after: int
+    make_tree: MakeTree, tmp_path: Path, wait: str, before: int, after: int
 ) -> None:
     root = make_tree(access_c(wait), kunit=True)
     untouched = tree_hash(root)
-    states = verify.make_states(Tree.open(root), [BUG], {FINDING: status}, tmp_path / "scratch")
+    tree = Tree.open(root)
+    states = verify.make_states(tree, audit(tree, [BUG]), tmp_path / "scratch")
     assert [len(states.patches[state]) for state in verify.STATES] == [before, after]
     text = {state: (states.stages[state] / ACCESS).read_text() for state in verify.STATES}
     assert "__add_wait_queue" in text["before"] and "wait_event" not in text["before"]
@@ -46,8 +46,16 @@ def test_states_differ_in_the_bug_alone(
 def test_tree_that_the_hook_does_not_fit(make_tree: MakeTree, tmp_path: Path) -> None:
     root = make_tree()
     (root / "drivers/pci/Kconfig").write_text("config PCI\n")
+    tree = Tree.open(root)
     with pytest.raises(BadInput, match="no hook of KUnit suite pci_cfg_wait fits 4.19.90"):
-        verify.make_states(Tree.open(root), [BUG], {FINDING: Status.AFFECTED}, tmp_path / "scratch")
+        verify.make_states(tree, audit(tree, [BUG]), tmp_path / "scratch")
+
+
+def test_tree_that_no_fix_fits(make_tree: MakeTree, tmp_path: Path) -> None:
+    root = make_tree(access_c(UNLOCKED.replace("schedule();", "io_schedule();")))
+    tree = Tree.open(root)
+    with pytest.raises(BadInput, match="no fix of pci-cfg-wait/unlocked-queue fits 4.19.90"):
+        verify.make_states(tree, audit(tree, [BUG]), tmp_path / "scratch")
 
 
 def test_tree_with_the_fix_applied_can_be_verified(make_tree: MakeTree) -> None:
