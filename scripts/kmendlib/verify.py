@@ -298,7 +298,7 @@ class _Run:
             for arch in request.arches:
                 not_run = ""
                 if bug not in self.bugs:
-                    not_run = "audit: " + ", ".join(f"{finding.id} is {found.statuses[finding.id]}" for finding in bug.findings)
+                    not_run = ", ".join(f"{each.id} is {found.statuses[each.id]}" for each in bug.findings)
                 elif arch not in bug.arches:
                     not_run = f"run it with: kmend verify --bug {bug.id} --arch {bug.arches[0]}"
                 else:

@@ -494,8 +494,14 @@ def test_read_only_file_system(make_tree: MakeTree) -> None:
 
 
 @pytest.mark.parametrize("folder", [".", "drivers/pci"])
-def test_no_right_to_write(make_tree: MakeTree, folder: str) -> None:
+def test_no_right_to_write(
+    make_tree: MakeTree, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = make_tree()
+    # The repository may lie in a folder that only root can read.
+    shutil.copytree(manifest.PATCHES, tmp_path / "patches")
+    for module in ("apply", "series"):
+        monkeypatch.setattr(f"kmendlib.{module}.PATCHES", tmp_path / "patches")
     (root / folder).chmod(0o555)
     (root / ACCESS).chmod(0o644)
     for parent in (root.parent, root.parent.parent, root.parent.parent.parent):
