@@ -176,15 +176,17 @@ class Audit:
         ]
         title = f"{self.tree.path} ({self.tree.release})"
         try:
+            from rich.box import SIMPLE_HEAD
             from rich.console import Console
             from rich.table import Table
             from rich.text import Text
         except ImportError:
             return _plain(title, rows)
-        table = Table("finding", "status", "evidence", "fix", title=Text(title), title_justify="left", show_lines=True)
+        table = Table("finding", "status", "evidence", title=Text(title), title_justify="left", box=SIMPLE_HEAD)
+        table.show_edge = table.pad_edge = False
         for id, status, evidence, fix in rows:
-            lines = "\n".join(f"{place}\n  {reason}" for place, reason in evidence)
-            table.add_row(Text(id), Text(status, style=_STYLE[status]), Text(lines), Text(fix))
+            lines = [f"{place}\n  {reason}" for place, reason in evidence] + ([f"fix: {fix}"] if fix else [])
+            table.add_row(Text(id), Text(status, style=_STYLE[status]), Text("\n".join(lines)))
         stream = io.StringIO()
         # Without a terminal: wide enough that no path or id is broken.
         width = shutil.get_terminal_size((140, 24)).columns

@@ -8,8 +8,6 @@ import tempfile
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from rich.console import Console
-
 from kmendlib import arches, manifest, source, verify
 from kmendlib.errors import ExitCode
 from kmendlib.paths import SCRIPTS
@@ -59,7 +57,7 @@ def check() -> ExitCode:
     request = verify.Request(None, None, bugs, arches.select("all"), 1, None)
     with Display() as display:
         evidence, code = verify.verify(request, display)
-    print_report(evidence, Console())
+    print_report(evidence)
     for row in rows(evidence):
         if row.plan["not_run"]:
             skipped += 1

@@ -94,14 +94,13 @@ def _verify(arguments: argparse.Namespace) -> ExitCode:
     from kmendlib import verify
     from kmendlib.progress import Display
     from kmendlib.report import print_report
-    from rich.console import Console
 
     request = verify.Request(
         arguments.tree, arguments.base, bugs, chosen, arguments.repeat, arguments.out
     )
     with Display() as display:
         evidence, code = verify.verify(request, display)
-    print_report(evidence, Console())
+    print_report(evidence)
     return code
 
 
@@ -110,7 +109,7 @@ def _audit(arguments: argparse.Namespace) -> ExitCode:
     from kmendlib.tree import Tree
 
     found = audit(Tree.open(arguments.tree), _bugs(arguments.bug))
-    print(json.dumps(found.to_json(), indent=2) if arguments.json else found.to_text())
+    print(json.dumps(found.to_json(), indent=2) if arguments.json else found.to_text(colour=sys.stdout.isatty()))
     return found.exit_code()
 
 
@@ -140,9 +139,8 @@ def _report(arguments: argparse.Namespace) -> ExitCode:
     evidence = load(arguments.evidence)
     setup.ensure(_say, ["python:rich"])
     from kmendlib.report import exit_code, print_report
-    from rich.console import Console
 
-    print_report(evidence, Console())
+    print_report(evidence)
     return exit_code(evidence)
 
 

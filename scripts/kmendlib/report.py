@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Renders evidence: the summary table, the runs that went wrong, and the exit code that follows."""
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -113,21 +114,29 @@ def _cell(tests: Sequence[dict[str, Any]], good: Callable[[dict[str, Any]], bool
         return "no boot"
     count = sum(map(good, tests))
     times = [t["misc"]["ktap_seconds"] for t in tests if t["misc"]["ktap_seconds"] is not None]
-    seconds = f" {max(times):.1f} s" if times else ""
+    seconds = f" {max(times):.1f}s" if times else ""
     # A race that was not won is no trouble; anything else but what was wanted is named.
     others = sorted({t["misc"]["verdict"] for t in tests if not good(t)} - ({Verdict.PASS} if word == "hit" else set()))
     return f"{word} {count}/{len(tests)}{seconds}" + (f" ({', '.join(others)})" if others else "")
 
 
-def print_report(evidence: Evidence, console: Console) -> None:
+def print_report(evidence: Evidence, console: Console | None = None) -> None:
     """Print the summary table, then each run that did not give the verdict it must with its last lines.
 
     Args:
         evidence: the run's evidence.
-        console: where to.
+        console: where to; by default standard output, where a file or pipe has lines of 100 columns.
     """
+    console = console or Console(width=None if sys.stdout.isatty() else 100)
     checkout = evidence.checkout
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title=checkout["comment"], title_justify="left")
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
+        title=checkout["comment"],
+        title_justify="left",
+    )
     for name in ("bug", "arch", "suite", "before", "after", "result"):
         table.add_column(name, overflow="fold")
     notes: list[str] = []

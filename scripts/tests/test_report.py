@@ -106,7 +106,7 @@ def text(found: Evidence) -> str:
 
 def test_table_counts_and_names_what_is_wrong() -> None:
     shown = text(evidence_of([RED, RED, GREEN, boot("after", "FAIL", "FAIL", reason="not ok: x")], boots=2))
-    assert "red 2/2" in shown and "green 1/2 2.0 s (FAIL)" in shown and "NOT PROVED" in shown
+    assert "red 2/2" in shown and "green 1/2 2.0s (FAIL)" in shown and "NOT PROVED" in shown
     assert "not ok: x" in shown and "last words" in shown
 
 
