@@ -33,16 +33,14 @@ class Built:
     Attributes:
         image: the copy of the image that this state boots; a later build does not touch it.
         config: the final configuration.
-        configure_seconds: wall time of the configuration, 0 where the last one still held.
-        build_seconds: wall time of make.
+        seconds: wall time of make.
         command: make's words.
         compiler: first line of the compiler's version.
     """
 
     image: Path
     config: Path
-    configure_seconds: float
-    build_seconds: float
+    seconds: float
     command: str
     compiler: str
 
@@ -184,7 +182,7 @@ def kernel(
     kept = workspace.root / arch.name / f"{arch.make_target}-{state}"
     shutil.copyfile(image, kept)
     compiler = (proc.output([toolchain()[1], "--version"]) or "unknown").splitlines()[0]
-    return Built(kept, build / ".config", 0.0, seconds, " ".join(command), compiler)
+    return Built(kept, build / ".config", seconds, " ".join(command), compiler)
 
 
 def initramfs(kernel_source: Path, arch: Arch, tests: Sequence[str]) -> Path:

@@ -12,6 +12,7 @@ import datetime
 import json
 import os
 import shutil
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,12 +64,13 @@ def new_folder(out: Path | None) -> Path:
 
 @dataclass
 class Evidence:
-    """Collects a run's results and writes them down."""
+    """Collects a run's results and writes them down, from any thread."""
 
     folder: Path
     checkout: dict[str, Any]
     builds: list[dict[str, Any]] = field(default_factory=list)
     tests: list[dict[str, Any]] = field(default_factory=list)
+    _lock: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
 
     def add_patches(self, state: str, patches: Sequence[Path]) -> None:
         """Keep the patches of a state, and their order."""
@@ -82,17 +84,17 @@ class Evidence:
     def add_build(self, arch: str, state: str, status: str, **values: Any) -> str:
         """Record a build and return its id; `status` is PASS or ERROR, `values` are further KCIDB fields."""
         identity = f"{self.checkout['id']}-{arch}-{state}"
-        self.builds.append(
-            {
-                "checkout_id": self.checkout["id"],
-                "id": identity,
-                "origin": ORIGIN,
-                "architecture": arch,
-                "status": status,
-                **values,
-            }
-        )
-        self.write()
+        row = {
+            "checkout_id": self.checkout["id"],
+            "id": identity,
+            "origin": ORIGIN,
+            "architecture": arch,
+            "status": status,
+            **values,
+        }
+        with self._lock:
+            self.builds.append(row)
+            self.write()
         return identity
 
     def add_test(self, build: str, path: str, number: int, start: str, boot: Boot, result: Result, **misc: Any) -> None:
@@ -107,30 +109,30 @@ class Evidence:
             result: its verdict.
             misc: kmend's own: bug, arch, suite, kind and state.
         """
-        self.tests.append(
-            {
-                "build_id": build,
-                "id": f"{build}-{path}-{number}",
-                "origin": ORIGIN,
-                "path": path,
-                "status": _KCIDB_STATUS.get(result.verdict, str(result.verdict)),
-                "start_time": start,
-                "duration": round(boot.seconds, 3),
-                "log_url": str(boot.console.relative_to(self.folder)),
-                "log_excerpt": "\n".join(result.tail) if result.verdict is not Verdict.PASS else "",
-                "misc": {
-                    **misc,
-                    "number": number,
-                    "verdict": str(result.verdict),
-                    "reason": result.reason,
-                    "cases": result.cases,
-                    "ktap_seconds": None if boot.ktap_seconds is None else round(boot.ktap_seconds, 3),
-                    "command": boot.command,
-                    "qemu_stderr": boot.stderr,
-                },
-            }
-        )
-        self.write()
+        row = {
+            "build_id": build,
+            "id": f"{build}-{path}-{number}",
+            "origin": ORIGIN,
+            "path": path,
+            "status": _KCIDB_STATUS.get(result.verdict, str(result.verdict)),
+            "start_time": start,
+            "duration": round(boot.seconds, 3),
+            "log_url": str(boot.console.relative_to(self.folder)),
+            "log_excerpt": "\n".join(result.tail) if result.verdict is not Verdict.PASS else "",
+            "misc": {
+                **misc,
+                "number": number,
+                "verdict": str(result.verdict),
+                "reason": result.reason,
+                "cases": result.cases,
+                "ktap_seconds": None if boot.ktap_seconds is None else round(boot.ktap_seconds, 3),
+                "command": boot.command,
+                "qemu_stderr": boot.stderr,
+            },
+        }
+        with self._lock:
+            self.tests.append(row)
+            self.write()
 
     def write(self) -> None:
         """Write results.json; a reader sees the old or the new one, never half of it."""
@@ -140,9 +142,10 @@ class Evidence:
             "builds": self.builds,
             "tests": self.tests,
         }
-        new = self.folder / f"{RESULTS}.new"
-        new.write_text(json.dumps(data, indent=1) + "\n")
-        new.replace(self.folder / RESULTS)
+        with self._lock:
+            new = self.folder / f"{RESULTS}.new"
+            new.write_text(json.dumps(data, indent=1) + "\n")
+            new.replace(self.folder / RESULTS)
 
 
 def load(folder: Path) -> Evidence:

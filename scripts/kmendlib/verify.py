@@ -5,11 +5,10 @@ import concurrent.futures
 import json
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from kmendlib import arches, build, evidence, guest, ktap, proc, report, series, setup, source
@@ -158,7 +157,6 @@ class _Arch:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.boots = 0
         self.booted = 0
-        self.built = False
 
     def states_in_order(self) -> list[str]:
         """Start with the state that the last run left in the source folder: its kernel needs no rebuild."""
@@ -182,7 +180,7 @@ class _Arch:
             start = evidence.now()
             try:
                 run.display.update(arch.name, "configure")
-                seconds = build.configure(run.workspace, arch, run.bugs, log)
+                configure_seconds = build.configure(run.workspace, arch, run.bugs, log)
                 built = build.kernel(
                     run.workspace,
                     arch,
@@ -200,21 +198,20 @@ class _Arch:
                 )
                 self.booted += self.boots // len(STATES)
                 continue
-            built = replace(built, configure_seconds=seconds)
             shutil.copyfile(built.config, self.folder / "config")
             identity = run.evidence.add_build(
                 arch.name,
                 state,
                 "PASS",
                 start_time=start,
-                duration=round(built.configure_seconds + built.build_seconds, 3),
+                duration=round(configure_seconds + built.seconds, 3),
                 command=built.command,
                 compiler=built.compiler,
                 config_name=f"{arch.name}/config",
                 log_url=f"{arch.name}/build.log",
                 misc={
-                    "configure_seconds": round(built.configure_seconds, 3),
-                    "build_seconds": round(built.build_seconds, 3),
+                    "configure_seconds": round(configure_seconds, 3),
+                    "build_seconds": round(built.seconds, 3),
                 },
             )
             for suite in wanted:
@@ -235,20 +232,19 @@ class _Arch:
         start = evidence.now()
         boot = guest.boot(words, console, suite.limit)
         result = ktap.judge(boot, suite.name, run.parse)
-        with run.writing:
-            run.evidence.add_test(
-                identity,
-                f"{suite.kind}.{suite.name.replace(':', '.')}",
-                number,
-                start,
-                boot,
-                result,
-                bug=suite.bug,
-                arch=self.arch.name,
-                suite=suite.name,
-                kind=suite.kind,
-                state=state,
-            )
+        run.evidence.add_test(
+            identity,
+            f"{suite.kind}.{suite.name.replace(':', '.')}",
+            number,
+            start,
+            boot,
+            result,
+            bug=suite.bug,
+            arch=self.arch.name,
+            suite=suite.name,
+            kind=suite.kind,
+            state=state,
+        )
 
 
 class _Run:
@@ -257,7 +253,6 @@ class _Run:
     def __init__(self, request: Request, display: Display) -> None:
         self.request = request
         self.display = display
-        self.writing = threading.Lock()
         self.pending: list[concurrent.futures.Future[None]] = []
         self.pool = concurrent.futures.ThreadPoolExecutor(max_workers=1)
 
