@@ -20,6 +20,8 @@ CASES = [
     # log, suite, how the boot ended, QEMU's exit code, verdict, part of the reason
     ("kunit_pass", SUITE, End.EXIT, 0, Verdict.PASS, ""),
     ("kunit_fail", SUITE, End.EXIT, 0, Verdict.FAIL, f"not ok: {PROOF}"),
+    # "clocksource: Switched to clocksource tsc" stands between "KTAP version 1" and "# Subtest".
+    ("kunit_kernel_line_in_header", SUITE, End.EXIT, 0, Verdict.FAIL, f"not ok: {PROOF}"),
     ("kunit_oops", SUITE, End.EXIT, 0, Verdict.PANIC, "BUG: unable to handle page fault"),
     ("kunit_one_cpu_skips_the_proof", SUITE, End.EXIT, 0, Verdict.PASS, ""),
     ("kunit_all_skipped", SUITE, End.EXIT, 0, Verdict.SKIP, "needs two CPUs online"),
