@@ -26,6 +26,8 @@ _SPLAT = re.compile(
     r"\bWARNING: |\bBUG: |list_(?:add|del)(?:_\w+)? corruption|INFO: task .* blocked|rcu: INFO: |INFO: rcu_"
     r"|possible (?:circular|recursive) locking|inconsistent lock state|suspicious RCU usage|bad unlock balance"
 )
+# The tests are over: how an architecture stops its CPUs is not what they are about.
+_POWER_OFF = re.compile(r"reboot: (?:Power down|Restarting system|System halted)")
 # Lines of test results and their diagnostics may quote the kernel log.
 _KTAP_LINE = re.compile(r"^\s*(?:#|ok \d|not ok \d|1\.\.\d|K?TAP version)")
 
@@ -142,6 +144,8 @@ def judge(boot: Boot, suite: str, parse: Parser) -> Result:
     text = boot.console.read_bytes().decode(errors="replace").replace("\r", "")
     lines = [re.sub(r"[^\t\x20-\uffff]", "?", line) for line in text.split("\n")]
     tail = tuple(line for line in lines[-TAIL_LINES - 1 :] if line)
+    end = next((number for number, line in enumerate(lines) if _POWER_OFF.match(line)), len(lines))
+    lines = lines[:end]
     # KTAP allows lines of others anywhere, but the parser takes one that comes within a header for the header's end.
     test = parse([line for line in lines if _KTAP_LINE.match(line)])
     run = _find(test, suite)

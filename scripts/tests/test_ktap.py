@@ -29,6 +29,7 @@ CASES = [
     ("kunit_cut_off", SUITE, End.TIMEOUT, None, Verdict.TIMEOUT, "time limit reached"),
     ("kunit_no_tests", SUITE, End.EXIT, 0, Verdict.MISS, f"no results of '{SUITE}'"),
     ("kunit_no_power_off", SUITE, End.SILENT, None, Verdict.TIMEOUT, "no output any more"),
+    ("kunit_warning_after_power_off", SUITE, End.EXIT, 0, Verdict.PASS, ""),
     ("kselftest_pass", SELFTEST, End.EXIT, 0, Verdict.PASS, ""),
     ("kselftest_pass_riscv64", SELFTEST, End.EXIT, 0, Verdict.PASS, ""),
     ("kselftest_pass_loongarch64", SELFTEST, End.EXIT, 0, Verdict.PASS, ""),
