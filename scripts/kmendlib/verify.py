@@ -172,7 +172,8 @@ class _Arch:
         run.display.update(arch.name, "copy")
         changed = source.link_arch(run.workspace, arch.name, run.states.changed)
         tests = [suite.name for suite in wanted if suite.kind == "kselftest"]
-        initrd = build.initramfs(run.tools, arch, tests) if tests else None
+        # First in the boots' queue, so that it is made while the kernel compiles.
+        initrd = run.pool.submit(build.initramfs, run.tools, arch, tests) if tests else None
         log = self.folder / "build.log"
         for state in self.states_in_order():
             source.install(run.workspace, arch.name, run.states.stages[state], changed)
@@ -219,16 +220,21 @@ class _Arch:
                     run.submit(self.boot, identity, built.image, initrd, suite, state, number)
 
     def boot(
-        self, identity: str, image: Path, initrd: Path | None, suite: Suite, state: str, number: int
+        self,
+        identity: str,
+        image: Path,
+        initrd: concurrent.futures.Future[Path] | None,
+        suite: Suite,
+        state: str,
+        number: int,
     ) -> None:
         """Boot once and record the verdict."""
         run = self.run
         self.booted += 1
         run.display.update(self.arch.name, f"test {state} {suite.name}", self.booted, self.boots)
         console = self.folder / f"{state}-{suite.name.replace(':', '-')}-{number}.log"
-        words = guest.command(
-            self.arch, image, suite.words, initrd if suite.kind == "kselftest" else None, suite.devices
-        )
+        root = initrd.result() if initrd and suite.kind == "kselftest" else None
+        words = guest.command(self.arch, image, suite.words, root, suite.devices)
         start = evidence.now()
         boot = guest.boot(words, console, suite.limit)
         result = ktap.judge(boot, suite.name, run.parse)
