@@ -260,24 +260,27 @@ def _write_journal(tree: Tree, journal: _Journal) -> None:
     os.replace(new, path)
 
 
-def _refuse_applied(tree: Tree) -> None:
+def _whole_journal(tree: Tree) -> _Journal | None:
+    """Return the journal of what is applied, None if nothing is; raise BadInput where it is only half applied."""
     if not os.path.lexists(tree.path / STATE):
-        return
+        return None
     journal = _read_journal(tree)
     if journal is None or journal.phase != "applied":
         raise BadInput(f"{tree.path} is half applied: run kmend unapply {tree.path}")
-    what = ", ".join(journal.patches) or "the tests"
-    raise NothingToDo(f"{tree.path}: applied already: {what}; run kmend unapply first to apply something else")
+    return journal
+
+
+def _refuse_applied(tree: Tree) -> None:
+    journal = _whole_journal(tree)
+    if journal:
+        what = ", ".join(journal.patches) or "the tests"
+        raise NothingToDo(f"{tree.path}: applied already: {what}; run kmend unapply first to apply something else")
 
 
 def refuse_prepared(tree: Tree) -> None:
     """Raise BadInput where a tree cannot be verified as it is: half applied, or with the tests in it."""
-    if not os.path.lexists(tree.path / STATE):
-        return
-    journal = _read_journal(tree)
-    if journal is None or journal.phase != "applied":
-        raise BadInput(f"{tree.path} is half applied: run kmend unapply {tree.path}")
-    if any(entry.old is None for entry in journal.files):
+    journal = _whole_journal(tree)
+    if journal and any(entry.old is None for entry in journal.files):
         raise BadInput(f"{tree.path} has kmend's tests in it: run kmend unapply {tree.path}, then apply without them")
 
 
