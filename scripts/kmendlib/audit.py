@@ -241,7 +241,7 @@ def _mends(tree: Tree, bug: Bug, finding: Finding, patches: Sequence[Path]) -> b
             series.materialize(tree.path, patches, mended)
         except series.DoesNotFit:
             return False
-        for name in finding.files:
+        for name in (*finding.context, *finding.files):
             if not (mended / name).exists() and (tree.path / name).is_file():
                 (mended / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(tree.path / name, mended / name)
@@ -249,15 +249,29 @@ def _mends(tree: Tree, bug: Bug, finding: Finding, patches: Sequence[Path]) -> b
 
 
 def _judge(tree: Tree, bug: Bug, finding: Finding) -> tuple[Status, list[Evidence]]:
-    said: list[tuple[Status, Evidence]] = []
-    for name in finding.files:
-        said += _judge_file(tree, bug, finding, name)
+    # One run for all files: a rule may have to know of one what it needs to judge another.
+    there = [name for name in (*finding.context, *finding.files) if (tree.path / name).is_file()]
+    lines: list[_Said] = []
+    refused = ""
+    try:
+        lines = _spatch(finding, tree.path, there) if there else []
+    except _Refused as error:
+        refused = f"Coccinelle cannot read it: {error}"
+    said = [item for name in finding.files for item in _judge_file(tree, bug, finding, name, refused, lines)]
+    said += [item for name in finding.context for item in _statuses(name, lines)]
     status = worst(status for status, _ in said)
     # What speaks for a better status does not explain the finding's.
     return status, list(dict.fromkeys(evidence for each, evidence in said if each is status))
 
 
-def _judge_file(tree: Tree, bug: Bug, finding: Finding, name: str) -> list[tuple[Status, Evidence]]:
+def _statuses(name: str, lines: Sequence[_Said]) -> list[tuple[Status, Evidence]]:
+    here = sorted(item for item in lines if item.file == name)
+    return [(Status(item.status), Evidence(name, item.line, item.reason)) for item in here if item.status != "seen"]
+
+
+def _judge_file(
+    tree: Tree, bug: Bug, finding: Finding, name: str, refused: str, lines: Sequence[_Said]
+) -> list[tuple[Status, Evidence]]:
     def no_shape(reason: str) -> list[tuple[Status, Evidence]]:
         if tree.version and version_key(tree.version) < version_key(bug.since):
             return [(Status.NOT_APPLICABLE, Evidence(name, 0, f"{tree.version} is older than {bug.since}: {reason}"))]
@@ -270,17 +284,11 @@ def _judge_file(tree: Tree, bug: Bug, finding: Finding, name: str) -> list[tuple
         text = path.read_text(encoding="latin-1")
     except OSError as error:
         return [(Status.UNKNOWN, Evidence(name, 0, f"cannot be read: {error.strerror}"))]
-    try:
-        lines = _spatch(finding, path)
-    except _Refused as error:
-        return [(Status.UNKNOWN, Evidence(name, 0, f"Coccinelle cannot read it: {error}"))]
-    said = [
-        (Status(status), Evidence(name, line, reason))
-        for line, _, status, reason in sorted(lines)
-        if status != "seen"
-    ]
+    if refused:
+        return [(Status.UNKNOWN, Evidence(name, 0, refused))]
+    said = _statuses(name, lines)
     if finding.symbol:
-        judged = {(line, column) for line, column, _, _ in lines}
+        judged = {(item.line, item.column) for item in lines if item.file == name}
         lost = [line for line, column in _uses(text, finding.symbol) if (line, column) not in judged]
         # Coccinelle passes over what it cannot parse: such a use may hide anything.
         reason = f"a use of {finding.symbol} that cannot be parsed"
@@ -290,18 +298,26 @@ def _judge_file(tree: Tree, bug: Bug, finding: Finding, name: str) -> list[tuple
     return said
 
 
+@dataclass(frozen=True, order=True)
+class _Said:
+    """One line of a rule's output: the file relative to the tree, line and column, status or "seen", and why."""
+
+    file: str
+    line: int
+    column: int
+    status: str
+    reason: str
+
+
 class _Refused(Exception):
     """Coccinelle gave up on a file."""
 
 
-def _spatch(finding: Finding, path: Path) -> list[tuple[int, int, str, str]]:
-    """Run a finding's rule on a file.
-
-    Returns:
-        Line, column, status and reason of each thing said.
+def _spatch(finding: Finding, tree: Path, names: Sequence[str]) -> list[_Said]:
+    """Run a finding's rule on files of a tree, all at once and in this order.
 
     Raises:
-        _Refused: Coccinelle gave up on this file.
+        _Refused: Coccinelle gave up on these files.
         Infrastructure: Coccinelle is missing or does not work at all.
     """
     command = ["spatch", "-D", "audit", "--very-quiet", "--no-show-diff", "--no-includes"]
@@ -310,9 +326,9 @@ def _spatch(finding: Finding, path: Path) -> list[tuple[int, int, str, str]]:
         # A .cocciconfig in the tree or of the user's own must not change what the rule does.
         environment = proc.environment({"HOME": folder, "TMPDIR": folder})
 
-        def run(file: Path) -> subprocess.CompletedProcess[str]:
+        def run(*files: Path) -> subprocess.CompletedProcess[str]:
             return subprocess.run(
-                [*command, str(file)],
+                [*command, *map(str, files)],
                 cwd=folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -323,9 +339,9 @@ def _spatch(finding: Finding, path: Path) -> list[tuple[int, int, str, str]]:
             )
 
         try:
-            done = run(path)
+            done = run(*(tree / name for name in names))
             if done.returncode != 0:
-                # Is it this file, or Coccinelle itself?
+                # Is it these files, or Coccinelle itself?
                 empty = Path(folder) / "empty.c"
                 empty.touch()
                 words = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
@@ -336,9 +352,10 @@ def _spatch(finding: Finding, path: Path) -> list[tuple[int, int, str, str]]:
             raise Infrastructure("spatch (Coccinelle) is not installed: run kmend setup") from error
         except subprocess.TimeoutExpired as error:
             raise _Refused(f"no answer after {_LIMIT} s") from error
-    said = re.compile(re.escape(f"{path}:") + r"(\d+):(\d+)-\d+: " + re.escape(finding.id) + r": ([\w-]+): (.*)")
+    place = re.escape(f"{tree}/") + r"(.+?):(\d+):(\d+)-\d+: "
+    said = re.compile(place + re.escape(finding.id) + r": ([\w-]+): (.*)")
     matches = map(said.fullmatch, done.stdout.splitlines())
-    return [(int(match[1]), int(match[2]), match[3], match[4]) for match in matches if match]
+    return [_Said(match[1], int(match[2]), int(match[3]), match[4], match[5]) for match in matches if match]
 
 
 # Comments, strings, character constants; what is left between them is code.

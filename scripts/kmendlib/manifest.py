@@ -46,7 +46,8 @@ class Finding:
     id: "BUG/NAME".
     title: what is wrong, in a few words.
     rule: the semantic patch that judges it.
-    files: the files that the rule reads, relative to the tree.
+    files: the files that the rule judges, relative to the tree; without a known code shape one is unknown.
+    context: files that it reads as well, where they are there: a shape that one of them lacks is no matter.
     symbol: a name; a use of it in `files` that the rule did not judge leaves
         the finding unknown. Empty if there is no such name.
     fix: the variants of its fix, newest code shape first.
@@ -57,6 +58,7 @@ class Finding:
     title: str
     rule: Path
     files: tuple[str, ...]
+    context: tuple[str, ...]
     symbol: str
     fix: tuple[str, ...]
     reintroduce: tuple[str, ...]
@@ -312,6 +314,7 @@ def _finding(
         title=table.text("title"),
         rule=RULES / table.text("rule", f"{bug}.cocci"),
         files=table.paths("files", files),
+        context=table.paths("context", ()),
         symbol=table.text("symbol", ""),
         fix=table.paths("fix"),
         reintroduce=table.paths("reintroduce", ()),
