@@ -4,6 +4,7 @@
 import os
 import re
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ _OBJECT = re.compile(r"^  (?:CC|AS|LDS|AR|LD|HOSTCC)\b")
 # A build from scratch takes about this many steps for each option that is on: 2.2 (arm64) to 2.7 (x86_64) on 6.12.
 _STEPS_PER_OPTION = 2.5
 _ERROR = re.compile(r"error[: ]|undefined symbol|\*\*\* ", re.IGNORECASE)
+
+
+# Where all distributions have it; not everybody's PATH has that folder.
+MODINFO = "/sbin/modinfo"
 
 
 class BuildError(Exception):
@@ -86,9 +91,20 @@ def fragments(arch: Arch, bugs: Sequence[Bug]) -> list[tuple[str, str]]:
     found = [(path.name, path.read_text()) for path in paths if path.exists()]
     found.append((f"qemu_configs/{arch.name}.py", arch.params.kconfig))
     for bug in bugs:
-        found += [(suite.kunitconfig.name, suite.kunitconfig.read_text()) for suite in bug.suites]
-        found += [(f"{test.collection}/config", test.config.read_text()) for test in bug.selftests]
-    return found
+        if arch.name in bug.arches:
+            for suite in bug.suites:
+                found += _with_arch(suite.kunitconfig.name, suite.kunitconfig, arch)
+        for test in bug.selftests:
+            if arch.name in (*bug.arches, *test.controls):
+                found += _with_arch(f"{test.collection}/{test.config.name}", test.config, arch)
+    return list(dict.fromkeys(found))
+
+
+def _with_arch(name: str, fragment: Path, arch: Arch) -> list[tuple[str, str]]:
+    """Return a fragment and, where there is one, what goes on top of it for one architecture alone."""
+    special = fragment.with_name(f"{fragment.name}.{arch.name}")
+    found = [(name, fragment.read_text())]
+    return [*found, (f"{name}.{arch.name}", special.read_text())] if special.exists() else found
 
 
 def _missing(config: Path, wanted: str) -> list[str]:
@@ -128,7 +144,7 @@ def configure(workspace: Workspace, arch: Arch, bugs: Sequence[Bug], log: Path) 
     command = [*_make(workspace, arch), "-s", f"KCONFIG_ALLCONFIG={allconfig}", "allnoconfig"]
     if proc.run_logged(command, log, env=_environment()):
         raise BuildError(f"configuration failed: {_first_error(log)}")
-    needed = [(name, part) for name, part in parts if "/" in name or name.endswith(".kunitconfig")]
+    needed = [(name, part) for name, part in parts if "/" in name or ".kunitconfig" in name]
     lost = [f"{option} ({name})" for name, part in needed for option in _missing(config, part)]
     if lost:
         raise BuildError(f"the tree's Kconfig does not take {', '.join(lost)}")
@@ -143,7 +159,12 @@ def _first_error(log: Path) -> str:
 
 
 def kernel(
-    workspace: Workspace, arch: Arch, state: str, log: Path, on_progress: Callable[[int, int | None], None]
+    workspace: Workspace,
+    arch: Arch,
+    state: str,
+    log: Path,
+    on_progress: Callable[[int, int | None], None],
+    modules: bool = False,
 ) -> Built:
     """Build the kernel of the state that is installed in the architecture's source folder.
 
@@ -154,6 +175,7 @@ def kernel(
         log: takes make's output.
         on_progress: called with the steps done and, for a build from scratch, how many it will take: as many as
             the last one, or an estimate.
+        modules: build the modules, too.
 
     Raises:
         BuildError: the kernel does not build; the text is the first error.
@@ -172,7 +194,7 @@ def kernel(
             steps += 1
             on_progress(steps, max(steps, total) if scratch else None)
 
-    command = [*_make(workspace, arch), arch.make_target]
+    command = [*_make(workspace, arch), arch.make_target, *(["modules"] if modules else [])]
     started = time.monotonic()
     if proc.run_logged(command, log, env=_environment(), on_line=count):
         raise BuildError(_first_error(log))
@@ -185,6 +207,59 @@ def kernel(
     shutil.copyfile(image, kept)
     compiler = (proc.output([toolchain()[1], "--version"]) or "unknown").splitlines()[0]
     return Built(kept, build / ".config", seconds, " ".join(command), compiler)
+
+
+def _modules(build: Path, names: Sequence[str]) -> dict[str, Path]:
+    """Return the modules named and those that they need, by name, in the order in which they can be loaded.
+
+    Raises:
+        BuildError: the build made no such module.
+    """
+    built = [(build / line).with_suffix(".ko") for line in (build / "modules.order").read_text().split()]
+    found: dict[str, Path] = {}
+    for name in names:
+        path = next((path for path in built if path.stem.replace("-", "_") == name.replace("-", "_")), None)
+        if not path:
+            raise BuildError(f"make ended well but made no module {name}")
+        needed = (proc.output([MODINFO, "-F", "depends", str(path)]) or "").strip().split(",")
+        found |= _modules(build, [need for need in needed if need])
+        found[path.stem] = path
+    return found
+
+
+def module_archive(workspace: Workspace, arch: Arch, state: str, names: Sequence[str]) -> Path:
+    """Put modules of the last build, and those that they need, into a cpio archive.
+
+    It holds /lib/modules/NAME.ko, and /lib/modules/order: their file names in the order in which they can be loaded.
+
+    Raises:
+        BuildError: the build made no such module.
+    """
+    build = workspace.build(arch.name)
+    kept = workspace.root / arch.name / f"modules-{state}"
+    found = _modules(build, names)
+    kept.mkdir(exist_ok=True)
+    (kept / "order").write_text("".join(f"{name}.ko\n" for name in found))
+    lines = ["dir /lib 0755 0 0", "dir /lib/modules 0755 0 0", f"file /lib/modules/order {kept / 'order'} 0644 0 0"]
+    lines += [f"file /lib/modules/{name}.ko {path} 0644 0 0" for name, path in found.items()]
+    (kept / "list").write_text("\n".join(lines) + "\n")
+    archive = kept / "modules.cpio"
+    with archive.open("wb") as out:
+        subprocess.run([build / "usr/gen_init_cpio", "-t", "0", kept / "list"], stdout=out, check=True)
+    return archive
+
+
+def load_order(archive: Path, names: Sequence[str]) -> list[str]:
+    """Return which of an archive's files to load, in order, so that all of `names` are there in the end.
+
+    Args:
+        archive: what `module_archive` made.
+        names: the modules.
+    """
+    order = (archive.parent / "order").read_text().split()
+    wanted = {name.replace("-", "_") + ".ko" for name in names}
+    last = max(place for place, name in enumerate(order) if name.replace("-", "_") in wanted)
+    return order[: last + 1]
 
 
 def initramfs(kernel_source: Path, arch: Arch, tests: Sequence[str]) -> Path:

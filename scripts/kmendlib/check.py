@@ -59,7 +59,7 @@ def check() -> ExitCode:
         evidence, code = verify.verify(request, display)
     print_report(evidence)
     for row in rows(evidence):
-        if row.plan["not_run"]:
+        if row.plan["not_run"] or (row.control and row.skipped):
             skipped += 1
         elif row.proved:
             passed += 1

@@ -15,6 +15,7 @@ from pathlib import Path
 from kmendlib import proc
 from kmendlib.arches import Arch
 from kmendlib.errors import Infrastructure
+from kmendlib.manifest import Guest
 
 CONSOLE_LIMIT = 16 << 20
 # A guest that is alive prints within this many seconds; a KUnit case that waits is bounded by far less.
@@ -64,7 +65,15 @@ def slowness() -> float:
     return max(1.0, os.getloadavg()[0] / len(os.sched_getaffinity(0)))
 
 
-def command(arch: Arch, image: Path, words: Sequence[str], initrd: Path | None, devices: Sequence[str]) -> list[str]:
+def command(
+    arch: Arch,
+    image: Path,
+    words: Sequence[str],
+    initrd: Path | None,
+    devices: Sequence[str],
+    needs: Guest,
+    cpus: int,
+) -> list[str]:
     """Return the QEMU command for one boot.
 
     Args:
@@ -73,11 +82,15 @@ def command(arch: Arch, image: Path, words: Sequence[str], initrd: Path | None, 
         words: words of the kernel command line, after the architecture's own.
         initrd: the initramfs, if there is one.
         devices: values for ``-device``.
+        needs: memory and machine.
+        cpus: how many CPUs it has.
     """
-    line = [arch.qemu, "-nodefaults", "-nographic", "-no-reboot", "-m", "1024", "-accel", "tcg,thread=multi"]
+    line = [arch.qemu, "-nodefaults", "-nographic", "-no-reboot", "-accel", "tcg,thread=multi"]
     line += arch.params.extra_qemu_params
-    if "-smp" not in line:
-        line += ["-smp", "2"]
+    # Of several -smp options the last one counts, several -machine options are merged.
+    line += ["-smp", str(cpus), "-m", str(needs.memory)]
+    if arch.name in needs.machine:
+        line += ["-machine", needs.machine[arch.name]]
     line += ["-serial", "stdio", "-kernel", str(image)]
     line += ["-append", " ".join([arch.params.kernel_command_line, "panic=-1", *words])]
     if initrd:

@@ -4,6 +4,7 @@
 import importlib.util
 import inspect
 import io
+import itertools
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -28,6 +29,8 @@ _SPLAT = re.compile(
 )
 # The tests are over: how an architecture stops its CPUs is not what they are about.
 _POWER_OFF = re.compile(r"reboot: (?:Power down|Restarting system|System halted)")
+# At the start of the line: a subtest's own is indented.
+_VERSION = re.compile(r"K?TAP version \d")
 # Lines of test results and their diagnostics may quote the kernel log.
 _KTAP_LINE = re.compile(r"^\s*(?:#|ok \d|not ok \d|1\.\.\d|K?TAP version)")
 
@@ -133,6 +136,14 @@ def _first(pattern: re.Pattern[str], lines: list[str]) -> str:
     return next((line.strip() for line in lines if pattern.search(line) and not _KTAP_LINE.match(line)), "")
 
 
+def _document(lines: list[str], suite: str) -> list[str]:
+    """Return the KTAP document with the suite's results: one in a module follows an empty one of the kernel's own."""
+    starts = [number for number, line in enumerate(lines) if _VERSION.match(line)]
+    documents = [lines[start:end] for start, end in itertools.pairwise([*starts, len(lines)])]
+    name = re.compile(rf"\s*(?:# Subtest: |(?:not )?ok \d+ (?:- )?){re.escape(suite)}\s*(?:#|$)")
+    return next((document for document in documents if any(map(name.match, document))), lines)
+
+
 def judge(boot: Boot, suite: str, parse: Parser) -> Result:
     """Give the verdict on a boot.
 
@@ -147,7 +158,7 @@ def judge(boot: Boot, suite: str, parse: Parser) -> Result:
     end = next((number for number, line in enumerate(lines) if _POWER_OFF.match(line)), len(lines))
     lines = lines[:end]
     # KTAP allows lines of others anywhere, but the parser takes one that comes within a header for the header's end.
-    test = parse([line for line in lines if _KTAP_LINE.match(line)])
+    test = parse(_document([line for line in lines if _KTAP_LINE.match(line)], suite))
     run = _find(test, suite)
     cases = {leaf.name: _CASE.get(leaf.status.name, "MISS") for leaf in _leaves(run)} if run else {}
     if run and not run.subtests:

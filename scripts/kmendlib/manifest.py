@@ -73,6 +73,22 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Guest:
+    """What the guest of a suite or kselftest needs beyond the architecture's own.
+
+    cpus: numbers of CPUs; it is booted with each.
+    memory: in MiB.
+    machine: the values of a further QEMU -machine option, by architecture.
+    modules: kernel modules that the guest finds in /lib/modules, by architecture; those that they need come along.
+    """
+
+    cpus: tuple[int, ...]
+    memory: int
+    machine: dict[str, str]
+    modules: dict[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
 class Suite:
     """A KUnit suite.
 
@@ -81,6 +97,8 @@ class Suite:
     kunitconfig: its path.
     hooks: the variants of the patch that builds it into the tree.
     proof: the cases that must be red on before and green on after.
+    module: the module that it is built into; empty if it is in the kernel itself.
+    guest: what its boots need.
     """
 
     name: str
@@ -88,6 +106,8 @@ class Suite:
     kunitconfig: Path
     hooks: tuple[str, ...]
     proof: tuple[str, ...]
+    module: str
+    guest: Guest
 
     @property
     def hook_paths(self) -> tuple[Path, ...]:
@@ -102,6 +122,11 @@ class Selftest:
     sources: paths under selftests/, which is tools/testing/selftests.
     config: the path of its configuration fragment.
     qemu: the arguments of one QEMU -device option each.
+    proof: the cases that must be red on before; empty where the real path loses the race by luck alone.
+    controls: architectures that do not have the bug and where it must be green as well.
+    seconds: how long it puts on load.
+    limit: wall time of a boot in seconds.
+    guest: what its boots need.
     """
 
     collection: str
@@ -109,6 +134,11 @@ class Selftest:
     sources: tuple[str, ...]
     config: Path
     qemu: tuple[str, ...]
+    proof: tuple[str, ...]
+    controls: tuple[str, ...]
+    seconds: int
+    limit: int
+    guest: Guest
 
     @property
     def id(self) -> str:
@@ -213,6 +243,32 @@ class _Table:
                 self.fail(f"key {key!r}: {name!r} leaves its folder")
         return names
 
+    def number(self, key: str, default: int) -> int:
+        value = self._take(key, default)
+        if type(value) is not int or value < 1:
+            self.fail(f"key {key!r} must be a number, 1 or more")
+        return int(value)
+
+    def numbers(self, key: str, default: tuple[int, ...]) -> tuple[int, ...]:
+        value = self._take(key, default)
+        if not isinstance(value, (list, tuple)) or not value or any(type(n) is not int or n < 1 for n in value):
+            self.fail(f"key {key!r} must be a list of numbers, each 1 or more")
+        return tuple(value)
+
+    def arches(self, key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
+        names = self.texts(key, default)
+        strange = sorted(name for name in set(names) if not (QEMU_CONFIGS / f"{name}.py").exists())
+        if strange:
+            self.fail(f"key {key!r}: unknown architecture: {', '.join(strange)}")
+        return names
+
+    def by_arch(self, key: str) -> _Table:
+        table = _Table(self.source, f"{self.where}: {key}", self._take(key, {}))
+        strange = sorted(name for name in table.table if not (QEMU_CONFIGS / f"{name}.py").exists())
+        if strange:
+            table.fail(f"unknown architecture: {', '.join(strange)}")
+        return table
+
     def tables(self, key: str, default: list[Any] | None = None) -> list[_Table]:
         value = self._take(key, default)
         if not isinstance(value, list):
@@ -267,10 +323,7 @@ def _bug(table: _Table, check_files: bool) -> Bug:
     versions = table.texts("versions")
     if len(versions) != 2 or not all(_VERSION.fullmatch(v) for v in versions):
         table.fail('versions must be the first and the last one, as ["v3.4", "v5.8"]')
-    arches = table.texts("arches")
-    strange = sorted(name for name in set(arches) if not (QEMU_CONFIGS / f"{name}.py").exists())
-    if strange:
-        table.fail(f"unknown architecture: {', '.join(strange)}")
+    arches = table.arches("arches")
     bug = Bug(
         id=id,
         title=table.text("title"),
@@ -326,6 +379,16 @@ def _finding(
     return finding
 
 
+def _guest(table: _Table) -> Guest:
+    machine, modules = table.by_arch("machine"), table.by_arch("modules")
+    return Guest(
+        cpus=table.numbers("cpus", (2,)),
+        memory=table.number("memory", 1024),
+        machine={arch: machine.text(arch) for arch in tuple(machine.table)},
+        modules={arch: modules.texts(arch) for arch in tuple(modules.table)},
+    )
+
+
 def _suite(table: _Table, check_files: bool) -> Suite:
     name = table.text("name")
     table.where = f"suite {name}"
@@ -335,6 +398,8 @@ def _suite(table: _Table, check_files: bool) -> Suite:
         kunitconfig=KUNIT / table.text("kunitconfig"),
         hooks=table.paths("hooks"),
         proof=table.texts("proof"),
+        module=table.text("module", ""),
+        guest=_guest(table),
     )
     table.done()
     _check(table, check_files, [KUNIT / source for source in suite.sources])
@@ -352,6 +417,11 @@ def _selftest(table: _Table, check_files: bool) -> Selftest:
         sources=table.paths("sources"),
         config=SELFTESTS / table.text("config"),
         qemu=table.texts("qemu", ()),
+        proof=table.texts("proof", ()),
+        controls=table.arches("controls", ()),
+        seconds=table.number("seconds", 5),
+        limit=table.number("limit", 180),
+        guest=_guest(table),
     )
     table.done()
     _check(table, check_files, [SELFTESTS / source for source in selftest.sources])

@@ -47,19 +47,30 @@ class Row:
         return test["misc"]["verdict"] == Verdict.PASS and all(cases.get(case) == "PASS" for case in self.plan["proof"])
 
     @property
+    def control(self) -> bool:
+        """Tell whether the architecture does not have the bug: then there is no before."""
+        return bool(self.plan.get("control"))
+
+    @property
+    def skipped(self) -> bool:
+        """Tell whether each after said that it cannot run here."""
+        return bool(self.after) and {Verdict(test["misc"]["verdict"]) for test in self.after} == {Verdict.SKIP}
+
+    @property
     def proved(self) -> bool:
         """Every boot asked for was run; each after is green and, where the suite has a proof, each before is red."""
         boots = self.plan["boots"]
         return (
             not self.broken
-            and len(self.before) == len(self.after) == boots > 0
+            and len(self.after) == boots > 0
+            and len(self.before) == (0 if self.control else boots)
             and all(map(self.green, self.after))
             and (all(map(self.red, self.before)) if self.plan["proof"] else not any(map(_no_result, self.before)))
         )
 
     def problem(self) -> ExitCode:
         """Return the exit code that this row asks for."""
-        if self.proved:
+        if self.proved or (self.control and self.skipped):
             return ExitCode.OK
         if self.broken:
             return ExitCode.INFRASTRUCTURE
@@ -71,7 +82,7 @@ class Row:
             return ExitCode.INFRASTRUCTURE
         if Verdict.TIMEOUT in after:
             return ExitCode.TIMEOUT
-        if after == {Verdict.SKIP}:
+        if self.skipped:
             return ExitCode.NOTHING
         return ExitCode.FAILED
 
@@ -144,19 +155,22 @@ def print_report(evidence: Evidence, console: Console | None = None) -> None:
         plan = row.plan
         if plan["not_run"]:
             table.add_row(plan["bug"], plan["arch"], plan["suite"], "-", "-", Text("not run", "yellow"))
-            notes.append(f"{plan['bug']} on {plan['arch']}: not run: {plan['not_run']}")
+            note = f"{plan['bug']} on {plan['arch']}: not run: {plan['not_run']}"
+            notes += [] if note in notes else [note]
             continue
-        kunit = bool(plan["proof"])
+        proof = bool(plan["proof"])
         verdict = (
-            Text("PROVED" if kunit else "PASS", "green")
+            Text("PROVED" if proof else "PASS", "green")
             if row.proved
-            else Text("ERROR" if row.broken else "SKIP" if row.problem() == ExitCode.NOTHING else "NOT PROVED", "red")
+            else Text("SKIP", "yellow")
+            if row.skipped and row.problem() in (ExitCode.NOTHING, ExitCode.OK)
+            else Text("ERROR" if row.broken else "NOT PROVED", "red")
         )
         table.add_row(
             plan["bug"],
             plan["arch"],
             plan["suite"],
-            _cell(row.before, row.red, "red" if kunit else "hit"),
+            "control" if row.control else _cell(row.before, row.red, "red" if proof else "hit"),
             _cell(row.after, row.green, "green"),
             verdict,
         )
@@ -174,6 +188,8 @@ def _explain(row: Row) -> list[str]:
         return [f"{where}: no kernel: {row.broken}"]
     lines = []
     for state, tests, good in (("before", row.before, row.red), ("after", row.after, row.green)):
+        if state == "before" and row.control:
+            continue
         expected = state == "after" or bool(row.plan["proof"])
         wrong = [test for test in tests if (expected and not good(test)) or (not expected and _no_result(test))]
         if wrong:

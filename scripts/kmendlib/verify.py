@@ -3,6 +3,7 @@
 
 import concurrent.futures
 import json
+import re
 import shutil
 import tempfile
 import time
@@ -11,20 +12,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from kmendlib import arches, build, evidence, guest, ktap, proc, report, series, setup, source
+from kmendlib import arches, build, evidence, guest, ktap, manifest, proc, report, series, setup, source
 from kmendlib.apply import refuse_prepared
 from kmendlib.audit import Audit, Status, audit
 from kmendlib.errors import BadInput, ExitCode
 from kmendlib.evidence import Evidence
-from kmendlib.manifest import KUNIT, PATCHES, Bug
+from kmendlib.manifest import KUNIT, PATCHES, Bug, Guest
 from kmendlib.progress import Display
 from kmendlib.tree import Tree
 
 STATES = ("before", "after")
-# Seconds from power-on: measured boots take 2 to 15, and limits stretch with the host's load.
+# Seconds from power-on: measured boots take 2 to 20, and limits stretch with the host's load.
 KUNIT_LIMIT = 120.0
-KSELFTEST_LIMIT = 180.0
-KSELFTEST_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -50,40 +49,73 @@ class Request:
 
 @dataclass(frozen=True)
 class Suite:
-    """One boot's worth of tests: a KUnit suite or a kselftest, of one bug."""
+    """One boot's worth of tests: a KUnit suite or a kselftest, of one bug.
+
+    Attributes:
+        bug: the bug's id.
+        kind: ``kunit`` or ``kselftest``.
+        name: as KTAP prints it.
+        label: what tells it from the bug's other boots: the name, and the number of CPUs where it runs with several.
+        proof: the cases that must be red on before.
+        words: words of the kernel command line.
+        devices: values for QEMU's ``-device``.
+        limit: wall time in seconds.
+        module: the module that a KUnit suite is in, or empty.
+        needs: what the guest needs.
+        cpus: how many CPUs it has.
+        controls: architectures without the bug where it must be green, too.
+    """
 
     bug: str
     kind: str
     name: str
+    label: str
     proof: tuple[str, ...]
     words: tuple[str, ...]
     devices: tuple[str, ...]
     limit: float
+    module: str
+    needs: Guest
+    cpus: int
+    controls: tuple[str, ...]
+
+    @property
+    def file(self) -> str:
+        """The label as a part of a file's name."""
+        return re.sub(r"\W+", "-", self.label).strip("-")
 
 
 def suites(bug: Bug) -> list[Suite]:
     """List a bug's suites in the order in which they are booted."""
-    found = [
-        Suite(
-            bug.id,
-            "kunit",
-            suite.name,
-            suite.proof,
-            (f"kunit.filter_glob={suite.name}", "kunit_shutdown=poweroff", "kunit.enable=1"),
-            (),
-            KUNIT_LIMIT,
-        )
-        for suite in bug.suites
-    ]
-    for selftest in bug.selftests:
-        name = selftest.id
-        words = (
-            "kunit.enable=0",
-            "printk.devkmsg=on",
-            f"kmend.selftests={name}",
-            f"kmend.seconds={KSELFTEST_SECONDS}",
-        )
-        found.append(Suite(bug.id, "kselftest", name, (), words, selftest.qemu, KSELFTEST_LIMIT))
+    found = []
+
+    def add(
+        kind: str,
+        name: str,
+        words: tuple[str, ...],
+        limit: float,
+        test: manifest.Suite | manifest.Selftest,
+        module: str = "",
+        devices: tuple[str, ...] = (),
+        controls: tuple[str, ...] = (),
+    ) -> None:
+        for cpus in test.guest.cpus:
+            label = name if len(test.guest.cpus) == 1 else f"{name} ({cpus} CPUs)"
+            found.append(
+                Suite(
+                    bug.id, kind, name, label, test.proof, words, devices, limit, module, test.guest, cpus, controls
+                )
+            )
+
+    for suite in bug.suites:
+        # One in a module runs when the guest's init loads it, and init powers off.
+        how = "printk.devkmsg=on" if suite.module else "kunit_shutdown=poweroff"
+        on_boot = (f"kunit.filter_glob={suite.name}", "kunit.enable=1", how)
+        add("kunit", suite.name, on_boot, KUNIT_LIMIT, suite, suite.module)
+    for test in bug.selftests:
+        run = (f"kmend.selftests={test.id}", f"kmend.seconds={test.seconds}")
+        words = ("kunit.enable=0", "printk.devkmsg=on", *run)
+        add("kselftest", test.id, words, test.limit, test, "", test.qemu, test.controls)
     return found
 
 
@@ -167,15 +199,21 @@ class _Arch:
     def go(self) -> None:
         """Build both states; each build's boots are handed on, so that they overlap with the next build."""
         run, arch = self.run, self.arch
-        wanted = [suite for suite in run.suites if (suite.bug, arch.name) in run.shown]
-        self.boots = len(wanted) * len(STATES) * run.request.repeat
+        wanted = {
+            state: [suite for suite in run.suites if (suite.bug, suite.label, arch.name, state) in run.shown]
+            for state in STATES
+        }
+        both = list(dict.fromkeys(suite for state in STATES for suite in wanted[state]))
+        modules = sorted({name for suite in both for name in suite.needs.modules.get(arch.name, ())})
+        self.boots = sum(map(len, wanted.values())) * run.request.repeat
         run.display.update(arch.name, "copy")
         changed = source.link_arch(run.workspace, arch.name, run.states.changed)
-        tests = [suite.name for suite in wanted if suite.kind == "kselftest"]
+        tests = sorted({suite.name for suite in both if suite.kind == "kselftest"})
+        needed = bool(tests) or any(suite.module for suite in both)
         # First in the boots' queue, so that it is made while the kernel compiles.
-        initrd = run.pool.submit(build.initramfs, run.tools, arch, tests) if tests else None
+        initrd = run.pool.submit(build.initramfs, run.tools, arch, tests) if needed else None
         log = self.folder / "build.log"
-        for state in self.states_in_order():
+        for state in filter(wanted.get, self.states_in_order()):
             source.install(run.workspace, arch.name, run.states.stages[state], changed)
             (run.workspace.root / arch.name / "state").write_text(state)
             start = evidence.now()
@@ -190,14 +228,16 @@ class _Arch:
                     lambda done, total, state=state: run.display.update(  # type: ignore[misc]
                         arch.name, f"compile {state}", done, total
                     ),
+                    modules=bool(modules),
                 )
+                archive = build.module_archive(run.workspace, arch, state, modules) if modules else None
             except build.BuildError as error:
                 run.display.say(f"{arch.name}: {state}: no kernel: {error}")
                 place = f"{arch.name}/build.log"
                 run.evidence.add_build(
                     arch.name, state, "ERROR", start_time=start, log_url=place, log_excerpt=str(error)
                 )
-                self.booted += self.boots // len(STATES)
+                self.booted += len(wanted[state]) * run.request.repeat
                 continue
             shutil.copyfile(built.config, self.folder / "config")
             identity = run.evidence.add_build(
@@ -215,15 +255,16 @@ class _Arch:
                     "build_seconds": round(built.seconds, 3),
                 },
             )
-            for suite in wanted:
+            for suite in wanted[state]:
                 for number in range(1, run.request.repeat + 1):
-                    run.submit(self.boot, identity, built.image, initrd, suite, state, number)
+                    run.submit(self.boot, identity, built.image, initrd, archive, suite, state, number)
 
     def boot(
         self,
         identity: str,
         image: Path,
         initrd: concurrent.futures.Future[Path] | None,
+        archive: Path | None,
         suite: Suite,
         state: str,
         number: int,
@@ -231,23 +272,30 @@ class _Arch:
         """Boot once and record the verdict."""
         run = self.run
         self.booted += 1
-        run.display.update(self.arch.name, f"test {state} {suite.name}", self.booted, self.boots)
-        console = self.folder / f"{state}-{suite.name.replace(':', '-')}-{number}.log"
-        root = initrd.result() if initrd and suite.kind == "kselftest" else None
-        words = guest.command(self.arch, image, suite.words, root, suite.devices)
+        run.display.update(self.arch.name, f"test {state} {suite.label}", self.booted, self.boots)
+        console = self.folder / f"{state}-{suite.file}-{number}.log"
+        root = initrd.result() if initrd and (suite.kind == "kselftest" or suite.module) else None
+        kernel_words = list(suite.words)
+        if root and archive and self.arch.name in suite.needs.modules:
+            # The kernel unpacks archives one after the other.
+            programs, root = root, archive.with_name("initramfs.cpio")
+            root.write_bytes(programs.read_bytes() + archive.read_bytes())
+            if suite.module:
+                kernel_words.append("kmend.modules=" + ",".join(build.load_order(archive, [suite.module])))
+        words = guest.command(self.arch, image, kernel_words, root, suite.devices, suite.needs, suite.cpus)
         start = evidence.now()
         boot = guest.boot(words, console, suite.limit)
         result = ktap.judge(boot, suite.name, run.parse)
         run.evidence.add_test(
             identity,
-            f"{suite.kind}.{suite.name.replace(':', '.')}",
+            f"{suite.kind}.{suite.file.replace('-', '.')}",
             number,
             start,
             boot,
             result,
             bug=suite.bug,
             arch=self.arch.name,
-            suite=suite.name,
+            suite=suite.label,
             kind=suite.kind,
             state=state,
         )
@@ -294,24 +342,27 @@ class _Run:
         self.states = make_states(tree, Audit(tree, chosen), scratch)
         self.suites = [suite for bug in self.bugs for suite in suites(bug)]
         plan = []
-        self.shown = set()
+        self.shown: set[tuple[str, str, str, str]] = set()
         for bug in request.bugs:
             for arch in request.arches:
-                not_run = ""
-                if bug not in self.bugs:
-                    not_run = ", ".join(f"{each.id} is {found.statuses[each.id]}" for each in bug.findings)
-                elif arch not in bug.arches:
-                    not_run = f"run it with: kmend verify --bug {bug.id} --arch {bug.arches[0]}"
-                else:
-                    self.shown.add((bug.id, arch))
                 for suite in suites(bug):
+                    control = arch not in bug.arches and arch in suite.controls
+                    not_run = ""
+                    if bug not in self.bugs:
+                        not_run = ", ".join(f"{each.id} is {found.statuses[each.id]}" for each in bug.findings)
+                    elif arch not in bug.arches and not control:
+                        not_run = f"run it with: kmend verify --bug {bug.id} --arch {bug.arches[0]}"
+                    else:
+                        states = STATES[1:] if control else STATES
+                        self.shown |= {(bug.id, suite.label, arch, state) for state in states}
                     plan.append(
                         {
                             "bug": bug.id,
                             "arch": arch,
-                            "suite": suite.name,
+                            "suite": suite.label,
                             "kind": suite.kind,
-                            "proof": list(suite.proof),
+                            "proof": [] if control else list(suite.proof),
+                            "control": control,
                             "boots": request.repeat,
                             "not_run": not_run,
                         }
@@ -370,7 +421,7 @@ def verify(request: Request, display: Display) -> tuple[Evidence, ExitCode]:
         stack.callback(run.abandon)
         run.prepare(stack)
         for arch in request.arches:
-            if any(name == arch for _, name in run.shown):
+            if any(name == arch for _, _, name, _ in run.shown):
                 _Arch(run, arches.load(arch)).go()
         run.finish()
     seconds = time.monotonic() - started

@@ -10,6 +10,7 @@ import pytest
 from kmendlib import arches, guest
 from kmendlib.errors import Infrastructure
 from kmendlib.guest import End
+from kmendlib.manifest import Guest
 
 
 @pytest.fixture(autouse=True)
@@ -99,10 +100,14 @@ def test_missing_emulator(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", arches.names())
 def test_command_has_what_every_guest_needs(name: str) -> None:
     arch = arches.load(name)
-    words = guest.command(arch, Path("Image"), ["kunit.enable=0"], Path("rd"), ["nvme,serial=1"])
+    needs = Guest(cpus=(4,), memory=2048, machine={"riscv64": "aia=aplic-imsic"}, modules={})
+    words = guest.command(arch, Path("Image"), ["kunit.enable=0"], Path("rd"), ["nvme,serial=1"], needs, 4)
     text = " ".join(words)
     assert words[0] == arch.qemu
-    for part in ("-no-reboot", "-nodefaults", "-serial stdio", "-smp ", "-initrd rd", "-device nvme,serial=1"):
+    for part in ("-no-reboot", "-nodefaults", "-serial stdio", "-m 2048", "-initrd rd", "-device nvme,serial=1"):
         assert part in text
+    # Of several, QEMU takes the last.
+    assert text.rindex("-smp ") == text.rindex("-smp 4")
+    assert ("-machine aia=aplic-imsic" in text) == (name == "riscv64")
     line = words[words.index("-append") + 1]
     assert "console=" in line and "panic=-1" in line and "kunit.enable=0" in line

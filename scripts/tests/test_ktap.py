@@ -108,6 +108,15 @@ def test_splat_beside_passing_cases_is_a_failure(tmp_path: Path, parse: ktap.Par
     assert result.verdict is Verdict.FAIL and "the kernel complained: WARNING: possible circular" in result.reason
 
 
+def test_suite_in_a_module_comes_second(tmp_path: Path, parse: ktap.Parser) -> None:
+    """The kernel's own KTAP document, with no suite in it, does not hide the one that a module's loading prints."""
+    text = (LOGS / "kunit_pass.log").read_text(errors="replace")
+    (tmp_path / "x.log").write_text("KTAP version 1\n1..0\n" + text)
+    assert ktap.judge(boot(tmp_path / "x.log", End.EXIT, 0), SUITE, parse).verdict is Verdict.PASS
+    (tmp_path / "x.log").write_text("KTAP version 1\n1..0\n")
+    assert ktap.judge(boot(tmp_path / "x.log", End.EXIT, 0), SUITE, parse).verdict is Verdict.MISS
+
+
 def test_garbage_is_no_result(tmp_path: Path, parse: ktap.Parser) -> None:
     (tmp_path / "x.log").write_bytes(bytes(range(256)) * 64 + b"\nok 1 pci_cfg_wait\n")
     assert ktap.judge(boot(tmp_path / "x.log", End.EXIT, 0), SUITE, parse).verdict is Verdict.MISS

@@ -105,6 +105,42 @@ def test_broken_one_says_where(tmp_path: Path, old: str, new: str, says: str) ->
     assert "\n" not in str(error.value)
 
 
+SELFTEST = """
+[[bug.selftest]]
+collection = "mm"
+name = "a"
+sources = ["mm/a.c"]
+config = "mm/config"
+"""
+
+
+def test_guest_of_a_selftest(tmp_path: Path) -> None:
+    assert load(tmp_path, GOOD + SELFTEST).bugs[0].selftests[0].guest == manifest.Guest((2,), 1024, {}, {})
+    more = 'cpus = [2, 4]\nmemory = 2048\nmachine = { riscv64 = "aia=aplic" }\nmodules = { x86_64 = ["a", "b"] }\n'
+    selftest = load(tmp_path, GOOD + SELFTEST + more + 'controls = ["arm64"]\n').bugs[0].selftests[0]
+    assert selftest.guest == manifest.Guest((2, 4), 2048, {"riscv64": "aia=aplic"}, {"x86_64": ("a", "b")})
+    assert selftest.controls == ("arm64",)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("cpus = 2", "key 'cpus' must be a list of numbers"),
+        ("cpus = []", "key 'cpus' must be a list of numbers"),
+        ("cpus = [0]", "key 'cpus' must be a list of numbers"),
+        ("memory = true", "key 'memory' must be a number"),
+        ('machine = "aia"', "machine: must be a table"),
+        ('machine = { vax = "aia" }', "machine: unknown architecture: vax"),
+        ('modules = { x86_64 = "kvm" }', "modules: key 'x86_64' must be a list of strings"),
+        ('controls = ["vax"]', "key 'controls': unknown architecture: vax"),
+    ],
+)
+def test_broken_guest_says_where(tmp_path: Path, line: str, says: str) -> None:
+    with pytest.raises(BadInput) as error:
+        load(tmp_path, GOOD + SELFTEST + line + "\n")
+    assert f"selftest mm:a: {says}" in str(error.value)
+
+
 def test_same_bug_twice(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="bug twice: a-bug"):
         load(tmp_path, GOOD + GOOD)

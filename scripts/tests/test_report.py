@@ -82,6 +82,27 @@ def test_suite_without_proof_needs_a_result_before(before: str, code: ExitCode) 
     assert report.exit_code(evidence_of(tests, proof=False)) == code
 
 
+@pytest.mark.parametrize(
+    ("tests", "code", "shown"),
+    [
+        ([GREEN], ExitCode.OK, "PASS"),
+        ([boot("after", "SKIP", "SKIP", reason="no module")], ExitCode.OK, "SKIP"),
+        ([boot("after", "FAIL", "FAIL")], ExitCode.FAILED, "NOT PROVED"),
+        ([boot("after", "PANIC", "")], ExitCode.PANIC, "NOT PROVED"),
+        ([], ExitCode.FAILED, "NOT PROVED"),
+    ],
+)
+def test_control_has_no_before(tests: list[dict[str, Any]], code: ExitCode, shown: str) -> None:
+    found = evidence_of(tests, proof=False, control=True)
+    assert report.exit_code(found) == code
+    assert shown in text(found) and "PROVED" not in text(found).replace("NOT PROVED", "")
+
+
+def test_skipped_control_is_no_pass() -> None:
+    (row,) = report.rows(evidence_of([boot("after", "SKIP", "SKIP")], proof=False, control=True))
+    assert row.skipped and not row.proved
+
+
 def test_one_failure_of_many_boots_counts() -> None:
     tests = [RED] * 3 + [GREEN] * 2 + [boot("after", "FAIL", "FAIL")]
     assert report.exit_code(evidence_of(tests, boots=3)) == ExitCode.FAILED

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 from pathlib import Path
 
@@ -92,6 +93,46 @@ def fake_make(text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     script.write_text(f'#!/bin/sh\nfor word; do case $word in O=*) O=${{word#O=}};; esac; done\n{text}\n')
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{script.parent}", prepend=":")
+
+
+def test_fragment_for_one_architecture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text("CONFIG_A=m\n")
+    (tmp_path / "config.arm64").write_text("CONFIG_A=y\n")
+    test = dataclasses.replace(BUG.selftests[0], config=config, controls=("arm64",))
+    bug = dataclasses.replace(BUG, arches=("riscv64",), selftests=(test,))
+    tails = {name: build.fragments(arches.load(name), [bug])[3:] for name in ("arm64", "riscv64", "loongarch64")}
+    assert tails["arm64"] == [("pci/config", "CONFIG_A=m\n"), ("pci/config.arm64", "CONFIG_A=y\n")]
+    assert [name for name, _ in tails["riscv64"]] == ["pci_cfg_wait.kunitconfig", "pci/config"]
+    assert not tails["loongarch64"]
+
+
+def test_modules_come_in_load_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    place = Workspace("t", tmp_path)
+    folder = place.build("x86_64")
+    for name in ("usr", "virt/lib", "arch/x86/kvm"):
+        (folder / name).mkdir(parents=True)
+    (folder / "modules.order").write_text("arch/x86/kvm/kvm-amd.o\narch/x86/kvm/kvm.o\nvirt/lib/irqbypass.o\n")
+    needs = {"kvm-amd.ko": "kvm", "kvm.ko": "irqbypass", "irqbypass.ko": ""}
+    monkeypatch.setattr(build.proc, "output", lambda words: needs[Path(words[-1]).name] + "\n")
+    (folder / "usr/gen_init_cpio").write_text('#!/bin/sh\ncat "$3"\n')
+    (folder / "usr/gen_init_cpio").chmod(0o755)
+    archive = build.module_archive(place, arches.load("x86_64"), "after", ["kvm_amd"])
+    held = [line.split()[1] for line in archive.read_text().splitlines()]
+    modules = [f"/lib/modules/{name}" for name in ("irqbypass.ko", "kvm.ko", "kvm-amd.ko")]
+    assert held == ["/lib", "/lib/modules", "/lib/modules/order", *modules]
+    assert build.load_order(archive, ["kvm"]) == ["irqbypass.ko", "kvm.ko"]
+    with pytest.raises(build.BuildError, match="no module nvme"):
+        build.module_archive(place, arches.load("x86_64"), "after", ["nvme"])
+
+
+def test_suite_in_a_module_is_loaded_by_init() -> None:
+    suite = dataclasses.replace(BUG.suites[0], module="kvm", guest=manifest.Guest((2, 4), 1024, {}, {}))
+    boots = verify.suites(dataclasses.replace(BUG, suites=(suite,)))[:2]
+    assert [(each.label, each.cpus) for each in boots] == [("pci_cfg_wait (2 CPUs)", 2), ("pci_cfg_wait (4 CPUs)", 4)]
+    # The kernel would power off before the module is there.
+    assert not any("kunit_shutdown" in word for word in boots[0].words)
+    assert boots[1].file == "pci_cfg_wait-4-CPUs"
 
 
 def test_option_that_kconfig_drops_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@
  *	kmend.selftests=COLLECTION:NAME[,COLLECTION:NAME...]
  *	kmend.seconds=N		each program gets `-t N`: how long to put on load
  *	kmend.timeout=N		limit of a program in seconds, in place of its own
+ *	kmend.modules=A.ko[,B.ko...]	files of /lib/modules to load first, in
+ *				this order: a KUnit suite in one runs then
  *	printk.devkmsg=on	needed: the stream goes through the kernel log
  *
  * The programs are /kselftest/COLLECTION/NAME.  A program's limit is `timeout`
@@ -56,7 +58,7 @@ struct ending {
 
 static int kmsg = -1;
 /* The command line's words */
-static char *tests_arg;
+static char *tests_arg, *modules_arg;
 static int seconds, timeout;
 
 /* A line for the log, put together piece by piece; what is too long is cut. */
@@ -191,6 +193,9 @@ static void read_cmdline(void)
 		arg = after(word, "kmend.selftests=");
 		if (arg)
 			tests_arg = arg;
+		arg = after(word, "kmend.modules=");
+		if (arg)
+			modules_arg = arg;
 		arg = after(word, "kmend.seconds=");
 		if (arg) {
 			seconds = number(arg, 86400);
@@ -664,6 +669,26 @@ static int split_tests(struct test *tests)
 	return n;
 }
 
+static void load_modules(void)
+{
+	char *name, *next;
+	int fd;
+
+	if (chdir("/lib/modules"))
+		give_up("no /lib/modules in the initramfs", "");
+	for (name = modules_arg; name; name = next) {
+		next = strchr(name, ',');
+		if (next)
+			*next++ = 0;
+		fd = open(name, O_RDONLY);
+		if (fd < 0)
+			give_up("no such module: ", name);
+		if (syscall(__NR_finit_module, fd, "", 0))
+			give_up(join("errno ", errno, " from module "), name);
+		close(fd);
+	}
+}
+
 int main(void)
 {
 	static struct test tests[MAX_TESTS];
@@ -680,8 +705,12 @@ int main(void)
 	}
 	write_file("/proc/sys/kernel/panic_on_oops", "1");
 	read_cmdline();
-	if (!tests_arg)
+	if (!tests_arg && !modules_arg)
 		give_up("no kmend.selftests= on the command line", "");
+	if (modules_arg)
+		load_modules();
+	if (!tests_arg)
+		power_off();
 	n = split_tests(tests);
 
 	begin("KTAP version 1\n1..");
