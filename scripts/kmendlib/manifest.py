@@ -147,7 +147,11 @@ class Selftest:
 
 @dataclass(frozen=True)
 class Bug:
-    """A bug. `versions` are the mainline releases that had its code shape."""
+    """A bug.
+
+    versions: the mainline releases that had its code shape.
+    testbed: patches, in order, that bring code which a tree lacks, so that the bug can be shown there.
+    """
 
     id: str
     title: str
@@ -158,6 +162,7 @@ class Bug:
     findings: tuple[Finding, ...]
     suites: tuple[Suite, ...]
     selftests: tuple[Selftest, ...]
+    testbed: tuple[str, ...]
 
     @property
     def since(self) -> str:
@@ -201,6 +206,7 @@ class Manifest:
                 yield from finding.reintroduce
             for suite in bug.suites:
                 yield from suite.hooks
+            yield from bug.testbed
 
 
 class _Table:
@@ -338,10 +344,12 @@ def _bug(table: _Table, check_files: bool) -> Bug:
         selftests=tuple(
             _selftest(item, check_files) for item in table.tables("selftest", [])
         ),
+        testbed=table.paths("testbed", ()),
     )
     if not bug.findings:
         table.fail("no finding in it")
     table.done()
+    _check(table, check_files, [PATCHES / name for name in bug.testbed])
     return bug
 
 

@@ -21,7 +21,7 @@ from kmendlib.audit import Audit, Status, audit, worst
 from kmendlib.errors import ExitCode, Infrastructure
 from kmendlib.tree import Tree
 
-BUGS = manifest.load().bugs
+BUGS = (manifest.load().bug("pci-cfg-wait"),)
 RULE = manifest.RULES / "pci-cfg-wait.cocci"
 FIX = "pci-cfg-wait/v3.4-v5.8.patch"
 
