@@ -96,7 +96,7 @@ class Suite:
     sources: paths under kunit/, which are those in the tree as well.
     kunitconfig: its path.
     hooks: the variants of the patch that builds it into the tree.
-    proof: the cases that must be red on before and green on after.
+    proof: by the finding's id, the cases that must be red on before and green on after.
     module: the module that it is built into; empty if it is in the kernel itself.
     guest: what its boots need.
     """
@@ -105,7 +105,7 @@ class Suite:
     sources: tuple[str, ...]
     kunitconfig: Path
     hooks: tuple[str, ...]
-    proof: tuple[str, ...]
+    proof: dict[str, tuple[str, ...]]
     module: str
     guest: Guest
 
@@ -122,7 +122,7 @@ class Selftest:
     sources: paths under selftests/, which is tools/testing/selftests.
     config: the path of its configuration fragment.
     qemu: the arguments of one QEMU -device option each.
-    proof: the cases that must be red on before; empty where the real path loses the race by luck alone.
+    proof: as for a suite; empty where the real path loses the race by luck alone.
     controls: architectures that do not have the bug and where it must be green as well.
     seconds: how long it puts on load.
     limit: wall time of a boot in seconds.
@@ -134,7 +134,7 @@ class Selftest:
     sources: tuple[str, ...]
     config: Path
     qemu: tuple[str, ...]
-    proof: tuple[str, ...]
+    proof: dict[str, tuple[str, ...]]
     controls: tuple[str, ...]
     seconds: int
     limit: int
@@ -268,8 +268,11 @@ class _Table:
             self.fail(f"key {key!r}: unknown architecture: {', '.join(strange)}")
         return names
 
+    def table_of(self, key: str) -> _Table:
+        return _Table(self.source, f"{self.where}: {key}", self._take(key, {}))
+
     def by_arch(self, key: str) -> _Table:
-        table = _Table(self.source, f"{self.where}: {key}", self._take(key, {}))
+        table = self.table_of(key)
         strange = sorted(name for name in table.table if not (QEMU_CONFIGS / f"{name}.py").exists())
         if strange:
             table.fail(f"unknown architecture: {', '.join(strange)}")
@@ -340,14 +343,18 @@ def _bug(table: _Table, check_files: bool) -> Bug:
         findings=tuple(
             _finding(item, id, files, check_files) for item in table.tables("finding")
         ),
-        suites=tuple(_suite(item, check_files) for item in table.tables("suite", [])),
+        suites=tuple(_suite(item, id, check_files) for item in table.tables("suite", [])),
         selftests=tuple(
-            _selftest(item, check_files) for item in table.tables("selftest", [])
+            _selftest(item, id, check_files) for item in table.tables("selftest", [])
         ),
         testbed=table.paths("testbed", ()),
     )
     if not bug.findings:
         table.fail("no finding in it")
+    ids = {finding.id for finding in bug.findings}
+    for proof in [suite.proof for suite in bug.suites] + [test.proof for test in bug.selftests]:
+        if not set(proof) <= ids:
+            table.fail(f"proof of {', '.join(sorted(set(proof) - ids))}, which is no finding of this bug")
     table.done()
     _check(table, check_files, [PATCHES / name for name in bug.testbed])
     return bug
@@ -397,7 +404,12 @@ def _guest(table: _Table) -> Guest:
     )
 
 
-def _suite(table: _Table, check_files: bool) -> Suite:
+def _proof(table: _Table, bug: str) -> dict[str, tuple[str, ...]]:
+    proof = table.table_of("proof")
+    return {f"{bug}/{name}": proof.texts(name) for name in tuple(proof.table)}
+
+
+def _suite(table: _Table, bug: str, check_files: bool) -> Suite:
     name = table.text("name")
     table.where = f"suite {name}"
     suite = Suite(
@@ -405,7 +417,7 @@ def _suite(table: _Table, check_files: bool) -> Suite:
         sources=table.paths("sources"),
         kunitconfig=KUNIT / table.text("kunitconfig"),
         hooks=table.paths("hooks"),
-        proof=table.texts("proof"),
+        proof=_proof(table, bug),
         module=table.text("module", ""),
         guest=_guest(table),
     )
@@ -416,7 +428,7 @@ def _suite(table: _Table, check_files: bool) -> Suite:
     return suite
 
 
-def _selftest(table: _Table, check_files: bool) -> Selftest:
+def _selftest(table: _Table, bug: str, check_files: bool) -> Selftest:
     collection, name = table.text("collection"), table.text("name")
     table.where = f"selftest {collection}:{name}"
     selftest = Selftest(
@@ -425,7 +437,7 @@ def _selftest(table: _Table, check_files: bool) -> Selftest:
         sources=table.paths("sources"),
         config=SELFTESTS / table.text("config"),
         qemu=table.texts("qemu", ()),
-        proof=table.texts("proof", ()),
+        proof=_proof(table, bug),
         controls=table.arches("controls", ()),
         seconds=table.number("seconds", 5),
         limit=table.number("limit", 180),

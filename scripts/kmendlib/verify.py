@@ -7,14 +7,14 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from kmendlib import arches, build, evidence, guest, ktap, manifest, proc, report, series, setup, source
 from kmendlib.apply import refuse_prepared
-from kmendlib.audit import Audit, Status, audit
+from kmendlib.audit import BugAudit, Status, audit
 from kmendlib.errors import BadInput, ExitCode
 from kmendlib.evidence import Evidence
 from kmendlib.manifest import KUNIT, PATCHES, Bug, Guest
@@ -85,8 +85,13 @@ class Suite:
         return re.sub(r"\W+", "-", self.label).strip("-")
 
 
-def suites(bug: Bug) -> list[Suite]:
-    """List a bug's suites in the order in which they are booted."""
+def suites(bug: Bug, findings: Collection[str]) -> list[Suite]:
+    """List a bug's suites in the order in which they are booted.
+
+    Args:
+        bug: the bug.
+        findings: ids of the findings that *before* has: only their proof can be asked for.
+    """
     found = []
 
     def add(
@@ -99,12 +104,11 @@ def suites(bug: Bug) -> list[Suite]:
         devices: tuple[str, ...] = (),
         controls: tuple[str, ...] = (),
     ) -> None:
+        proof = tuple(case for finding, cases in test.proof.items() if finding in findings for case in cases)
         for cpus in test.guest.cpus:
             label = name if len(test.guest.cpus) == 1 else f"{name} ({cpus} CPUs)"
             found.append(
-                Suite(
-                    bug.id, kind, name, label, test.proof, words, devices, limit, module, test.guest, cpus, controls
-                )
+                Suite(bug.id, kind, name, label, proof, words, devices, limit, module, test.guest, cpus, controls)
             )
 
     for suite in bug.suites:
@@ -139,40 +143,87 @@ def _fitting(tree: Tree, variants: Sequence[Path], what: str) -> Path:
         if series.fits(tree.path, variant):
             return variant
     tried = ", ".join(map(series.patch_name, variants)) or "none"
-    raise BadInput(f"no {what} fits {tree.version} (tried {tried}): it cannot be verified, but audited and mended")
+    raise BadInput(f"no {what} fits {tree.version} (tried {tried})")
 
 
-def make_states(tree: Tree, found: Audit, scratch: Path) -> States:
+@dataclass(frozen=True)
+class Provable:
+    """What can be proved of a bug in a tree.
+
+    Attributes:
+        bug: the bug.
+        findings: ids of the findings that differ between the states.
+        fixes: what mends the affected ones.
+        reintroduce: what puts the fixed ones back.
+        hooks: what builds the suites into the tree.
+        left_out: why each other finding cannot be shown.
+    """
+
+    bug: Bug
+    findings: tuple[str, ...]
+    fixes: tuple[Path, ...]
+    reintroduce: tuple[Path, ...]
+    hooks: tuple[Path, ...]
+    left_out: tuple[str, ...]
+
+
+def provable(tree: Tree, said: BugAudit) -> Provable:
+    """Find what of a bug can be shown in a tree, red and green.
+
+    Args:
+        tree: the tree.
+        said: what the audit said of the bug there.
+
+    Raises:
+        BadInput: nothing can; says why.
+    """
+    fixes, reintroduce, findings, left_out = [], [], [], []
+    for finding, result in zip(said.bug.findings, said.findings, strict=True):
+        try:
+            if result.unfit:
+                raise BadInput(f"no fix of {finding.id} fits {tree.version}: it cannot be verified")
+            if result.fix:
+                fixes.append(PATCHES / result.fix)
+            elif result.status is Status.FIXED:
+                reintroduce.append(_fitting(tree, finding.reintroduce_paths, f"way back to {finding.id}"))
+            else:
+                raise BadInput(f"{finding.id} is {result.status}")
+            findings.append(finding.id)
+        except BadInput as error:
+            left_out.append(str(error))
+    if not findings:
+        raise BadInput(", ".join(left_out))
+    hooks = [_fitting(tree, suite.hook_paths, f"hook of KUnit suite {suite.name}") for suite in said.bug.suites]
+    return Provable(said.bug, tuple(findings), tuple(fixes), tuple(reintroduce), tuple(hooks), tuple(left_out))
+
+
+def make_states(tree: Tree, bugs: Sequence[Provable], scratch: Path) -> States:
     """Make the files of both states, beside the tree.
 
     Args:
         tree: the private copy of the tree.
-        found: what the audit said of the bugs to prove: each finding is affected or fixed.
+        bugs: what is to be proved.
         scratch: an empty folder.
 
     Raises:
-        BadInput: a patch that is needed fits none of the tree's shapes.
+        BadInput: patches that fit each alone do not fit together.
     """
     patches: dict[str, list[Path]] = {state: [] for state in STATES}
     sources: list[str] = []
-    for bug in found.bugs:
-        for finding, said in zip(bug.bug.findings, bug.findings, strict=True):
-            if said.unfit:
-                raise BadInput(f"no fix of {finding.id} fits {tree.version}: it cannot be verified")
-            if said.fix:
-                patches["after"].append(PATCHES / said.fix)
-            else:
-                patches["before"].append(_fitting(tree, finding.reintroduce_paths, f"way back to {finding.id}"))
-        for suite in bug.bug.suites:
-            hook = _fitting(tree, suite.hook_paths, f"hook of KUnit suite {suite.name}")
-            for state in STATES:
-                patches[state].append(hook)
-            sources += suite.sources
+    for bug in bugs:
+        patches["before"] += bug.reintroduce
+        patches["after"] += bug.fixes
+        for state in STATES:
+            patches[state] += bug.hooks
+        sources += [name for suite in bug.bug.suites for name in suite.sources]
     stages = {}
     changed = set(sources)
     for state in STATES:
         stages[state] = scratch / state
-        changed |= set(series.materialize(tree.path, patches[state], stages[state]))
+        try:
+            changed |= set(series.materialize(tree.path, patches[state], stages[state]))
+        except series.DoesNotFit as error:
+            raise BadInput(f"the patches of {state} do not fit {tree.version} together: {error}") from None
         for path in sources:
             (stages[state] / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(KUNIT / path, stages[state] / path)
@@ -333,23 +384,29 @@ class _Run:
         self.parse = ktap.parser_for(tree.path, self.tools)
         name = str(request.tree or self.workspace.name)
         found = audit(tree, request.bugs)
-        provable = {Status.AFFECTED, Status.FIXED}
-        chosen = tuple(bug for bug in found.bugs if {finding.status for finding in bug.findings} <= provable)
-        self.bugs = [bug.bug for bug in chosen]
+        chosen: dict[str, Provable] = {}
+        why_not: dict[str, str] = {}
+        for said in found.bugs:
+            try:
+                chosen[said.id] = provable(tree, said)
+            except BadInput as error:
+                why_not[said.id] = str(error)
+        self.bugs = [bug.bug for bug in chosen.values()]
         folder = evidence.new_folder(request.out)
         (folder / "audit.json").write_text(json.dumps(found.to_json() | {"tree": name}, indent=1) + "\n")
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kmend-")))
-        self.states = make_states(tree, Audit(tree, chosen), scratch)
-        self.suites = [suite for bug in self.bugs for suite in suites(bug)]
+        self.states = make_states(tree, tuple(chosen.values()), scratch)
+        self.suites = [suite for bug in chosen.values() for suite in suites(bug.bug, bug.findings)]
         plan = []
         self.shown: set[tuple[str, str, str, str]] = set()
         for bug in request.bugs:
             for arch in request.arches:
-                for suite in suites(bug):
+                shown = chosen[bug.id].findings if bug.id in chosen else ()
+                for suite in suites(bug, shown):
                     control = arch not in bug.arches and arch in suite.controls
                     not_run = ""
-                    if bug not in self.bugs:
-                        not_run = ", ".join(f"{each.id} is {found.statuses[each.id]}" for each in bug.findings)
+                    if bug.id in why_not:
+                        not_run = why_not[bug.id]
                     elif arch not in bug.arches and not control:
                         not_run = f"run it with: kmend verify --bug {bug.id} --arch {bug.arches[0]}"
                     else:
@@ -363,6 +420,7 @@ class _Run:
                             "kind": suite.kind,
                             "proof": [] if control else list(suite.proof),
                             "control": control,
+                            "left_out": list(chosen[bug.id].left_out) if bug.id in chosen else [],
                             "boots": request.repeat,
                             "not_run": not_run,
                         }

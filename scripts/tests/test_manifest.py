@@ -37,7 +37,7 @@ def test_the_real_one_is_whole() -> None:
     assert bug.files == ("drivers/pci/access.c",)
     assert bug.arches == ("x86_64", "arm64", "riscv64", "loongarch64")
     assert [finding.id for finding in bug.findings] == ["pci-cfg-wait/unlocked-queue"]
-    assert "pci_cfg_wait_test_queue_still_while_locked" in bug.suites[0].proof
+    assert "pci_cfg_wait_test_queue_still_while_locked" in bug.suites[0].proof["pci-cfg-wait/unlocked-queue"]
     assert bug.selftests[0].id == "pci:cfg_reset"
     assert bug.selftests[0].qemu == (
         "nvme,serial=kmend",
@@ -139,6 +139,13 @@ def test_broken_guest_says_where(tmp_path: Path, line: str, says: str) -> None:
     with pytest.raises(BadInput) as error:
         load(tmp_path, GOOD + SELFTEST + line + "\n")
     assert f"selftest mm:a: {says}" in str(error.value)
+
+
+def test_proof_is_a_findings(tmp_path: Path) -> None:
+    found = load(tmp_path, GOOD + SELFTEST + 'proof = { fault = ["a case"] }\n')
+    assert found.bugs[0].selftests[0].proof == {"a-bug/fault": ("a case",)}
+    with pytest.raises(BadInput, match="proof of a-bug/other, which is no finding of this bug"):
+        load(tmp_path, GOOD + SELFTEST + 'proof = { other = ["a case"] }\n')
 
 
 def test_same_bug_twice(tmp_path: Path) -> None:

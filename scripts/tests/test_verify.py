@@ -12,12 +12,16 @@ import pytest
 from conftest import ACCESS, UNLOCKED, WAIT_EVENT, MakeTree, access_c, tree_hash
 from kmendlib import arches, build, cli, manifest, verify
 from kmendlib.apply import apply, refuse_prepared
-from kmendlib.audit import audit
+from kmendlib.audit import BugAudit, Status, audit
 from kmendlib.errors import BadInput
 from kmendlib.source import Workspace
 from kmendlib.tree import Tree
 
 BUG = manifest.load().bug("pci-cfg-wait")
+
+
+def can_show(tree: Tree) -> verify.Provable:
+    return verify.provable(tree, audit(tree, [BUG]).bugs[0])
 
 
 @pytest.mark.parametrize(
@@ -31,7 +35,7 @@ def test_states_differ_in_the_bug_alone(
     root = make_tree(access_c(wait), kunit=True)
     untouched = tree_hash(root)
     tree = Tree.open(root)
-    states = verify.make_states(tree, audit(tree, [BUG]), tmp_path / "scratch")
+    states = verify.make_states(tree, [can_show(tree)], tmp_path / "scratch")
     assert [len(states.patches[state]) for state in verify.STATES] == [before, after]
     text = {state: (states.stages[state] / ACCESS).read_text() for state in verify.STATES}
     assert "__add_wait_queue" in text["before"] and "wait_event" not in text["before"]
@@ -49,14 +53,34 @@ def test_tree_that_the_hook_does_not_fit(make_tree: MakeTree, tmp_path: Path) ->
     (root / "drivers/pci/Kconfig").write_text("config PCI\n")
     tree = Tree.open(root)
     with pytest.raises(BadInput, match="no hook of KUnit suite pci_cfg_wait fits 4.19.90"):
-        verify.make_states(tree, audit(tree, [BUG]), tmp_path / "scratch")
+        can_show(tree)
 
 
 def test_tree_that_no_fix_fits(make_tree: MakeTree, tmp_path: Path) -> None:
     root = make_tree(access_c(UNLOCKED.replace("schedule();", "io_schedule();")))
     tree = Tree.open(root)
     with pytest.raises(BadInput, match="no fix of pci-cfg-wait/unlocked-queue fits 4.19.90"):
-        verify.make_states(tree, audit(tree, [BUG]), tmp_path / "scratch")
+        can_show(tree)
+
+
+def test_finding_that_cannot_be_shown_hides_no_other(make_tree: MakeTree) -> None:
+    """Its status is told, and its cases are not asked for."""
+    lost = dataclasses.replace(BUG.findings[0], id="pci-cfg-wait/other", reintroduce=())
+    tree = Tree.open(make_tree(access_c(WAIT_EVENT), kunit=True))
+    (said,) = audit(tree, [BUG]).bugs
+    bug = dataclasses.replace(BUG, findings=(*BUG.findings, lost))
+    both = BugAudit(bug, (*said.findings, dataclasses.replace(said.findings[0], id=lost.id)))
+    found = verify.provable(tree, both)
+    assert found.findings == ("pci-cfg-wait/unlocked-queue",)
+    assert found.left_out == (f"no way back to {lost.id} fits 4.19.90 (tried none)",)
+    latent = BugAudit(BUG, (dataclasses.replace(said.findings[0], status=Status.LATENT),))
+    with pytest.raises(BadInput, match="^pci-cfg-wait/unlocked-queue is latent$"):
+        verify.provable(tree, latent)
+
+
+def test_only_shown_findings_prove() -> None:
+    assert verify.suites(BUG, [BUG.findings[0].id])[0].proof == BUG.suites[0].proof[BUG.findings[0].id]
+    assert verify.suites(BUG, ())[0].proof == ()
 
 
 def test_tree_with_the_fix_applied_can_be_verified(make_tree: MakeTree) -> None:
@@ -128,7 +152,7 @@ def test_modules_come_in_load_order(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 def test_suite_in_a_module_is_loaded_by_init() -> None:
     suite = dataclasses.replace(BUG.suites[0], module="kvm", guest=manifest.Guest((2, 4), 1024, {}, {}))
-    boots = verify.suites(dataclasses.replace(BUG, suites=(suite,)))[:2]
+    boots = verify.suites(dataclasses.replace(BUG, suites=(suite,)), ())[:2]
     assert [(each.label, each.cpus) for each in boots] == [("pci_cfg_wait (2 CPUs)", 2), ("pci_cfg_wait (4 CPUs)", 4)]
     # The kernel would power off before the module is there.
     assert not any("kunit_shutdown" in word for word in boots[0].words)
