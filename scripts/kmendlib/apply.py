@@ -110,9 +110,15 @@ def apply(tree: Tree, audit: Audit, *, dry_run: bool = False, with_tests: bool =
                 places = ", ".join(evidence.place for evidence in finding.evidence[:1])
                 if finding.status is Status.UNKNOWN:
                     reason = finding.evidence[0].reason
-                    raise BadInput(f"{tree.path}: {finding.id} is unknown: {places}: {reason}; mend it by hand")
+                    raise BadInput(
+                        f"{tree.path}: {finding.id} is unknown: {places}: {reason}; "
+                        "mend it by hand, or choose the others with --bug"
+                    )
                 if finding.unfit:
-                    raise BadInput(f"{tree.path}: {finding.id} is affected, but no fix fits {places}; mend it by hand")
+                    raise BadInput(
+                        f"{tree.path}: {finding.id} is affected, but no fix fits {places}; "
+                        "mend it by hand, or choose the others with --bug"
+                    )
         notes: list[str] = []
         patches = [PATCHES / name for name in audit.patches]
         overlay: dict[str, Path] = {}
@@ -188,11 +194,18 @@ def _tests(
         for suite in bug.bug.suites if has_kunit else ():
             hook = next((path for path in suite.hook_paths if series.fits(tree.path, path, [*fixes, *hooks])), None)
             if hook is None:
-                raise BadInput(f"{tree.path}: KUnit suite {suite.name}: none of {', '.join(suite.hooks)} fits")
+                notes.append(f"KUnit suite {suite.name} left out: none of {', '.join(suite.hooks)} fits")
+                continue
             hooks.append(hook)
             overlay |= {name: KUNIT / name for name in suite.sources}
         for selftest in bug.bug.selftests:
-            overlay |= {f"tools/testing/selftests/{name}": SELFTESTS / name for name in selftest.sources}
+            folder = f"tools/testing/selftests/{selftest.collection}"
+            wanted = {f"tools/testing/selftests/{name}": SELFTESTS / name for name in selftest.sources}
+            if (tree.path / folder / "Makefile").exists():
+                # The tree's own collection keeps its makefile and settings.
+                wanted = {name: path for name, path in wanted.items() if path.suffix in (".c", ".h")}
+                notes.append(f"{folder}/Makefile is the tree's own: add {selftest.name} to its TEST_GEN_PROGS")
+            overlay |= wanted
     if not has_kunit:
         notes.append("no KUnit in this tree (it came with v5.5): no suite put in")
     return hooks, overlay

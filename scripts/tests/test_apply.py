@@ -309,7 +309,23 @@ def test_tests_never_overwrite(make_tree: MakeTree) -> None:
 def test_no_hook_fits(make_tree: MakeTree) -> None:
     root = make_tree(kunit=True)
     (root / "drivers/pci/Kconfig").write_text("# nothing\n")
-    refused(root, f"KUnit suite pci_cfg_wait: none of {HOOK} fits", lambda: do_apply(root, with_tests=True))
+    done = do_apply(root, with_tests=True)
+    assert f"KUnit suite pci_cfg_wait left out: none of {HOOK} fits" in done.notes
+    assert HOOK not in done.patches and not (root / ADDED[0]).exists()
+
+
+def test_collection_that_the_tree_has(make_tree: MakeTree) -> None:
+    """The tree's own makefile stays; the program goes beside it, and the note says what is left to do."""
+    root = make_tree(kunit=True)
+    folder = root / "tools/testing/selftests/pci"
+    folder.mkdir()
+    (folder / "Makefile").write_text("mine")
+    done = do_apply(root, with_tests=True)
+    assert {path.name for path in folder.iterdir()} == {"Makefile", "cfg_reset.c"}
+    assert (folder / "Makefile").read_text() == "mine"
+    assert any("add cfg_reset to its TEST_GEN_PROGS" in note for note in done.notes)
+    do_unapply(root)
+    assert {path.name for path in folder.iterdir()} == {"Makefile"}
 
 
 def test_link_in_place_of_the_file(make_tree: MakeTree) -> None:

@@ -1,0 +1,355 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/// A failure in module init must undo what was set up before it. A return after
+/// kvm_riscv_aia_init() that does not leaves the per-CPU interrupt of the AIA
+/// requested, with its handler in a module that is gone.
+///
+//# -D report names the faults alone. -D audit judges each return after a step of
+//# module init, as FILE:LINE:COLUMNS: riscv-kvm-exit/init-leak: STATUS: REASON,
+//# where the status "seen" says that the place tells nothing about the fault.
+//# The audit wants arch/riscv/kvm/mmu.c and gstage.c in the same run: where the
+//# G-stage mode starts as one that every CPU has, no switch on it can fail, and
+//# a leak there is latent (mainline before b8d13949a612).
+///
+// Confidence: High
+// URL: https://git.kernel.org/linus/b8d13949a6125c0e2e59f0c1f102a38d3c4809d1
+// Options: --no-includes --include-headers
+// Keywords: riscv_kvm_init, kvm_riscv_aia_init, kvm_riscv_nacl_init
+
+virtual report
+virtual audit
+
+@initialize:python@
+@@
+FINDING = "riscv-kvm-exit/init-leak"
+CAUSE = 'b8d13949a612 ("RISC-V: KVM: Prevent HGATP_MODE_BARE passed")'
+
+wordy = []     # not empty: judge every place aloud
+undoes = {     # step: the functions that undo it on each of their paths
+    "kvm_riscv_aia_init": {"kvm_riscv_aia_exit"},
+    "kvm_riscv_nacl_init": {"kvm_riscv_nacl_exit"},
+    "kvm_register_perf_callbacks": {"kvm_unregister_perf_callbacks"},
+    "kvm_init": {"kvm_exit"},
+}
+may_undo = {step: set(names) for step, names in undoes.items()}  # on some path
+starts = {}    # files that define the G-stage mode: True if it starts as sound
+off = set()    # files in which that mode can be none
+inits = {}     # file: its module init function
+aia = set()    # files that support the AIA
+steps = {}     # steps of module init: name
+known = set()  # of these, whose own failure is told from later ones
+returns = {}   # returns of an error after a step: their text
+leaks = {}     # of these, which can be reached without undoing: steps
+undone = set() # of these, which can be reached with it, and the step
+failing = set()  # returns of a value that was just found to be an error
+modes = set()  # returns under a switch on the G-stage mode
+
+def key(p):
+    return (p[0].file, p[0].line, p[0].column)
+
+def undo(name, step):
+    return name in undoes[step]
+
+def may(name, step):
+    return name in may_undo[step]
+
+def say(p, status, reason):
+    if wordy or status == "affected":
+        coccilib.report.print_report(
+            p[0], "%s: %s: %s" % (FINDING, status, reason))
+
+def judge(p):
+    """The status of a return of an error, and why."""
+    k = key(p)
+    value = returns[k].replace(" ", "")
+    steps = sorted(leaks.get(k, ()))
+    if not steps:
+        return "fixed", "return %s with all undone" % value
+    names = " and ".join(step + "()" for step in steps)
+    reason = "return %s without undoing %s" % (value, names)
+    if any((k, step) in undone for step in steps):
+        return "unknown", reason + " on some paths"
+    if value.isidentifier() and k not in failing:
+        return "unknown", reason + ", if it is an error"
+    if k in modes and starts and all(starts.values()) and not off:
+        return "latent", reason + ", never taken as long as the G-stage mode " \
+            "is always one of those known; a backport of %s without its " \
+            "change here makes it affected" % CAUSE
+    if k in modes and not starts and wordy:
+        return "unknown", reason + ", but no mmu.c or gstage.c says whether " \
+            "the G-stage mode can be none"
+    return "affected", reason
+
+@script:python depends on audit@
+@@
+wordy.append(True)
+
+// Can the G-stage mode be one that no guest can use?
+
+@defined@
+identifier m =~ "^(kvm_riscv_)?gstage_mode$";
+expression E;
+type T;
+position p;
+@@
+T m@p = E;
+
+@script:python@
+p << defined.p;
+E << defined.E;
+@@
+file = p[0].file
+sound = "HGATP_MODE_SV39X4" in E or "HGATP_MODE_SV32X4" in E
+starts[file] = starts.get(file, True) and sound
+
+@assigned@
+identifier m =~ "^(kvm_riscv_)?gstage_mode$";
+expression E;
+position p;
+@@
+m@p = E
+
+@script:python@
+p << assigned.p;
+E << assigned.E;
+@@
+if "HGATP_MODE_SV" not in E:
+    off.add(p[0].file)
+
+// Functions that undo a step, or several.
+
+@helper@
+identifier h, u;
+identifier f =~ "^(kvm_riscv_aia_exit|kvm_riscv_nacl_exit|kvm_unregister_perf_callbacks|kvm_exit)$";
+@@
+h(...)
+{
+... when any
+f(...)
+... when any
+}
+
+@script:python@
+h << helper.h;
+f << helper.f;
+@@
+for names in undoes.values():
+    if f in names:
+        names.add(h)
+
+@may_help exists@
+identifier h;
+identifier f =~ "^(kvm_riscv_aia_exit|kvm_riscv_nacl_exit|kvm_unregister_perf_callbacks|kvm_exit)$";
+@@
+h(...)
+{
+... when any
+f(...)
+... when any
+}
+
+@script:python@
+h << may_help.h;
+f << may_help.f;
+@@
+for names in may_undo.values():
+    if f in names:
+        names.add(h)
+
+// The steps of the function that module_init() names.
+
+@load@
+declarer name module_init;
+identifier fn;
+position p;
+@@
+module_init(fn@p);
+
+@script:python@
+p << load.p;
+fn << load.fn;
+@@
+inits[p[0].file] = fn
+
+@step@
+identifier load.fn;
+identifier f =~ "^(kvm_riscv_(aia|nacl)_init|kvm_register_perf_callbacks|kvm_init)$";
+position p;
+@@
+fn(...)
+{
+<+...
+f@p(...)
+...+>
+}
+
+@script:python@
+p << step.p;
+f << step.f;
+@@
+steps[key(p)] = f
+
+// Where a step itself fails, there is nothing to undo: S.
+
+@after exists@
+identifier load.fn, step.f;
+position step.p, r;
+identifier rc;
+expression E;
+statement S;
+@@
+fn(...)
+{
+... when any
+(
+rc = f@p(...);
+if (<+... rc ...+>) S
+|
+if (<+... f@p(...) ...+>) S
+|
+f@p(...);
+)
+... when any
+return@r E;
+... when any
+}
+
+@script:python@
+p << step.p;
+r << after.r;
+E << after.E;
+@@
+known.add(key(p))
+returns[key(r)] = E
+
+@leak exists@
+identifier load.fn, step.f;
+position step.p, r;
+identifier rc;
+identifier u : script:python(f) { undo(u, f) };
+expression E;
+statement S;
+@@
+fn(...)
+{
+... when any
+(
+rc = f@p(...);
+if (<+... rc ...+>) S
+|
+if (<+... f@p(...) ...+>) S
+|
+f@p(...);
+)
+... when any
+    when != u(...)
+return@r E;
+... when any
+}
+
+@script:python@
+f << step.f;
+r << leak.r;
+@@
+leaks.setdefault(key(r), set()).add(f)
+
+@undone exists@
+identifier load.fn, step.f;
+position step.p, r;
+identifier rc;
+identifier u : script:python(f) { may(u, f) };
+expression E;
+statement S;
+@@
+fn(...)
+{
+... when any
+(
+rc = f@p(...);
+if (<+... rc ...+>) S
+|
+if (<+... f@p(...) ...+>) S
+|
+f@p(...);
+)
+... when any
+u(...);
+... when any
+return@r E;
+... when any
+}
+
+@script:python@
+f << step.f;
+r << undone.r;
+@@
+undone.add((key(r), f))
+
+@failing exists@
+identifier rc;
+position r;
+@@
+if (<+... rc ...+>) {
+...
+return@r rc;
+}
+
+@script:python@
+r << failing.r;
+@@
+failing.add(key(r))
+
+@moded@
+identifier m =~ "^(kvm_riscv_)?gstage_mode$";
+expression E;
+position r;
+@@
+switch (\(m\|m()\)) {
+<+...
+return@r E;
+...+>
+}
+
+@script:python@
+r << moded.r;
+@@
+modes.add(key(r))
+
+// Every return after a step is judged, but that of success.
+
+@use@
+expression E;
+position r;
+@@
+return@r E;
+
+@script:python@
+r << use.r;
+@@
+if returns.get(key(r), "0") != "0":
+    say(r, *judge(r))
+
+@all_steps@
+identifier f =~ "^(kvm_riscv_(aia|nacl)_init|kvm_register_perf_callbacks|kvm_init)$";
+position p;
+@@
+f@p(...)
+
+@script:python@
+p << all_steps.p;
+f << all_steps.f;
+@@
+if f == "kvm_riscv_aia_init":
+    aia.add(p[0].file)
+if p[0].file in inits:
+    if key(p) in known:
+        say(p, "seen", "a step of module init")
+    elif key(p) in steps:
+        say(p, "unknown", "how the failure of %s() is met" % f)
+    else:
+        say(p, "unknown", "%s() outside of %s()" % (f, inits[p[0].file]))
+
+@script:python@
+p << load.p;
+@@
+if p[0].file not in aia:
+    say(p, "not-applicable", "no AIA support, so nothing to undo")
