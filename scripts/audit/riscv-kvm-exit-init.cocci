@@ -31,17 +31,16 @@ undoes = {     # step: the functions that undo it on each of their paths
     "kvm_init": {"kvm_exit"},
 }
 may_undo = {step: set(names) for step, names in undoes.items()}  # on some path
-starts = {}    # files that define the G-stage mode: True if it starts as sound
-off = set()    # files in which that mode can be none
-inits = {}     # file: its module init function
+values = set() # what the G-stage mode can be: sound, none, or vague
 aia = set()    # files that support the AIA
+taken = set()  # steps anywhere in a file: file, name
 steps = {}     # steps of module init: name
 known = set()  # of these, whose own failure is told from later ones
 returns = {}   # returns of an error after a step: their text
 leaks = {}     # of these, which can be reached without undoing: steps
 undone = set() # of these, which can be reached with it, and the step
-failing = set()  # returns of a value that was just found to be an error
-modes = set()  # returns under a switch on the G-stage mode
+failing = set() # returns of a value that was just found to be an error
+modes = set()  # returns that only the G-stage mode leads to
 
 def key(p):
     return (p[0].file, p[0].line, p[0].column)
@@ -70,11 +69,11 @@ def judge(p):
         return "unknown", reason + " on some paths"
     if value.isidentifier() and k not in failing:
         return "unknown", reason + ", if it is an error"
-    if k in modes and starts and all(starts.values()) and not off:
-        return "latent", reason + ", never taken as long as the G-stage mode " \
-            "is always one of those known; a backport of %s without its " \
-            "change here makes it affected" % CAUSE
-    if k in modes and not starts and wordy:
+    if k in modes and values == {"sound"}:
+        return "latent", reason + ", but the G-stage mode starts as a known " \
+            "one and never is none; a backport of the detection alone, from " \
+            "%s, makes it affected" % CAUSE
+    if k in modes and "none" not in values and wordy:
         return "unknown", reason + ", but no mmu.c or gstage.c says whether " \
             "the G-stage mode can be none"
     return "affected", reason
@@ -85,40 +84,31 @@ wordy.append(True)
 
 // Can the G-stage mode be one that no guest can use?
 
-@defined@
+@value@
 identifier m =~ "^(kvm_riscv_)?gstage_mode$";
 expression E;
 type T;
-position p;
 @@
-T m@p = E;
+(
+T m = E;
+|
+m = E
+)
 
 @script:python@
-p << defined.p;
-E << defined.E;
+E << value.E;
 @@
-file = p[0].file
-sound = "HGATP_MODE_SV39X4" in E or "HGATP_MODE_SV32X4" in E
-starts[file] = starts.get(file, True) and sound
-
-@assigned@
-identifier m =~ "^(kvm_riscv_)?gstage_mode$";
-expression E;
-position p;
-@@
-m@p = E
-
-@script:python@
-p << assigned.p;
-E << assigned.E;
-@@
-if "HGATP_MODE_SV" not in E:
-    off.add(p[0].file)
+if "HGATP_MODE_SV" in E:
+    values.add("sound")
+elif E in ("0", "HGATP_MODE_OFF") or "HGATP_MODE_OFF <<" in E:
+    values.add("none")
+else:
+    values.add("vague")
 
 // Functions that undo a step, or several.
 
 @helper@
-identifier h, u;
+identifier h;
 identifier f =~ "^(kvm_riscv_aia_exit|kvm_riscv_nacl_exit|kvm_unregister_perf_callbacks|kvm_exit)$";
 @@
 h(...)
@@ -164,11 +154,16 @@ position p;
 @@
 module_init(fn@p);
 
-@script:python@
-p << load.p;
-fn << load.fn;
+@supports@
+identifier f =~ "^kvm_riscv_aia_";
+position p;
 @@
-inits[p[0].file] = fn
+f@p(...)
+
+@script:python@
+p << supports.p;
+@@
+aia.add(p[0].file)
 
 @step@
 identifier load.fn;
@@ -298,16 +293,18 @@ r << failing.r;
 @@
 failing.add(key(r))
 
-@moded@
+// A return that only the G-stage mode leads to.
+
+@moded exists@
 identifier m =~ "^(kvm_riscv_)?gstage_mode$";
+identifier g !~ "^(kvm_(info|err)|pr_.*|printk|kvm_riscv_(aia|nacl)_exit)$";
 expression E;
 position r;
 @@
-switch (\(m\|m()\)) {
-<+...
+\(m\|m()\)
+... when != g(...)
+    when != break;
 return@r E;
-...+>
-}
 
 @script:python@
 r << moded.r;
@@ -328,6 +325,8 @@ r << use.r;
 if returns.get(key(r), "0") != "0":
     say(r, *judge(r))
 
+// Every step is looked at, in the function where it belongs or elsewhere.
+
 @all_steps@
 identifier f =~ "^(kvm_riscv_(aia|nacl)_init|kvm_register_perf_callbacks|kvm_init)$";
 position p;
@@ -338,15 +337,28 @@ f@p(...)
 p << all_steps.p;
 f << all_steps.f;
 @@
-if f == "kvm_riscv_aia_init":
-    aia.add(p[0].file)
-if p[0].file in inits:
-    if key(p) in known:
-        say(p, "seen", "a step of module init")
-    elif key(p) in steps:
-        say(p, "unknown", "how the failure of %s() is met" % f)
-    else:
-        say(p, "unknown", "%s() outside of %s()" % (f, inits[p[0].file]))
+taken.add((p[0].file, f))
+if key(p) in known or p[0].file not in aia:
+    say(p, "seen", "a step of module init")
+elif key(p) in steps:
+    say(p, "unknown", "it is not known how a failure of %s() is met" % f)
+else:
+    say(p, "unknown", "%s() outside of the module's init function" % f)
+
+// To undo what was never done is a mistake of another kind.
+
+@undoing@
+identifier f =~ "^kvm_riscv_(aia|nacl)_exit$";
+position p;
+@@
+f@p(...)
+
+@script:python@
+p << undoing.p;
+f << undoing.f;
+@@
+if (p[0].file, f.replace("_exit", "_init")) not in taken:
+    say(p, "unknown", f + "(), but its setup is not in this file")
 
 @script:python@
 p << load.p;

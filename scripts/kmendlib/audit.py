@@ -204,12 +204,13 @@ def _plain(title: str, rows: Sequence[tuple[str, Status, list[tuple[str, str]], 
     return "\n".join(lines)
 
 
-def audit(tree: Tree, bugs: Sequence[Bug]) -> Audit:
+def audit(tree: Tree, bugs: Sequence[Bug], *, latent: bool = False) -> Audit:
     """Judge `bugs` in `tree`; the tree is only read.
 
     Args:
         tree: the tree, or a part of one.
         bugs: what to look for, in manifest order.
+        latent: choose fixes for what is latent as well, where one fits.
 
     Raises:
         Infrastructure: Coccinelle or quilt is missing or failed.
@@ -221,12 +222,12 @@ def audit(tree: Tree, bugs: Sequence[Bug]) -> Audit:
         for finding in bug.findings:
             status, evidence = _judge(tree, bug, finding)
             fix = None
-            if status is Status.AFFECTED:
+            if status is Status.AFFECTED or (latent and status is Status.LATENT):
                 variants = (name for name in finding.fix if _mends(tree, bug, finding, [*chosen, PATCHES / name]))
                 fix = next(variants, None)
                 if fix:
                     chosen.append(PATCHES / fix)
-                else:
+                elif status is Status.AFFECTED:
                     evidence.append(Evidence(evidence[0].file, 0, "no fix fits this code: " + ", ".join(finding.fix)))
             findings.append(FindingAudit(finding.id, status, tuple(evidence), fix))
         audits.append(BugAudit(bug, tuple(findings)))
@@ -279,6 +280,11 @@ def _judge_file(
 
     path = tree.path / name
     if not path.is_file():
+        folder, above = path.parent, path.parent.parent
+        # A full tree without the folder has not got the feature; of a part of a tree nobody knows.
+        if tree.version and not folder.exists() and above.is_dir() and above != tree.path:
+            reason = f"no {folder.relative_to(tree.path)} in this tree"
+            return [(Status.NOT_APPLICABLE, Evidence(name, 0, reason))]
         return no_shape("the file is not there")
     try:
         text = path.read_text(encoding="latin-1")

@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     command = add("apply", "push the fixes that the audit chooses onto a tree, all or nothing")
     command.add_argument("tree", type=Path, metavar="TREE")
     add_bugs(command)
+    command.add_argument("--latent", action="store_true", help="push the fixes of what is only latent as well")
     command.add_argument("--dry-run", action="store_true", help="say what would be done")
     command.add_argument("--with-tests", action="store_true", help="put the KUnit suites and kselftests in as well")
 
@@ -119,7 +120,7 @@ def _apply(arguments: argparse.Namespace) -> ExitCode:
     from kmendlib.tree import Tree
 
     tree = Tree.open(arguments.tree, need_makefile=True)
-    found = audit(tree, _bugs(arguments.bug))
+    found = audit(tree, _bugs(arguments.bug), latent=arguments.latent)
     done = apply(tree, found, dry_run=arguments.dry_run, with_tests=arguments.with_tests)
     print(done.to_text())
     return ExitCode.OK

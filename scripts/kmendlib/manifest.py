@@ -52,6 +52,7 @@ class Finding:
         the finding unknown. Empty if there is no such name.
     fix: the variants of its fix, newest code shape first.
     reintroduce: the variants of the patch that puts the fault back.
+    forced: the suite makes it happen where nothing else can: it is red where the audit says latent, too.
     """
 
     id: str
@@ -62,6 +63,7 @@ class Finding:
     symbol: str
     fix: tuple[str, ...]
     reintroduce: tuple[str, ...]
+    forced: bool
 
     @property
     def fix_paths(self) -> tuple[Path, ...]:
@@ -249,6 +251,12 @@ class _Table:
                 self.fail(f"key {key!r}: {name!r} leaves its folder")
         return names
 
+    def flag(self, key: str) -> bool:
+        value = self._take(key, False)
+        if not isinstance(value, bool):
+            self.fail(f"key {key!r} must be true or false")
+        return bool(value)
+
     def number(self, key: str, default: int) -> int:
         value = self._take(key, default)
         if type(value) is not int or value < 1:
@@ -386,6 +394,7 @@ def _finding(
         symbol=table.text("symbol", ""),
         fix=table.paths("fix"),
         reintroduce=table.paths("reintroduce", ()),
+        forced=table.flag("forced"),
     )
     table.done()
     _check(table, check_files, [finding.rule])

@@ -325,6 +325,13 @@ def test_text_without_rich(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch)
     assert f"    fix: {FIX}" in text
 
 
+def test_latent_is_mended_on_demand(make_tree: MakeTree) -> None:
+    tree = Tree.open(make_tree(access_c(wake=WAKE_INSIDE)))
+    assert audit(tree, BUGS).patches == ()
+    found = audit(tree, BUGS, latent=True)
+    assert (found.bugs[0].status, found.patches) == (Status.LATENT, (FIX,))
+
+
 def test_worst() -> None:
     assert worst(Status) is Status.AFFECTED
     assert worst([Status.FIXED, Status.NOT_APPLICABLE, Status.LATENT]) is Status.LATENT

@@ -78,6 +78,15 @@ def test_finding_that_cannot_be_shown_hides_no_other(make_tree: MakeTree) -> Non
         verify.provable(tree, latent)
 
 
+def test_latent_finding_that_the_suite_forces(make_tree: MakeTree) -> None:
+    tree = Tree.open(make_tree(access_c(UNLOCKED), kunit=True))
+    (said,) = audit(tree, [BUG]).bugs
+    latent = dataclasses.replace(said.findings[0], status=Status.LATENT)
+    bug = dataclasses.replace(BUG, findings=(dataclasses.replace(BUG.findings[0], forced=True),))
+    found = verify.provable(tree, BugAudit(bug, (latent,)))
+    assert [path.name for path in found.fixes] == ["v3.4-v5.8.patch"] and not found.reintroduce
+
+
 def test_only_shown_findings_prove() -> None:
     assert verify.suites(BUG, [BUG.findings[0].id])[0].proof == BUG.suites[0].proof[BUG.findings[0].id]
     assert verify.suites(BUG, ())[0].proof == ()
