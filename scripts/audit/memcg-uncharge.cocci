@@ -38,12 +38,12 @@ PATHS = {
 queues = {}        # what shows whose the split queues are: position: "memcg" or "node"
 uncharges = {}     # calls of mem_cgroup_uncharge()
 ends = {}          # places that take a page off its queue: position, name
-batches = set()    # functions that uncharge a batch
+lists = {}         # calls that uncharge a batch
 early = {}         # key of an end: what uncharged its page before
 late = set()       # uncharges with an end before them
 singles = set()    # uncharges of single pages
 uncharging = {}    # functions that uncharge what they are given
-callers = []       # calls before an end: end's key, call's position, function
+callers = []       # calls before an end: key of the end, position of the call, function
 final = set()      # destructors that uncharge
 empty = set()      # destructors that do not
 wordy = []         # not empty: judge aloud
@@ -64,30 +64,31 @@ def judge(k, aware):
     p, name = ends[k]
     fn = p[0].current_element
     for end, call, g in callers:
-        if end == k and g in uncharging:
+        if end == k and g in uncharging and g not in final:
             early.setdefault(k, (call, g))
     if k in early:
         place, g = early[k]
         by = "uncharges" if g == "mem_cgroup_uncharge" else \
             "uncharges with " + g + "()"
         if aware:
-            return place, "affected", "%s() %s before %s()" % (fn, by, name)
-        return place, "latent", "%s() %s before %s(), harmless as long as " \
-            "the split queues are the nodes'" % (fn, by, name)
+            return place, "affected", "%s() %s before %s" % (fn, by, name)
+        return place, "latent", "%s() %s before %s, harmless as long as " \
+            "the split queues belong to the nodes" % (fn, by, name)
     if is_unqueue(name):
         alone = not any(u[0].current_element == fn and u[0].file == p[0].file
                         for u in uncharges.values()) \
-            and (p[0].file, fn) not in batches
+            and not any(u[0].current_element == fn and u[0].file == p[0].file
+                        for u, _ in lists.values())
     else:
         alone = not final
     if alone:
-        return p, "unknown", "%s() calls %s(), and who uncharges the page " \
+        return p, "unknown", "%s() calls %s, and who uncharges the page " \
             "is not to be seen" % (fn, name)
     if aware:
-        return p, "fixed", "%s() calls %s() before the page is uncharged" % (
+        return p, "fixed", "%s() calls %s before the page is uncharged" % (
             fn, name)
-    return p, "not-applicable", "the split queues are the nodes', and %s() " \
-        "uncharges after %s()" % (fn, name)
+    return p, "not-applicable", "the split queues belong to the nodes, and " \
+        "%s() uncharges after %s" % (fn, name)
 
 @script:python depends on audit@
 @@
@@ -109,7 +110,7 @@ if p[0].file.endswith("huge_memory.c"):
 
 @find@
 identifier fn =~ "^(get_deferred_split_queue|folio_split_queue_lock)";
-identifier m =~ "(^|_)memcg$|mem_cgroup$";
+identifier m =~ "(^|_)memcg$|^mem_cgroup$";
 expression E;
 position p;
 @@
@@ -117,12 +118,11 @@ fn(...)
 {
 <+...
 (
-m(...)
+m@p(...)
 |
-E->m
+E->m@p
 )
 ...+>
-@p
 }
 
 @script:python@
@@ -174,8 +174,9 @@ f@p(...)
 
 @script:python@
 p << batch.p;
+f << batch.f;
 @@
-batches.add((p[0].file, p[0].current_element))
+lists[key(p)] = (p, f)
 
 @single@
 symbol mem_cgroup_uncharge;
@@ -224,7 +225,7 @@ fn << destructor.fn;
 empty.add(fn)
 
 @end@
-identifier f =~ "^(destroy_compound_page|destroy_large_folio|free_transhuge_page|free_transhuge_folio|free_compound_page|get_compound_page_dtor|folio_undo_large_rmappable|(__)?folio_unqueue_deferred_split|unqueue_deferred_split_page)$";
+identifier f =~ "unqueue_deferred_split|undo_large_rmappable|^(destroy|free)_(compound|transhuge|large)_(page|folio)$|^get_compound_page_dtor$";
 expression X;
 position p;
 @@
@@ -234,14 +235,12 @@ f@p(X, ...)
 p << end.p;
 f << end.f;
 @@
-if p[0].current_element not in ("destroy_large_folio", "destroy_compound_page") \
-        and p[0].file.split("/")[-1] in PATHS:
-    ends[key(p)] = (p, "the destructor" if f == "get_compound_page_dtor" else f)
+ends[key(p)] = (p, "the destructor" if "_dtor" in f else f + "()")
 
 @before exists@
 symbol mem_cgroup_uncharge;
 expression X, E;
-identifier f =~ "^(destroy_compound_page|destroy_large_folio|free_transhuge_page|free_transhuge_folio|free_compound_page|get_compound_page_dtor|folio_undo_large_rmappable|(__)?folio_unqueue_deferred_split|unqueue_deferred_split_page)$";
+identifier f =~ "unqueue_deferred_split|undo_large_rmappable|^(destroy|free)_(compound|transhuge|large)_(page|folio)$|^get_compound_page_dtor$";
 position p, q;
 @@
 mem_cgroup_uncharge@q(\(X\|page_folio(X)\))
@@ -258,7 +257,7 @@ early[key(p)] = (q, "mem_cgroup_uncharge")
 @batch_before exists@
 expression F;
 identifier u =~ "^mem_cgroup_uncharge_folios$";
-identifier f =~ "^(folio_undo_large_rmappable|(__)?folio_unqueue_deferred_split)$";
+identifier f =~ "unqueue_deferred_split|undo_large_rmappable";
 position p, q;
 @@
 u@q(F)
@@ -276,7 +275,7 @@ early[key(p)] = (q, u)
 @call_before exists@
 identifier g != mem_cgroup_uncharge;
 expression X, E;
-identifier f =~ "^(destroy_compound_page|destroy_large_folio|free_transhuge_page|free_transhuge_folio|free_compound_page|get_compound_page_dtor|folio_undo_large_rmappable|(__)?folio_unqueue_deferred_split|unqueue_deferred_split_page)$";
+identifier f =~ "unqueue_deferred_split|undo_large_rmappable|^(destroy|free)_(compound|transhuge|large)_(page|folio)$|^get_compound_page_dtor$";
 position p, q;
 @@
 g@q(\(X\|&X->page\|page_folio(X)\), ...)
@@ -294,7 +293,7 @@ callers.append((key(p), q, g))
 @after exists@
 symbol mem_cgroup_uncharge;
 expression X, E;
-identifier f =~ "^(destroy_compound_page|destroy_large_folio|free_transhuge_page|folio_undo_large_rmappable|(__)?folio_unqueue_deferred_split|unqueue_deferred_split_page)$";
+identifier f =~ "unqueue_deferred_split|undo_large_rmappable|^(destroy|free)_(compound|transhuge|large)_(page|folio)$|^get_compound_page_dtor$";
 position q;
 @@
 f(X, ...)
@@ -311,16 +310,44 @@ late.add(key(q))
 @@
 import os
 aware = any(whose == "memcg" for _, whose in queues.values())
+# What frees a batch may have to take it off the queues as well, too late.
+tardy = any(p[0].current_element == "free_unref_folios" for p, _ in ends.values())
+# In the destructors only the order counts.
+inner = set((u[0].file, u[0].current_element) for u in uncharges.values())
+for k in list(ends):
+    p = ends[k][0]
+    if os.path.basename(p[0].file) not in PATHS \
+            and (p[0].file, p[0].current_element) not in inner:
+        del ends[k]
 for fn in empty:
     if fn in uncharging:
         final.add(fn)
 said = []
+freeing = set((os.path.basename(p[0].file), p[0].current_element)
+              for p, _ in ends.values())
 for k in sorted(ends):
     if not queues:
         break
     place, status, reason = judge(k, aware)
     said.append(status)
     say(place, status, reason)
+for k in sorted(lists):
+    p, f = lists[k]
+    fn = p[0].current_element
+    if not queues or "folios" not in f or os.path.basename(p[0].file) not in PATHS \
+            or any(e[0].current_element == fn and e[0].file == p[0].file
+                   for e, _ in ends.values()):
+        continue
+    if not tardy:
+        status, reason = "unknown", "and who takes it off its queue is not to be seen"
+    elif aware:
+        status, reason = "affected", "before free_unref_folios() takes it off its queue"
+    else:
+        status, reason = "latent", "before free_unref_folios() takes it off its " \
+            "queue, harmless as long as the split queues belong to the nodes"
+    said.append(status)
+    say(p, status, "%s() uncharges a batch %s" % (fn, reason))
+    freeing.add((os.path.basename(p[0].file), fn))
 spoken = set(key(early[k][0]) for k in early)
 served = set(g for end, _, g in callers)
 for k in sorted(uncharges):
@@ -334,21 +361,20 @@ for k in sorted(uncharges):
         say(p, "unknown", "%s() uncharges a page, and who frees it is not "
             "to be seen" % fn)
         said.append("unknown")
-for name, groups in PATHS.items():
-    here = [p for p, _ in ends.values() if os.path.basename(p[0].file) == name]
-    found = set(p[0].current_element for p in here)
-    if here and queues:
-        for group in groups:
-            if not any(fns <= found for fns in group):
-                wanted = " or ".join(sorted("() and ".join(sorted(fns)) + "()"
-                                            for fns in group))
-                say(here[0], "unknown", "not to be seen: how " + wanted +
-                    " frees a huge page")
-                said.append("unknown")
-order = ["affected", "unknown", "latent", "fixed", "not-applicable"]
 for k in sorted(queues):
     p, whose = queues[k]
-    if whose == ("memcg" if aware else "node") and said:
-        say(p, min(said, key=order.index), "the split queues are the memcgs'"
-            if aware else "the split queues are the nodes'")
-        break
+    if whose != ("memcg" if aware else "node") or not said:
+        continue
+    for name, groups in sorted(PATHS.items()):
+        found = set(fn for file, fn in freeing if file == name)
+        for group in groups:
+            if found and not any(fns <= found for fns in group):
+                said.append("unknown")
+                say(p, "unknown", "not to be seen in %s: how a huge page is freed in "
+                    % name + " or in ".join(
+                        " and ".join(fn + "()" for fn in sorted(fns))
+                        for fns in group))
+    order = ["affected", "unknown", "latent", "fixed", "not-applicable"]
+    say(p, min(said, key=order.index),
+        "the split queues belong to the %ss" % whose)
+    break

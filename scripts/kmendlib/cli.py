@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         return commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
 
     def add_bugs(command: argparse.ArgumentParser) -> None:
-        command.add_argument("--bug", action="append", metavar="ID", help="look at this bug alone; may be given again")
+        command.add_argument("--bug", action="append", metavar="ID", help="look at this bug, or finding (BUG/NAME), alone; may be given again")
 
     verify = add("verify", "build and boot a tree with and without each bug, and show the tests red and green")
     what = verify.add_mutually_exclusive_group()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ class Finding:
 class Guest:
     """What the guest of a suite or kselftest needs beyond the architecture's own.
 
-    cpus: numbers of CPUs; it is booted with each.
+    cpus: numbers of CPUs; it is booted with each, a control with the first.
     memory: in MiB.
     machine: the values of a further QEMU -machine option, by architecture.
     modules: kernel modules that the guest finds in /lib/modules, by architecture; those that they need come along.
@@ -187,9 +187,21 @@ class Manifest:
         raise BadInput(f"no bug is called {id!r}; known: {known}")
 
     def select(self, ids: tuple[str, ...] | list[str]) -> tuple[Bug, ...]:
-        """Return the bugs called `ids` in manifest order, or all if empty."""
-        wanted = {self.bug(id).id for id in ids}
-        return tuple(bug for bug in self.bugs if not ids or bug.id in wanted)
+        """Return the bugs called `ids` in manifest order, or all if empty.
+
+        The id of a finding, BUG/NAME, stands for the bug with that finding alone.
+        """
+        chosen = []
+        for id in ids:
+            bug = self.bug(id.partition("/")[0])
+            known = [finding.id for finding in bug.findings]
+            if "/" in id and id not in known:
+                raise BadInput(f"no finding is called {id!r}; known: {', '.join(known)}")
+        for bug in self.bugs:
+            findings = tuple(each for each in bug.findings if not ids or {bug.id, each.id} & set(ids))
+            if findings:
+                chosen.append(replace(bug, findings=findings))
+        return tuple(chosen)
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -257,7 +257,7 @@ class _Arch:
             state: [suite for suite in run.suites if (suite.bug, suite.label, arch.name, state) in run.shown]
             for state in STATES
         }
-        both = list(dict.fromkeys(suite for state in STATES for suite in wanted[state]))
+        both = [suite for state in STATES for suite in wanted[state]]
         modules = sorted({name for suite in both for name in suite.needs.modules.get(arch.name, ())})
         self.boots = sum(map(len, wanted.values())) * run.request.repeat
         run.display.update(arch.name, "copy")
@@ -407,6 +407,8 @@ class _Run:
                 shown = chosen[bug.id].findings if bug.id in chosen else ()
                 for suite in suites(bug, shown):
                     control = arch not in bug.arches and arch in suite.controls
+                    if control and suite.cpus != suite.needs.cpus[0]:
+                        continue
                     not_run = ""
                     if bug.id in why_not:
                         not_run = why_not[bug.id]

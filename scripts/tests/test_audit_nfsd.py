@@ -517,7 +517,8 @@ LEAKS = {
             COUNTED,
             (
                 REQUEUE,
-                "	if (cb->cb_need_restart) {\n		if (!nfsd4_queue_cb(cb))\n			nfsd41_cb_inflight_end(cb->cb_clp);\n"
+                "	if (cb->cb_need_restart) {\n		if (!nfsd4_queue_cb(cb))\n"
+                "			nfsd41_cb_inflight_end(cb->cb_clp);\n"
                 "	} else {\n		nfsd41_destroy_cb(cb);\n	}\n",
             ),
         ),
@@ -619,14 +620,18 @@ COURTESIES = {
         Status.AFFECTED,
     ),
     "test on one path": (
-        edit(COUNTED, (TEST, "if (clp->cl_minorversion && clp->cl_state == NFSD4_COURTESY)\n		return;\n	if (!clnt) {")),
+        edit(COUNTED, (TEST, "if (clp->cl_ra && clp->cl_state == NFSD4_COURTESY)\n		return;\n	if (!clnt) {")),
         OWNER,
         Status.UNKNOWN,
     ),
     "test on one path, in a block": (
         edit(
             COUNTED,
-            (TEST, "if (clp->cl_ra) {\n		if (clp->cl_state == NFSD4_COURTESY)\n			return;\n	}\n	if (!clnt) {"),
+            (
+                TEST,
+                "if (clp->cl_ra) {\n		if (clp->cl_state == NFSD4_COURTESY)\n			return;\n	}\n"
+                "	if (!clnt) {",
+            ),
         ),
         OWNER,
         Status.AFFECTED,

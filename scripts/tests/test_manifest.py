@@ -72,6 +72,17 @@ def test_unknown_bug_names_the_known() -> None:
     assert error.value.code is ExitCode.USAGE
 
 
+def test_one_finding_of_a_bug(tmp_path: Path) -> None:
+    other = '\n[[bug.finding]]\nid = "a-bug/other"\ntitle = "x"\nfix = ["a-bug/x.patch"]\n'
+    found = load(tmp_path, GOOD + other)
+    assert [each.id for each in found.select(["a-bug/other"])[0].findings] == ["a-bug/other"]
+    assert len(found.select(["a-bug/other", "a-bug"])[0].findings) == 2
+    with pytest.raises(BadInput, match="no finding is called 'a-bug/no'; known: a-bug/fault, a-bug/other"):
+        found.select(["a-bug/no"])
+    with pytest.raises(BadInput, match="no bug is called 'b'"):
+        found.select(["b/fault"])
+
+
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [

@@ -298,7 +298,6 @@ static const struct nfsd4_callback_ops ncs_cb_ops = {
 	.prepare = ncs_prepare,
 	.done = ncs_done,
 	.release = ncs_release,
-	.opcode = OP_CB_RECALL,
 };
 
 /* The test reads the counters later, so the memory stays. */
