@@ -7,7 +7,7 @@
  * memory cgroup.  It has to leave that queue under the queue's own lock, which
  * is found through the cgroup: before it is uncharged, freed or swapped out.
  *
- * Two parts, each for cgroup v2 and for v1, as the memory controller can only
+ * Two parts, each for cgroup v1 and for v2, as the memory controller can only
  * be in one hierarchy at a time:
  *
  * - A few pages are queued and then freed, or swapped out whole.  Nothing else
@@ -116,15 +116,19 @@ static struct shared {
 	struct worker workers[MAX_WORKERS];
 } *shared;
 
-/* What differs between the two hierarchies */
+/*
+ * What differs between the two hierarchies.  v1 must come first: it has a
+ * counter of its own for the kernel's memory, which underflows when memory
+ * that was charged in v2 is freed in v1.
+ */
 static const struct hierarchy {
 	const char *name, *fs, *options;
 	const char *usage, *limit, *events;
 } hierarchies[] = {
-	{ "v2", "cgroup2", NULL, "memory.current", "memory.max",
-	  "memory.events" },
 	{ "v1", "cgroup", "memory", "memory.usage_in_bytes",
 	  "memory.limit_in_bytes", "memory.oom_control" },
+	{ "v2", "cgroup2", NULL, "memory.current", "memory.max",
+	  "memory.events" },
 }, *cg;
 
 static const char * const look_cases[] = {
@@ -1342,13 +1346,10 @@ int main(int argc, char **argv)
 	ksft_print_msg("%d huge pages of %lu KiB a process\n", nr_pages,
 		       huge_size >> 10);
 
-	/* The certain ones first: a list that broke may end it all. */
 	for (i = 0; i < ARRAY_SIZE(hierarchies); i++) {
 		cg = &hierarchies[i];
+		/* What is certain first: a list that broke may end it all. */
 		clean &= look_at_queues();
-	}
-	for (i = 0; i < ARRAY_SIZE(hierarchies); i++) {
-		cg = &hierarchies[i];
 		clean = load_hierarchy(clean);
 	}
 
