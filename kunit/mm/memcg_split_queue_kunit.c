@@ -747,8 +747,13 @@ static void memcg_split_queue_test_uncharged_once(struct kunit *test)
 {
 	const struct msq_op_case *c = test->param_value;
 	struct msq_ctx *ctx = test->priv;
-	unsigned long memory = msq_memory(ctx, 0), memsw = msq_memsw(ctx, 0);
 	struct msq_actor a = { .ctx = ctx, .op = c->op };
+	unsigned long memory, memsw;
+
+	/* Something to lose: a counter does not fall below zero. */
+	msq_get(test, HPAGE_PMD_ORDER, 0);
+	memory = msq_memory(ctx, 0);
+	memsw = msq_memsw(ctx, 0);
 
 	if (c->swaps)
 		msq_prepare_swap(test);

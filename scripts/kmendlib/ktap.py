@@ -113,12 +113,11 @@ def parser_for(*trees: Path) -> Parser:
     raise Infrastructure(f"no tools/testing/kunit/kunit_parser.py that can be used in {', '.join(map(str, trees))}")
 
 
-def _leaves(test: Any) -> Iterator[Any]:
+def _below(test: Any) -> Iterator[Any]:
+    """Yield all cases of a suite, and those that a case with parameters is made of."""
     for sub in test.subtests:
-        if sub.subtests:
-            yield from _leaves(sub)
-        else:
-            yield sub
+        yield sub
+        yield from _below(sub)
 
 
 def _find(test: Any, name: str) -> Any | None:
@@ -160,7 +159,7 @@ def judge(boot: Boot, suite: str, parse: Parser) -> Result:
     # KTAP allows lines of others anywhere, but the parser takes one that comes within a header for the header's end.
     test = parse(_document([line for line in lines if _KTAP_LINE.match(line)], suite))
     run = _find(test, suite)
-    cases = {leaf.name: _CASE.get(leaf.status.name, "MISS") for leaf in _leaves(run)} if run else {}
+    cases = {case.name: _CASE.get(case.status.name, "MISS") for case in _below(run)} if run else {}
     if run and not run.subtests:
         cases = {run.name: _CASE.get(run.status.name, "MISS")}
 

@@ -448,7 +448,10 @@ class _Run:
         self.evidence.write()
 
     def submit(self, task: Callable[..., None], *arguments: object) -> None:
-        """Hand a boot on; one runs at a time, beside the builds."""
+        """Hand a boot on; one runs at a time, beside the builds.  Raise what an earlier one raised."""
+        for future in self.pending:
+            if future.done():
+                future.result()
         self.pending.append(self.pool.submit(task, *arguments))
 
     def finish(self) -> None:
