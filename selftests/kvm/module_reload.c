@@ -153,7 +153,7 @@ static void read_order(void)
 	if (read_file(order, list, sizeof(list))) {
 		if (exists("/dev/kvm") && !is_loaded("kvm"))
 			ksft_exit_skip("KVM is built in: no module to reload\n");
-		ksft_exit_skip("no %s: no modules to load\n", order);
+		ksft_exit_skip("no %s: KVM is no module here\n", order);
 	}
 	for (line = list; *line; line = next) {
 		next = strchr(line, '\n');
