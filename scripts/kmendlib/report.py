@@ -187,6 +187,8 @@ def _explain(row: Row) -> list[str]:
     where = f"{row.plan['bug']} on {row.plan['arch']}, {row.plan['suite']}"
     if row.broken:
         return [f"{where}: no kernel: {row.broken}"]
+    if row.control and row.skipped:
+        return [f"{where}: skipped: {row.after[0]['misc']['reason']}"]
     lines = []
     for state, tests, good in (("before", row.before, row.red), ("after", row.after, row.green)):
         if state == "before" and row.control:
