@@ -245,7 +245,10 @@ def module_archive(workspace: Workspace, arch: Arch, state: str, names: Sequence
     (kept / "list").write_text("\n".join(lines) + "\n")
     archive = kept / "modules.cpio"
     with archive.open("wb") as out:
-        subprocess.run([build / "usr/gen_init_cpio", "-t", "0", kept / "list"], stdout=out, check=True)
+        command = [str(build / "usr/gen_init_cpio"), "-t", "0", str(kept / "list")]
+        done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise BuildError(f"cannot archive the modules: {done.stderr.strip()}")
     return archive
 
 

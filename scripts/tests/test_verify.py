@@ -157,6 +157,9 @@ def test_modules_come_in_load_order(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert build.load_order(archive, ["kvm"]) == ["irqbypass.ko", "kvm.ko"]
     with pytest.raises(build.BuildError, match="no module nvme"):
         build.module_archive(place, arches.load("x86_64"), "after", ["nvme"])
+    (folder / "usr/gen_init_cpio").write_text("#!/bin/sh\necho no room >&2\nexit 1\n")
+    with pytest.raises(build.BuildError, match="cannot archive the modules: no room"):
+        build.module_archive(place, arches.load("x86_64"), "after", ["kvm"])
 
 
 def test_suite_in_a_module_is_loaded_by_init() -> None:
