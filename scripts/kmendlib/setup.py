@@ -39,15 +39,17 @@ class Need:
         if self.file.startswith("python:"):
             return importlib.util.find_spec(self.file.removeprefix("python:")) is not None
         found = shutil.which(self.file)
-        # Other distributions name the compiler's programs without the version.
-        if not found and self.file.endswith("-19"):
-            found = shutil.which(self.file.removesuffix("-19"))
+        version = self.version
+        if not found and (suffix := re.search(r"-(\d+)$", self.file)):
+            # Other distributions name the compiler's programs without the version, and Debian names an old one so.
+            found = shutil.which(self.file.removesuffix(suffix[0]))
+            version = int(suffix[1])
         if not found:
             return self.file.startswith("/") and Path(self.file).exists()
-        if not self.version:
+        if not version:
             return True
-        said = re.search(r"version (\d+)", proc.output([found, "--version"]) or "")
-        return said is not None and int(said[1]) >= self.version
+        said = re.search(r"(?:version|LLD) (\d+)", proc.output([found, "--version"]) or "")
+        return said is not None and int(said[1]) >= version
 
 
 def needs() -> list[Need]:

@@ -63,6 +63,26 @@ def test_every_need_names_both_packages() -> None:
         assert need.file and need.apt and need.dnf
 
 
+@pytest.mark.parametrize(
+    ("said", "met"),
+    [
+        ("Debian clang version 14.0.6", False),
+        ("clang version 19.1.7 (vendor)", True),
+        ("LLD 20.1.2 (compatible with GNU linkers)", True),
+        ("Debian LLD 14.0.6 (compatible with GNU linkers)", False),
+        ("no version", False),
+    ],
+)
+def test_program_without_the_version_in_its_name_must_be_new_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, met: bool
+) -> None:
+    program = tmp_path / "compiler"
+    program.write_text(f"#!/bin/sh\necho '{said}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert setup.Need("compiler-19", "compiler-19", "compiler").met() is met
+
+
 NOTHING = setup.Need("no-such-program", "some-package", "some-rpm")
 
 
