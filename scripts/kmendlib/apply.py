@@ -119,7 +119,11 @@ def apply(tree: Tree, audit: Audit, *, dry_run: bool = False, with_tests: bool =
                         f"{tree.path}: {finding.id} is affected, but no fix fits {places}; "
                         "mend it by hand, or choose the others with --bug"
                     )
-        notes: list[str] = []
+        notes = [
+            f"{name} has hunks that are inferred, as the files were not to be had: read them before you build"
+            for bug in audit.bugs
+            for name in bug.unverified
+        ]
         patches = [PATCHES / name for name in audit.patches]
         overlay: dict[str, Path] = {}
         if with_tests:

@@ -76,18 +76,20 @@ class FindingAudit:
         id: as in the manifest.
         status: the worst of what the rule said.
         evidence: what it said.
-        fix: the fix variant that `apply` would push; None if it would push none.
+        fix: the patches that `apply` would push, in order; empty if it would push none.
+        unverified: those of them that are inferred, as nobody here could read a file which they change.
     """
 
     id: str
     status: Status
     evidence: tuple[Evidence, ...]
-    fix: str | None = None
+    fix: tuple[str, ...] = ()
+    unverified: tuple[str, ...] = ()
 
     @property
     def unfit(self) -> bool:
         """True if the finding is affected and no fix variant fits."""
-        return self.status is Status.AFFECTED and self.fix is None
+        return self.status is Status.AFFECTED and not self.fix
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,12 @@ class BugAudit:
     @property
     def patches(self) -> tuple[str, ...]:
         """The patches that `apply` would push for this bug, as paths below patches/."""
-        return tuple(finding.fix for finding in self.findings if finding.fix)
+        return tuple(name for finding in self.findings for name in finding.fix)
+
+    @property
+    def unverified(self) -> tuple[str, ...]:
+        """Those of the patches that are inferred in part."""
+        return tuple(name for finding in self.findings for name in finding.unverified)
 
 
 @dataclass(frozen=True)
@@ -159,6 +166,7 @@ class Audit:
                     ],
                     "patches": list(bug.patches),
                 }
+                | ({"unverified": list(bug.unverified)} if bug.unverified else {})
                 for bug in self.bugs
             ],
         }
@@ -170,7 +178,12 @@ class Audit:
             colour: colour the statuses with terminal codes.
         """
         rows = [
-            (finding.id, finding.status, [(item.place, item.reason) for item in finding.evidence], finding.fix or "")
+            (
+                finding.id,
+                finding.status,
+                [(item.place, item.reason) for item in finding.evidence],
+                [name + (" (unverified)" if name in finding.unverified else "") for name in finding.fix],
+            )
             for bug in self.bugs
             for finding in bug.findings
         ]
@@ -185,7 +198,7 @@ class Audit:
         table = Table("finding", "status", "evidence", title=Text(title), title_justify="left", box=SIMPLE_HEAD)
         table.show_edge = table.pad_edge = False
         for id, status, evidence, fix in rows:
-            lines = [f"{place}\n  {reason}" for place, reason in evidence] + ([f"fix: {fix}"] if fix else [])
+            lines = [f"{place}\n  {reason}" for place, reason in evidence] + [f"fix: {name}" for name in fix]
             table.add_row(Text(id), Text(status, style=_STYLE[status]), Text("\n".join(lines)))
         stream = io.StringIO()
         # Without a terminal: wide enough that no path or id is broken.
@@ -194,13 +207,12 @@ class Audit:
         return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
 
 
-def _plain(title: str, rows: Sequence[tuple[str, Status, list[tuple[str, str]], str]]) -> str:
+def _plain(title: str, rows: Sequence[tuple[str, Status, list[tuple[str, str]], list[str]]]) -> str:
     lines = [title]
     for id, status, evidence, fix in rows:
         lines.append(f"{id}  {status}")
         lines += [f"    {place}: {reason}" for place, reason in evidence]
-        if fix:
-            lines.append(f"    fix: {fix}")
+        lines += [f"    fix: {name}" for name in fix]
     return "\n".join(lines)
 
 
@@ -221,17 +233,21 @@ def audit(tree: Tree, bugs: Sequence[Bug], *, latent: bool = False) -> Audit:
         findings = []
         for finding in bug.findings:
             status, evidence = _judge(tree, bug, finding)
-            fix = None
+            fix: tuple[str, ...] = ()
             if status is Status.AFFECTED or (latent and status is Status.LATENT):
-                variants = (name for name in finding.fix if _mends(tree, bug, finding, [*chosen, PATCHES / name]))
-                fix = next(variants, None)
-                if fix:
-                    chosen.append(PATCHES / fix)
-                elif status is Status.AFFECTED:
-                    evidence.append(Evidence(evidence[0].file, 0, "no fix fits this code: " + ", ".join(finding.fix)))
-            findings.append(FindingAudit(finding.id, status, tuple(evidence), fix))
+                fix = next((each for each in finding.fix if _mends(tree, bug, finding, [*chosen, *_paths(each)])), ())
+                chosen += _paths(fix)
+                if status is Status.AFFECTED and not fix:
+                    tried = ", ".join(finding.fix_patches)
+                    evidence.append(Evidence(evidence[0].file, 0, f"no fix fits this code: {tried}"))
+            unverified = tuple(name for name in fix if name in finding.unverified)
+            findings.append(FindingAudit(finding.id, status, tuple(evidence), fix, unverified))
         audits.append(BugAudit(bug, tuple(findings)))
     return Audit(tree, tuple(audits))
+
+
+def _paths(names: Sequence[str]) -> list[Path]:
+    return [PATCHES / name for name in names]
 
 
 def _mends(tree: Tree, bug: Bug, finding: Finding, patches: Sequence[Path]) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,7 +49,8 @@ class Finding:
     context: files that it reads as well, where they are there: a shape that one of them lacks is no matter.
     symbol: a name; a use of it in `files` that the rule did not judge leaves
         the finding unknown. Empty if there is no such name.
-    fix: the variants of its fix, newest code shape first.
+    fix: the variants of its fix, newest code shape first; each is one patch or several, in order.
+    unverified: those of its patches with hunks for files that nobody here could read: inferred from their use.
     reintroduce: the variants of the patch that puts the fault back.
     forced: the suite makes it happen where nothing else can: it is red where the audit says latent, too.
     """
@@ -61,13 +61,15 @@ class Finding:
     files: tuple[str, ...]
     context: tuple[str, ...]
     symbol: str
-    fix: tuple[str, ...]
+    fix: tuple[tuple[str, ...], ...]
+    unverified: tuple[str, ...]
     reintroduce: tuple[str, ...]
     forced: bool
 
     @property
-    def fix_paths(self) -> tuple[Path, ...]:
-        return tuple(PATCHES / name for name in self.fix)
+    def fix_patches(self) -> tuple[str, ...]:
+        """The patches of all variants, each once."""
+        return tuple(dict.fromkeys(name for variant in self.fix for name in variant))
 
     @property
     def reintroduce_paths(self) -> tuple[Path, ...]:
@@ -152,7 +154,7 @@ class Bug:
     """A bug.
 
     versions: the mainline releases that had its code shape.
-    testbed: patches, in order, that bring code which a tree lacks, so that the bug can be shown there.
+    testbed: the variants of a patch that brings code which a tree lacks, so that the bug can be shown there.
     """
 
     id: str
@@ -165,6 +167,16 @@ class Bug:
     suites: tuple[Suite, ...]
     selftests: tuple[Selftest, ...]
     testbed: tuple[str, ...]
+
+    @property
+    def patches(self) -> tuple[str, ...]:
+        """Every patch named, each once."""
+        found = [*self.testbed]
+        for finding in self.findings:
+            found += [*finding.fix_patches, *finding.reintroduce]
+        for suite in self.suites:
+            found += suite.hooks
+        return tuple(dict.fromkeys(found))
 
     @property
     def since(self) -> str:
@@ -211,16 +223,7 @@ class Manifest:
     @property
     def patches(self) -> tuple[str, ...]:
         """Every patch named, each once."""
-        return tuple(dict.fromkeys(self._patches()))
-
-    def _patches(self) -> Iterator[str]:
-        for bug in self.bugs:
-            for finding in bug.findings:
-                yield from finding.fix
-                yield from finding.reintroduce
-            for suite in bug.suites:
-                yield from suite.hooks
-            yield from bug.testbed
+        return tuple(dict.fromkeys(name for bug in self.bugs for name in bug.patches))
 
 
 class _Table:
@@ -262,6 +265,16 @@ class _Table:
             if name.startswith("/") or ".." in Path(name).parts:
                 self.fail(f"key {key!r}: {name!r} leaves its folder")
         return names
+
+    def variants(self, key: str) -> tuple[tuple[str, ...], ...]:
+        value = self._take(key, None)
+        if not isinstance(value, list) or not value:
+            self.fail(f"key {key!r} must be a list that is not empty")
+        found = []
+        for item in value:
+            self.table[key] = [item] if isinstance(item, str) else item
+            found.append(self.paths(key))
+        return tuple(found)
 
     def flag(self, key: str) -> bool:
         value = self._take(key, False)
@@ -404,13 +417,17 @@ def _finding(
         files=table.paths("files", files),
         context=table.paths("context", ()),
         symbol=table.text("symbol", ""),
-        fix=table.paths("fix"),
+        fix=table.variants("fix"),
+        unverified=table.paths("unverified", ()),
         reintroduce=table.paths("reintroduce", ()),
         forced=table.flag("forced"),
     )
     table.done()
     _check(table, check_files, [finding.rule])
-    _check(table, check_files, finding.fix_paths)
+    strange = set(finding.unverified) - set(finding.fix_patches)
+    if strange:
+        table.fail(f"unverified: {', '.join(sorted(strange))}: no patch of its fix")
+    _check(table, check_files, [PATCHES / name for name in finding.fix_patches])
     _check(table, check_files, finding.reintroduce_paths)
     return finding
 

@@ -158,7 +158,8 @@ def print_report(evidence: Evidence, console: Console | None = None) -> None:
             note = f"{plan['bug']} on {plan['arch']}: not run: {plan['not_run']}"
             notes += [] if note in notes else [note]
             continue
-        notes += [note for note in plan.get("left_out", ()) if note not in notes]
+        said = [f"{plan['bug']}: not in this tree: shown with {name} on it" for name in plan.get("testbed", ())]
+        notes += [note for note in [*said, *plan.get("left_out", ())] if note not in notes]
         proof = bool(plan["proof"])
         verdict = (
             Text("PROVED" if proof else "PASS", "green")

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kmendlib import arches, build, evidence, guest, ktap, manifest, proc, report, series, setup, source
@@ -158,6 +158,7 @@ class Provable:
         reintroduce: what puts the fixed ones back.
         hooks: what builds the suites into the tree.
         left_out: why each other finding cannot be shown.
+        testbed: what brings the code that the bug is in, where the tree lacks it.
     """
 
     bug: Bug
@@ -166,6 +167,7 @@ class Provable:
     reintroduce: tuple[Path, ...]
     hooks: tuple[Path, ...]
     left_out: tuple[str, ...]
+    testbed: tuple[Path, ...] = ()
 
 
 def provable(tree: Tree, said: BugAudit) -> Provable:
@@ -186,7 +188,7 @@ def provable(tree: Tree, said: BugAudit) -> Provable:
             if result.status is Status.LATENT and not finding.forced:
                 raise BadInput(f"{finding.id} is latent")
             if result.fix:
-                fixes.append(PATCHES / result.fix)
+                fixes += [PATCHES / name for name in result.fix]
             elif result.status is Status.FIXED:
                 reintroduce.append(_fitting(tree, finding.reintroduce_paths, f"way back to {finding.id}"))
             else:
@@ -198,6 +200,30 @@ def provable(tree: Tree, said: BugAudit) -> Provable:
         raise BadInput(", ".join(left_out))
     hooks = [_fitting(tree, suite.hook_paths, f"hook of KUnit suite {suite.name}") for suite in said.bug.suites]
     return Provable(said.bug, tuple(findings), tuple(fixes), tuple(reintroduce), tuple(hooks), tuple(left_out))
+
+
+def on_testbed(tree: Tree, bug: Bug, scratch: Path) -> Provable:
+    """Find what of a bug can be shown in a tree once its test bed is laid.
+
+    Args:
+        tree: the tree.
+        bug: a bug with a test bed.
+        scratch: an empty folder; it gets the files that matter, with the test bed on.
+
+    Raises:
+        BadInput: nothing can; says why.
+    """
+    testbed = _fitting(tree, [PATCHES / name for name in bug.testbed], f"test bed of {bug.id}")
+    series.materialize(tree.path, [testbed], scratch)
+    names = {name for finding in bug.findings for name in (*finding.files, *finding.context)}
+    names |= {name for patch in bug.patches for name in series.touched_files(PATCHES / patch)}
+    for name in names:
+        if (tree.path / name).is_file() and not (scratch / name).exists():
+            (scratch / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(tree.path / name, scratch / name)
+    laid = Tree(scratch.resolve(), tree.version, tree.extraversion)
+    (said,) = audit(laid, [bug], latent=True).bugs
+    return replace(provable(laid, said), testbed=(testbed,))
 
 
 def make_states(tree: Tree, bugs: Sequence[Provable], scratch: Path) -> States:
@@ -214,6 +240,8 @@ def make_states(tree: Tree, bugs: Sequence[Provable], scratch: Path) -> States:
     patches: dict[str, list[Path]] = {state: [] for state in STATES}
     sources: list[str] = []
     for bug in bugs:
+        for state in STATES:
+            patches[state] += bug.testbed
         patches["before"] += bug.reintroduce
         patches["after"] += bug.fixes
         for state in STATES:
@@ -389,15 +417,21 @@ class _Run:
         found = audit(tree, request.bugs, latent=True)
         chosen: dict[str, Provable] = {}
         why_not: dict[str, str] = {}
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kmend-")))
         for said in found.bugs:
             try:
                 chosen[said.id] = provable(tree, said)
             except BadInput as error:
                 why_not[said.id] = str(error)
+            if said.id in why_not and said.bug.testbed:
+                try:
+                    chosen[said.id] = on_testbed(tree, said.bug, scratch / said.id)
+                    del why_not[said.id]
+                except BadInput as error:
+                    why_not[said.id] += f"; {error}"
         self.bugs = [bug.bug for bug in chosen.values()]
         folder = evidence.new_folder(request.out)
         (folder / "audit.json").write_text(json.dumps(found.to_json() | {"tree": name}, indent=1) + "\n")
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kmend-")))
         self.states = make_states(tree, tuple(chosen.values()), scratch)
         self.suites = [suite for bug in chosen.values() for suite in suites(bug.bug, bug.findings)]
         plan = []
@@ -426,6 +460,9 @@ class _Run:
                             "proof": [] if control else list(suite.proof),
                             "control": control,
                             "left_out": list(chosen[bug.id].left_out) if bug.id in chosen else [],
+                            "testbed": [series.patch_name(patch) for patch in chosen[bug.id].testbed]
+                            if bug.id in chosen
+                            else [],
                             "boots": request.repeat,
                             "not_run": not_run,
                         }

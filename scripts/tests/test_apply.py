@@ -41,7 +41,7 @@ def found(root: Path, status: Status = Status.AFFECTED, fix: str | None = None) 
     """Return what the audit would say, without the half second that it takes."""
     if fix is None and status is Status.AFFECTED:
         fix = FIX
-    finding = FindingAudit("pci-cfg-wait/unlocked-queue", status, (Evidence(ACCESS, 7, "a reason"),), fix)
+    finding = FindingAudit("pci-cfg-wait/unlocked-queue", status, (Evidence(ACCESS, 7, "a reason"),), (fix,) if fix else ())
     return Audit(Tree.open(root), (BugAudit(BUG, (finding,)),))
 
 

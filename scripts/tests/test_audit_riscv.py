@@ -359,7 +359,7 @@ def test_backport_of_the_cause_alone(make_riscv: MakeRiscv) -> None:
     """The trap for backporters: what was latent is affected, and the early variant mends it."""
     found = look(make_riscv(early(EARLY_WRONG), AT_LOAD, version="6.6.57"), "exit-order", fix=True)
     assert found.status is Status.AFFECTED
-    assert found.fix == "riscv-kvm-exit/exit-order-v6.4-v6.12.patch"
+    assert found.fix == ("riscv-kvm-exit/exit-order-v6.4-v6.12.patch",)
 
 
 def test_enabled_at_load_without_a_parameter(make_riscv: MakeRiscv) -> None:
@@ -579,7 +579,7 @@ def test_mode_in_a_file_of_its_own(make_riscv: MakeRiscv) -> None:
     ids=["early order", "later order", "early leak", "later leak"],
 )
 def test_variant(make_riscv: MakeRiscv, main: str, name: str, fix: str) -> None:
-    assert look(make_riscv(main, mmu=OR_NONE), name, fix=True).fix == f"riscv-kvm-exit/{fix}.patch"
+    assert look(make_riscv(main, mmu=OR_NONE), name, fix=True).fix == (f"riscv-kvm-exit/{fix}.patch",)
 
 
 def test_both_findings_are_mended_together(make_riscv: MakeRiscv) -> None:

@@ -18,7 +18,7 @@ from kmendlib.tree import Tree
 
 BUGS = manifest.load().bugs
 FILES = sorted(path.relative_to(PATCHES).as_posix() for path in PATCHES.rglob("*.patch"))
-FIXES = {name: bug for bug in BUGS for finding in bug.findings for name in finding.fix}
+FIXES = {name: bug for bug in BUGS for finding in bug.findings for name in finding.fix_patches}
 REINTRODUCE = {name for bug in BUGS for finding in bug.findings for name in finding.reintroduce}
 HOOKS = {name for bug in BUGS for suite in bug.suites for name in suite.hooks}
 TESTBED = {name for bug in BUGS for name in bug.testbed}
@@ -157,7 +157,7 @@ def test_applies_to_the_trees_it_is_named_for(name: str) -> None:
 
 def _is_fixed(tree: Path, fix: str) -> bool:
     statuses = audit(Tree.open(tree), [FIXES[fix]]).statuses
-    return all(statuses[each.id] is Status.FIXED for each in FIXES[fix].findings if fix in each.fix)
+    return all(statuses[each.id] is Status.FIXED for each in FIXES[fix].findings if fix in each.fix_patches)
 
 
 CHECKPATCH = os.environ.get("KMEND_CHECKPATCH")

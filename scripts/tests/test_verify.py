@@ -87,6 +87,24 @@ def test_latent_finding_that_the_suite_forces(make_tree: MakeTree) -> None:
     assert [path.name for path in found.fixes] == ["v3.4-v5.8.patch"] and not found.reintroduce
 
 
+def test_bug_that_the_tree_lacks_is_shown_on_its_test_bed(make_tree: MakeTree, tmp_path: Path) -> None:
+    root = make_tree(access_c(UNLOCKED), kunit=True)
+    untouched = tree_hash(root)
+    laid = "pci-cfg-wait/v3.4-v5.8.patch"
+    found = verify.on_testbed(Tree.open(root), dataclasses.replace(BUG, testbed=(laid,)), tmp_path / "laid")
+    assert [path.name for path in found.reintroduce] == ["reintroduce-v5.9-v7.x.patch"] and not found.fixes
+    states = verify.make_states(Tree.open(root), [found], tmp_path / "scratch")
+    for state in verify.STATES:
+        assert states.patches[state][0] == manifest.PATCHES / laid
+    assert tree_hash(root) == untouched
+
+
+def test_test_bed_that_does_not_fit(make_tree: MakeTree, tmp_path: Path) -> None:
+    bug = dataclasses.replace(BUG, testbed=("pci-cfg-wait/v3.4-v5.8.patch",))
+    with pytest.raises(BadInput, match="^no test bed of pci-cfg-wait fits 4.19.90 "):
+        verify.on_testbed(Tree.open(make_tree(access_c(WAIT_EVENT))), bug, tmp_path / "laid")
+
+
 def test_only_shown_findings_prove() -> None:
     assert verify.suites(BUG, [BUG.findings[0].id])[0].proof == BUG.suites[0].proof[BUG.findings[0].id]
     assert verify.suites(BUG, ())[0].proof == ()
