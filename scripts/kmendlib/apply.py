@@ -105,20 +105,7 @@ def apply(tree: Tree, audit: Audit, *, dry_run: bool = False, with_tests: bool =
     """
     with _locked(tree):
         _refuse_applied(tree)
-        for bug in audit.bugs:
-            for finding in bug.findings:
-                places = ", ".join(evidence.place for evidence in finding.evidence[:1])
-                if finding.status is Status.UNKNOWN:
-                    reason = finding.evidence[0].reason
-                    raise BadInput(
-                        f"{tree.path}: {finding.id} is unknown: {places}: {reason}; "
-                        "mend it by hand, or choose the others with --bug"
-                    )
-                if finding.unfit:
-                    raise BadInput(
-                        f"{tree.path}: {finding.id} is affected, but no fix fits {places}; "
-                        "mend it by hand, or choose the others with --bug"
-                    )
+        refuse_undecided(audit)
         notes = [
             f"{name} has hunks that are inferred, as the files were not to be had: read them before you build"
             for bug in audit.bugs
@@ -152,6 +139,28 @@ def apply(tree: Tree, audit: Audit, *, dry_run: bool = False, with_tests: bool =
             if not dry_run:
                 _commit(tree, temporary, names, changed, added)
             return done
+
+
+def refuse_undecided(audit: Audit) -> None:
+    """Refuse a tree of which the audit could not tell what it needs.
+
+    Raises:
+        BadInput: a finding is unknown, or affected and no fix fits.
+    """
+    for bug in audit.bugs:
+        for finding in bug.findings:
+            places = ", ".join(evidence.place for evidence in finding.evidence[:1])
+            if finding.status is Status.UNKNOWN:
+                reason = finding.evidence[0].reason
+                raise BadInput(
+                    f"{audit.tree.path}: {finding.id} is unknown: {places}: {reason}; "
+                    "mend it by hand, or choose the others with --bug"
+                )
+            if finding.unfit:
+                raise BadInput(
+                    f"{audit.tree.path}: {finding.id} is affected, but no fix fits {places}; "
+                    "mend it by hand, or choose the others with --bug"
+                )
 
 
 def unapply(tree: Tree) -> Applied:

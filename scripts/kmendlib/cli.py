@@ -73,6 +73,17 @@ def _parser() -> argparse.ArgumentParser:
     command = add("unapply", "take back what apply did")
     command.add_argument("tree", type=Path, metavar="TREE")
 
+    command = add("export", "write the fixes of a base or a tree as mails, ready to send or to git am")
+    what = command.add_mutually_exclusive_group(required=True)
+    what.add_argument("--tree", type=Path, metavar="DIR", help="what this kernel tree needs; it is only read")
+    what.add_argument("--base", metavar="NAME", help="a whole series of patches/series")
+    add_bugs(command)
+    command.add_argument("--format", choices=("git", "openeuler"), required=True, help="for stable trees, or with openEuler's header")
+    command.add_argument("--out", type=Path, metavar="DIR", required=True, help="an empty folder, or a new one")
+    command.add_argument("--signoff", action="store_true", help="sign them off as the user that git knows, who is then their author")
+    command.add_argument("--issue", default="", metavar="URL", help="the issue that openEuler's header names")
+    command.add_argument("--cve", default="NA", metavar="ID", help="the CVE that openEuler's header names (default: NA)")
+
     command = add("report", "show the results in an evidence folder again")
     command.add_argument("evidence", type=Path, metavar="EVIDENCE_DIR")
 
@@ -134,6 +145,24 @@ def _unapply(arguments: argparse.Namespace) -> ExitCode:
     return ExitCode.OK
 
 
+def _export(arguments: argparse.Namespace) -> ExitCode:
+    from kmendlib import export
+    from kmendlib.audit import audit
+    from kmendlib.tree import Tree
+
+    bugs = _bugs(arguments.bug)
+    if arguments.tree:
+        tree = Tree.open(arguments.tree, need_makefile=True)
+        patches = export.of_tree(audit(tree, bugs))
+    else:
+        patches = export.of_base(arguments.base, bugs)
+    who = export.identity() if arguments.signoff else ""
+    options = export.Options(arguments.format, who, arguments.issue, arguments.cve)
+    for path in export.export(patches, options, arguments.out):
+        print(path)
+    return ExitCode.OK
+
+
 def _report(arguments: argparse.Namespace) -> ExitCode:
     from kmendlib.evidence import load
 
@@ -162,6 +191,7 @@ _COMMANDS = {
     "audit": _audit,
     "apply": _apply,
     "unapply": _unapply,
+    "export": _export,
     "report": _report,
     "setup": _setup,
     "check": _check,

@@ -31,11 +31,12 @@ _VERSION = re.compile(r"v[0-9]+(\.[0-9]+)+")
 
 @dataclass(frozen=True)
 class Upstream:
-    """A mainline commit: its full id, its subject, and what it did."""
+    """A mainline commit: its full id, its subject, what it did, and the first release that has it, if known."""
 
     commit: str
     subject: str
     role: str  # "fix" or "cause"
+    version: str = ""  # as in "v5.9-rc1"
 
 
 @dataclass(frozen=True)
@@ -394,7 +395,7 @@ def _bug(table: _Table, check_files: bool) -> Bug:
 
 
 def _upstream(table: _Table) -> Upstream:
-    upstream = Upstream(table.text("commit"), table.text("subject"), table.text("role"))
+    upstream = Upstream(table.text("commit"), table.text("subject"), table.text("role"), table.text("version", ""))
     if not _COMMIT.fullmatch(upstream.commit):
         table.fail("commit must be a full id of 40 digits")
     if upstream.role not in ("fix", "cause"):
