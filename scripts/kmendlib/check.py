@@ -8,7 +8,7 @@ import tempfile
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from kmendlib import arches, manifest, source, verify
+from kmendlib import arches, bases, manifest, source, verify
 from kmendlib.errors import ExitCode
 from kmendlib.paths import SCRIPTS
 from kmendlib.progress import Display
@@ -48,7 +48,7 @@ def check() -> ExitCode:
     A suite that was to be proved on an architecture counts as one test; a suite that does not run there as skipped.
     """
     with Display() as display:
-        base = source.base_workspace(source.bases()[0])
+        base = source.base_workspace(bases.DEFAULT)
         with source.locked(base):
             source.need_space(base, [])
             tree = source.fetch_base(base, display.say)

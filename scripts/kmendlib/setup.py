@@ -71,16 +71,30 @@ def os_release(root: Path = Path("/")) -> dict[str, str]:
 
 
 def backports_line(suite: str, root: Path = Path("/")) -> str | None:
-    """Make the sources.list(5) line of `suite`'s backports, on the mirror that the machine uses for `suite` itself.
+    """Make the sources.list(5) line of `suite`'s backports, on the mirror that the machine uses for `suite` itself."""
+    return debian_line(f"{suite}-backports", suite, root)
 
-    Both formats of apt's sources are understood, one-line and deb822. None where no source names the suite.
+
+def debian_line(wanted: str, suite: str = "", root: Path = Path("/")) -> str | None:
+    """Make the sources.list(5) line of a suite of Debian, on a mirror that the machine uses.
+
+    Both formats of apt's sources are understood, one-line and deb822.
+
+    Args:
+        wanted: the suite that the line is for.
+        suite: the suite whose mirror it is to be; by default that of the machine's release.
+        root: where the machine's files are.
+
+    Returns:
+        The line, or None where no source names the suite.
     """
+    suite = suite or os_release(root).get("VERSION_CODENAME", "")
     apt = root / "etc/apt"
     for path in [apt / "sources.list", *sorted((apt / "sources.list.d").glob("*.list"))]:
         for line in path.read_text().splitlines() if path.exists() else ():
             entry = re.match(rf"deb\s+(\[[^]]*\]\s+)?(\S+)\s+{re.escape(suite)}\s+(?=.*\bmain\b)", line)
             if entry:
-                return f"deb {entry[1] or ''}{entry[2]} {suite}-backports main"
+                return f"deb {entry[1] or ''}{entry[2]} {wanted} main"
     for path in sorted((apt / "sources.list.d").glob("*.sources")):
         for stanza in re.split(r"\n\s*\n", path.read_text()):
             field = dict(re.findall(r"^([A-Za-z-]+):[ \t]*(.*)$", stanza, re.MULTILINE))
@@ -89,7 +103,7 @@ def backports_line(suite: str, root: Path = Path("/")) -> str | None:
             if suite in field.get("Suites", "").split() and "main" in field.get("Components", "").split():
                 key = field.get("Signed-By", "")
                 option = f"[signed-by={key}] " if key.startswith("/") else ""
-                return f"deb {option}{field['URIs'].split()[0]} {suite}-backports main"
+                return f"deb {option}{field['URIs'].split()[0]} {wanted} main"
     return None
 
 

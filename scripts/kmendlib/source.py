@@ -12,18 +12,17 @@ Each architecture has a source folder of its own so that changing its state make
 
 import contextlib
 import fcntl
+import fnmatch
 import hashlib
 import os
 import re
 import shutil
-import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kmendlib import proc
+from kmendlib import bases, proc, setup
 from kmendlib.errors import BadInput, Infrastructure
-from kmendlib.manifest import PATCHES
 from kmendlib.paths import cache
 from kmendlib.tree import Tree
 
@@ -50,12 +49,6 @@ class Workspace:
     def build(self, arch: str) -> Path:
         """Build folder of `arch`."""
         return self.root / arch / "build"
-
-
-def bases() -> tuple[str, dict[str, str]]:
-    """Return the default base's name, and each base's Debian source package."""
-    data = tomllib.loads((PATCHES / "bases.toml").read_text())
-    return data["default"], {name: row["debian"] for name, row in data["base"].items()}
 
 
 def _free_gib(path: Path) -> float:
@@ -100,50 +93,115 @@ def _last_words(log: Path) -> str:
 
 def base_workspace(name: str) -> Workspace:
     """Return a base's workspace, which `fetch_base` fills; raise BadInput for an unknown base."""
-    known = bases()[1]
-    if name not in known:
-        raise BadInput(f"unknown base '{name}': choose from {', '.join(known)}, or give --tree DIR")
-    return Workspace(name, cache() / "work" / name)
+    return Workspace(bases.get(name).name, cache() / "work" / name)
 
 
 def fetch_base(workspace: Workspace, say: Callable[[str], None]) -> Tree:
     """Unpack a base's source unless it is there already.
 
-    The Debian package is downloaded, not installed, so no right of root is needed.
+    A Debian package is downloaded, not installed, so no right of root is needed; of a git repository the newest commit
+    alone is fetched.
+
+    Raises:
+        Infrastructure: none of its sources can be had; says how to get it by hand.
     """
-    package = bases()[1][workspace.name]
+    base = bases.get(workspace.name)
     stamp = workspace.root / "version"
     if stamp.exists() and workspace.pristine.exists():
         return Tree.open(workspace.pristine)
-    installed = Path(f"/usr/src/{package}.tar.xz")
     download = workspace.root / "download"
-    shutil.rmtree(download, ignore_errors=True)
-    download.mkdir(parents=True)
     log = workspace.root / "fetch.log"
+    failed = []
+    for place in base.sources:
+        shutil.rmtree(download, ignore_errors=True)
+        download.mkdir(parents=True)
+        try:
+            if place.debian:
+                found = _debian(place, download, log, lambda text: say(f"{base.name}: {text}"))
+            elif place.git:
+                found = _git(place, download, log, lambda text: say(f"{base.name}: {text}"))
+            else:
+                raise Infrastructure("a source package is unpacked by hand")
+        except Infrastructure as error:
+            failed.append(f"{place.by_hand}: {error}")
+            continue
+        shutil.rmtree(workspace.pristine, ignore_errors=True)
+        found.rename(workspace.pristine)
+        shutil.rmtree(download)
+        tree = Tree.open(workspace.pristine)
+        stamp.write_text(f"{tree.version}\n")
+        return tree
+    shutil.rmtree(download, ignore_errors=True)
+    raise Infrastructure(f"no tree of {base.name} to be had; get one and give it with --tree DIR ({'; '.join(failed)})")
+
+
+def _debian(place: bases.Source, download: Path, log: Path, say: Callable[[str], None]) -> Path:
+    """Unpack a Debian source package below `download`; return the tree's folder."""
+    installed = Path(f"/usr/src/{place.debian}.tar.xz")
     if not installed.exists():
         if not shutil.which("apt-get"):
-            raise Infrastructure(f"no {package} here and no apt-get to fetch it: give a tree with --tree DIR")
-        say(f"{workspace.name}: downloading {package}")
+            raise Infrastructure("no apt-get here")
+        # The machine's own suite may have it among its updates or backports, where only its own settings look.
+        own = place.suite == setup.os_release().get("VERSION_CODENAME")
+        package, options = place.debian, [] if own else _suite(place.suite, download, log)
+        if "*" in package:
+            names = (proc.output(["apt-cache", *options, "pkgnames", package.partition("*")[0]]) or "").split()
+            fitting = fnmatch.filter(names, package)
+            if not fitting:
+                raise Infrastructure(f"no such package in {place.suite}")
+            package = max(fitting, key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
+        say(f"downloading {package}")
         # apt drops its rights for a download and could not write into a private folder.
-        command = ["apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", package]
-        command = ["env", "-C", str(download), *command]
+        options = ["-q", "-o", "APT::Sandbox::User=root", *options]
+        command = ["env", "-C", str(download), "apt-get", *options, "download", package]
         # On a new machine the lists are empty; an old list may name a version that is gone.
         if proc.run_logged(command, log) and (
-            proc.run_logged(["apt-get", "-q", "update"], log) or proc.run_logged(command, log)
+            not own or proc.run_logged(["apt-get", "-q", "update"], log) or proc.run_logged(command, log)
         ):
-            raise Infrastructure(f"no {package} to be had: {_last_words(log)}; give a tree with --tree DIR")
+            raise Infrastructure(_last_words(log))
         (deb,) = download.glob("*.deb")
         if proc.run_logged(["dpkg-deb", "-x", str(deb), str(download)], log):
             raise Infrastructure(f"cannot unpack {deb.name}: {_last_words(log)}")
-        installed = download / "usr/src" / installed.name
-    say(f"{workspace.name}: unpacking {installed.name}")
-    shutil.rmtree(workspace.pristine, ignore_errors=True)
+        installed = download / "usr/src" / f"{package}.tar.xz"
+    say(f"unpacking {installed.name}")
     if proc.run_logged(["tar", "-C", str(download), "-xf", str(installed)], log):
         raise Infrastructure(f"cannot unpack {installed}: {_last_words(log)}")
-    (download / package).rename(workspace.pristine)
-    shutil.rmtree(download)
-    tree = Tree.open(workspace.pristine)
-    stamp.write_text(f"{tree.version}\n")
+    return download / installed.name.removesuffix(".tar.xz")
+
+
+def _suite(suite: str, folder: Path, log: Path) -> list[str]:
+    """Return apt's options to look at one suite of Debian alone, be it the machine's own or another one."""
+    line = setup.debian_line(suite)
+    if not line:
+        raise Infrastructure(f"no source of Debian in /etc/apt to take {suite} from")
+    lists = folder / "lists"
+    (lists / "partial").mkdir(parents=True)
+    (folder / "archives/partial").mkdir(parents=True)
+    (folder / "sources.list").write_text(line + "\n")
+    settings = {
+        "Dir::Etc::sourcelist": folder / "sources.list",
+        "Dir::Etc::sourceparts": "/dev/null",
+        "Dir::State::lists": lists,
+        "Dir::Cache": folder,
+    }
+    options = [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
+    if proc.run_logged(["apt-get", "-q", "-o", "APT::Sandbox::User=root", *options, "update"], log):
+        raise Infrastructure(_last_words(log))
+    return options
+
+
+def _git(place: bases.Source, download: Path, log: Path, say: Callable[[str], None]) -> Path:
+    """Fetch the newest commit of a branch, or a tag, below `download`; return the tree's folder."""
+    if not shutil.which("git"):
+        raise Infrastructure("no git here")
+    say(f"fetching {place.ref} from {place.git}")
+    tree = download / "tree"
+    # A mirror that stalls must not hold the run up for ever.
+    patience = ["-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60"]
+    clone = ["git", *patience, "clone", "-q", "--depth", "1", "--branch", place.ref, place.git, str(tree)]
+    if proc.run_logged(clone, log, env=proc.environment({"GIT_TERMINAL_PROMPT": "0"})):
+        raise Infrastructure(_last_words(log))
+    shutil.rmtree(tree / ".git")
     return tree
 
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kmendlib import arches, build, evidence, guest, ktap, manifest, proc, report, series, setup, source
+from kmendlib import arches, bases, build, evidence, guest, ktap, manifest, proc, report, series, setup, source
 from kmendlib.apply import refuse_prepared
 from kmendlib.audit import BugAudit, Status, audit
 from kmendlib.errors import BadInput, ExitCode
@@ -395,7 +395,7 @@ class _Run:
     def prepare(self, stack: ExitStack) -> None:
         """Fetch the trees, audit, and make both states."""
         request = self.request
-        default = source.base_workspace(source.bases()[0])
+        default = source.base_workspace(bases.DEFAULT)
         if request.tree:
             user_tree = Tree.open(request.tree, need_makefile=True)
             refuse_prepared(user_tree)
@@ -409,6 +409,8 @@ class _Run:
         # The default base's nolibc and KTAP parser serve trees that have none.
         self.tools = source.fetch_base(default, self.display.say).path
         if user_tree:
+            base, why = bases.nearest(user_tree)
+            self.display.say(f"{user_tree.path}: nearest base: {base.name}: {why}")
             tree = source.copy_tree(self.workspace, user_tree, self.display.say)
         else:
             tree = source.fetch_base(self.workspace, self.display.say)

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Bases: what their files say, and which one a tree comes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kmendlib import bases
+from kmendlib.errors import BadInput
+from kmendlib.manifest import PATCHES
+from kmendlib.tree import Tree
+
+
+def tree(folder: Path, version: str, extra: str = "", more: str = "") -> Tree:
+    major, minor, sub = version.split(".")
+    text = f"VERSION = {major}\nPATCHLEVEL = {minor}\nSUBLEVEL = {sub}\nEXTRAVERSION = {extra}\n{more}"
+    (folder / "Makefile").write_text(text)
+    return Tree.open(folder)
+
+
+def test_default_is_there() -> None:
+    assert bases.get(bases.DEFAULT).sources
+
+
+def test_every_base_has_a_source_and_its_series() -> None:
+    for base in bases.load().values():
+        assert base.sources and base.title and base.known.strip(), base.name
+        assert all((PATCHES / "series" / name).is_file() for name in base.series), base.name
+        for place in base.sources:
+            assert place.by_hand
+
+
+def test_every_series_belongs_to_a_base() -> None:
+    used = {name for base in bases.load().values() for name in base.series}
+    assert {path.name for path in (PATCHES / "series").iterdir()} <= used
+
+
+@pytest.mark.parametrize(
+    ("version", "extra", "more", "name"),
+    [
+        ("4.19.0", "", "", "linux-4.19.y"),
+        ("4.19.90", "", "", "linux-4.19.y"),
+        ("4.19.90", "-24.4.v2101.ky10", "", "kylin-v10"),
+        ("4.19.90", "-2102.3.0.0058.up2.uel20", "", "openeuler-1.0-lts"),
+        ("4.19.90", "", "OPENEULER_LTS = 1\n", "openeuler-1.0-lts"),
+        ("4.19.325", "", "", "linux-4.19.y"),
+        ("5.4.301", "", "", "linux-5.4.y"),
+        ("5.10.223", "", "", "linux-5.10.y"),
+        ("6.1.192", "", "", "linux-6.1.y"),
+        ("6.6.80", "", "", "linux-6.6.y"),
+        ("6.6.0", "", "", "linux-6.6.y"),
+        ("6.6.0", "-117.0.0.122.oe2403sp2", "", "olk-6.6"),
+        ("6.6.0", "", "OPENEULER_LTS = 1\nOPENEULER_MAJOR = 2403\n", "olk-6.6"),
+        ("6.12.117", "", "", "linux-6.12.y"),
+        ("7.2.13", "", "", "linux-7.x"),
+    ],
+)
+def test_tree_of_a_base(tmp_path: Path, version: str, extra: str, more: str, name: str) -> None:
+    base, why = bases.nearest(tree(tmp_path, version, extra, more))
+    assert base.name == name
+    assert "nearer" not in why
+
+
+@pytest.mark.parametrize(("version", "name"), [("5.15.7", "linux-5.10.y"), ("3.10.0", "linux-4.19.y")])
+def test_tree_of_no_base(tmp_path: Path, version: str, name: str) -> None:
+    base, why = bases.nearest(tree(tmp_path, version))
+    assert base.name == name
+    assert why.startswith("no base is ")
+
+
+def test_unknown_base() -> None:
+    with pytest.raises(BadInput, match="unknown base 'linux-0.01': choose from kylin-v10, "):
+        bases.get("linux-0.01")
+
+
+@pytest.mark.parametrize(
+    "text", ["title = ", 'title = "x"\nversion = "1"\nknown = "y"\nnonsense = 1', 'title = "x"', "[[source]]\nx = 1"]
+)
+def test_wrong_file_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.toml").write_text(text)
+    with pytest.raises(BadInput, match=r"/a\.toml: "):
+        bases._read(tmp_path / "a.toml")
