@@ -60,7 +60,7 @@ class Suite:
         words: words of the kernel command line.
         devices: values for QEMU's ``-device``.
         limit: wall time in seconds.
-        module: the module that a KUnit suite is in, or empty.
+        module: the module that a KUnit suite is in where its guest has modules, or empty.
         needs: what the guest needs.
         cpus: how many CPUs it has.
         controls: architectures without the bug where it must be green, too.
@@ -78,6 +78,10 @@ class Suite:
     needs: Guest
     cpus: int
     controls: tuple[str, ...]
+
+    def in_module(self, arch: str) -> bool:
+        """Tell whether it is part of a module on an architecture; elsewhere the module's code is built in."""
+        return bool(self.module) and arch in self.needs.modules
 
     @property
     def file(self) -> str:
@@ -112,9 +116,7 @@ def suites(bug: Bug, findings: Collection[str]) -> list[Suite]:
             )
 
     for suite in bug.suites:
-        # One in a module runs when the guest's init loads it, and init powers off.
-        how = "printk.devkmsg=on" if suite.module else "kunit_shutdown=poweroff"
-        on_boot = (f"kunit.filter_glob={suite.name}", "kunit.enable=1", how)
+        on_boot = (f"kunit.filter_glob={suite.name}", "kunit.enable=1")
         add("kunit", suite.name, on_boot, KUNIT_LIMIT, suite, suite.module)
     for test in bug.selftests:
         run = (f"kmend.selftests={test.id}", f"kmend.seconds={test.seconds}")
@@ -291,7 +293,7 @@ class _Arch:
         run.display.update(arch.name, "copy")
         changed = source.link_arch(run.workspace, arch.name, run.states.changed)
         tests = sorted({suite.name for suite in both if suite.kind == "kselftest"})
-        needed = bool(tests) or any(suite.module for suite in both)
+        needed = bool(tests) or any(suite.in_module(arch.name) for suite in both)
         # First in the boots' queue, so that it is made while the kernel compiles.
         initrd = run.pool.submit(build.initramfs, run.tools, arch, tests) if needed else None
         log = self.folder / "build.log"
@@ -356,13 +358,17 @@ class _Arch:
         self.booted += 1
         run.display.update(self.arch.name, f"test {state} {suite.label}", self.booted, self.boots)
         console = self.folder / f"{state}-{suite.file}-{number}.log"
-        root = initrd.result() if initrd and (suite.kind == "kselftest" or suite.module) else None
+        in_module = suite.in_module(self.arch.name)
+        root = initrd.result() if initrd and (suite.kind == "kselftest" or in_module) else None
         kernel_words = list(suite.words)
+        if suite.kind == "kunit":
+            # One in a module runs when the guest's init loads it, and init powers off.
+            kernel_words.append("printk.devkmsg=on" if in_module else "kunit_shutdown=poweroff")
         if root and archive and self.arch.name in suite.needs.modules:
             # The kernel unpacks archives one after the other.
             programs, root = root, archive.with_name("initramfs.cpio")
             root.write_bytes(programs.read_bytes() + archive.read_bytes())
-            if suite.module:
+            if in_module:
                 kernel_words.append("kmend.modules=" + ",".join(build.load_order(archive, [suite.module])))
         words = guest.command(self.arch, image, kernel_words, root, suite.devices, suite.needs, suite.cpus)
         start = evidence.now()
