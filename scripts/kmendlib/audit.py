@@ -77,6 +77,7 @@ class FindingAudit:
         status: the worst of what the rule said.
         evidence: what it said.
         fix: the patches that `apply` would push, in order; empty if it would push none.
+        covered: what it pushes for the findings above mends this one, too.
         unverified: those of them that are inferred, as nobody here could read a file which they change.
     """
 
@@ -84,12 +85,13 @@ class FindingAudit:
     status: Status
     evidence: tuple[Evidence, ...]
     fix: tuple[str, ...] = ()
+    covered: bool = False
     unverified: tuple[str, ...] = ()
 
     @property
     def unfit(self) -> bool:
         """True if the finding is affected and no fix variant fits."""
-        return self.status is Status.AFFECTED and not self.fix
+        return self.status is Status.AFFECTED and not self.fix and not self.covered
 
 
 @dataclass(frozen=True)
@@ -228,20 +230,27 @@ def audit(tree: Tree, bugs: Sequence[Bug], *, latent: bool = False) -> Audit:
         Infrastructure: Coccinelle or quilt is missing or failed.
     """
     chosen: list[Path] = []
+    memo: _Memo = {}
     audits = []
     for bug in bugs:
         findings = []
         for finding in bug.findings:
-            status, evidence = _judge(tree, bug, finding)
+            status, evidence = _judge(tree, bug, finding, memo)
             fix: tuple[str, ...] = ()
+            covered = False
             if status is Status.AFFECTED or (latent and status is Status.LATENT):
-                fix = next((each for each in finding.fix if _mends(tree, bug, finding, [*chosen, *_paths(each)])), ())
+                # Another finding may have brought the first patches of a variant, or all.
+                left = [[name for name in each if PATCHES / name not in chosen] for each in finding.fix]
+                fitting = (each for each in left if _mends(tree, bug, finding, memo, [*chosen, *_paths(each)]))
+                found = next(fitting, None)
+                covered = found == []
+                fix = tuple(found or ())
                 chosen += _paths(fix)
-                if status is Status.AFFECTED and not fix:
+                if status is Status.AFFECTED and found is None:
                     tried = ", ".join(finding.fix_patches)
                     evidence.append(Evidence(evidence[0].file, 0, f"no fix fits this code: {tried}"))
             unverified = tuple(name for name in fix if name in finding.unverified)
-            findings.append(FindingAudit(finding.id, status, tuple(evidence), fix, unverified))
+            findings.append(FindingAudit(finding.id, status, tuple(evidence), fix, covered, unverified))
         audits.append(BugAudit(bug, tuple(findings)))
     return Audit(tree, tuple(audits))
 
@@ -250,7 +259,11 @@ def _paths(names: Sequence[str]) -> list[Path]:
     return [PATCHES / name for name in names]
 
 
-def _mends(tree: Tree, bug: Bug, finding: Finding, patches: Sequence[Path]) -> bool:
+# What a rule printed of some files with some patches on: several findings may have one rule.
+_Memo = dict[tuple[object, ...], str]
+
+
+def _mends(tree: Tree, bug: Bug, finding: Finding, memo: _Memo, patches: Sequence[Path]) -> bool:
     """Return whether `patches` apply without fuzz and the finding is then fixed; the tree is only read."""
     with tempfile.TemporaryDirectory(prefix="kmend-") as folder:
         mended = Path(folder).resolve()
@@ -262,16 +275,21 @@ def _mends(tree: Tree, bug: Bug, finding: Finding, patches: Sequence[Path]) -> b
             if not (mended / name).exists() and (tree.path / name).is_file():
                 (mended / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(tree.path / name, mended / name)
-        return _judge(Tree(mended, tree.version), bug, finding)[0] is Status.FIXED
+        return _judge(Tree(mended, tree.version), bug, finding, memo, tuple(patches))[0] is Status.FIXED
 
 
-def _judge(tree: Tree, bug: Bug, finding: Finding) -> tuple[Status, list[Evidence]]:
+def _judge(
+    tree: Tree, bug: Bug, finding: Finding, memo: _Memo, patches: tuple[Path, ...] = ()
+) -> tuple[Status, list[Evidence]]:
     # One run for all files: a rule may have to know of one what it needs to judge another.
     there = [name for name in (*finding.context, *finding.files) if (tree.path / name).is_file()]
     lines: list[_Said] = []
     refused = ""
     try:
-        lines = _spatch(finding, tree.path, there) if there else []
+        key = (finding.rule, patches, *there)
+        if there and key not in memo:
+            memo[key] = _spatch(finding.rule, tree.path, there).replace(f"{tree.path}/", "")
+        lines = _parse(finding, memo.get(key, ""))
     except _Refused as error:
         refused = f"Coccinelle cannot read it: {error}"
     said = [item for name in finding.files for item in _judge_file(tree, bug, finding, name, refused, lines)]
@@ -335,15 +353,15 @@ class _Refused(Exception):
     """Coccinelle gave up on a file."""
 
 
-def _spatch(finding: Finding, tree: Path, names: Sequence[str]) -> list[_Said]:
-    """Run a finding's rule on files of a tree, all at once and in this order.
+def _spatch(rule: Path, tree: Path, names: Sequence[str]) -> str:
+    """Run a rule on files of a tree, all at once and in this order, and return what it prints.
 
     Raises:
         _Refused: Coccinelle gave up on these files.
         Infrastructure: Coccinelle is missing or does not work at all.
     """
     command = ["spatch", "-D", "audit", "--very-quiet", "--no-show-diff", "--no-includes"]
-    command += ["--cocci-file", str(finding.rule)]
+    command += ["--cocci-file", str(rule)]
     with tempfile.TemporaryDirectory(prefix="kmend-") as folder:
         # A .cocciconfig in the tree or of the user's own must not change what the rule does.
         environment = proc.environment({"HOME": folder, "TMPDIR": folder})
@@ -368,15 +386,19 @@ def _spatch(finding: Finding, tree: Path, names: Sequence[str]) -> list[_Said]:
                 empty.touch()
                 words = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
                 if run(empty).returncode != 0:
-                    raise Infrastructure(f"spatch does not work with {finding.rule}: {words}")
+                    raise Infrastructure(f"spatch does not work with {rule}: {words}")
                 raise _Refused(words)
         except FileNotFoundError as error:
             raise Infrastructure("spatch (Coccinelle) is not installed: run kmend setup") from error
         except subprocess.TimeoutExpired as error:
             raise _Refused(f"no answer after {_LIMIT} s") from error
-    place = re.escape(f"{tree}/") + r"(.+?):(\d+):(\d+)-\d+: "
-    said = re.compile(place + re.escape(finding.id) + r": ([\w-]+): (.*)")
-    matches = map(said.fullmatch, done.stdout.splitlines())
+    return done.stdout
+
+
+def _parse(finding: Finding, text: str) -> list[_Said]:
+    """Return what a rule said of one finding; paths are relative to the tree."""
+    said = re.compile(r"([^/].*?):(\d+):(\d+)-\d+: " + re.escape(finding.id) + r": ([\w-]+): (.*)")
+    matches = map(said.fullmatch, text.splitlines())
     return [_Said(match[1], int(match[2]), int(match[3]), match[4], match[5]) for match in matches if match]
 
 

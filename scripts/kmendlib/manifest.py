@@ -50,7 +50,8 @@ class Finding:
     context: files that it reads as well, where they are there: a shape that one of them lacks is no matter.
     symbol: a name; a use of it in `files` that the rule did not judge leaves
         the finding unknown. Empty if there is no such name.
-    fix: the variants of its fix, newest code shape first; each is one patch or several, in order.
+    fix: the variants of its fix, newest code shape first; each is one patch or several, in order, or "series/BASE",
+        which stands for the bug's patches in that series. Findings may share patches.
     unverified: those of its patches with hunks for files that nobody here could read: inferred from their use.
     reintroduce: the variants of the patch that puts the fault back.
     forced: the suite makes it happen where nothing else can: it is red where the audit says latent, too.
@@ -128,7 +129,8 @@ class Selftest:
     config: the path of its configuration fragment.
     qemu: the arguments of one QEMU -device option each.
     proof: as for a suite; empty where the real path loses the race by luck alone.
-    controls: architectures that do not have the bug and where it must be green as well.
+    arches: those of the bug's architectures where it can run; empty for all.
+    controls: others where it must be green as well, or say why it is skipped.
     seconds: how long it puts on load.
     limit: wall time of a boot in seconds.
     guest: what its boots need.
@@ -140,6 +142,7 @@ class Selftest:
     config: Path
     qemu: tuple[str, ...]
     proof: dict[str, tuple[str, ...]]
+    arches: tuple[str, ...]
     controls: tuple[str, ...]
     seconds: int
     limit: int
@@ -267,15 +270,25 @@ class _Table:
                 self.fail(f"key {key!r}: {name!r} leaves its folder")
         return names
 
-    def variants(self, key: str) -> tuple[tuple[str, ...], ...]:
+    def variants(self, key: str, bug: str) -> tuple[tuple[str, ...], ...]:
         value = self._take(key, None)
         if not isinstance(value, list) or not value:
             self.fail(f"key {key!r} must be a list that is not empty")
         found = []
         for item in value:
             self.table[key] = [item] if isinstance(item, str) else item
-            found.append(self.paths(key))
+            names = self.paths(key)
+            if len(names) == 1 and names[0].startswith("series/"):
+                names = tuple(name for name in self.series(names[0]) if name.startswith(f"{bug}/"))
+            found.append(names)
         return tuple(found)
+
+    def series(self, name: str) -> list[str]:
+        try:
+            lines = (PATCHES / name).read_text().splitlines()
+        except OSError as error:
+            self.fail(f"{name}: {error.strerror}")
+        return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
     def flag(self, key: str) -> bool:
         value = self._take(key, False)
@@ -418,7 +431,7 @@ def _finding(
         files=table.paths("files", files),
         context=table.paths("context", ()),
         symbol=table.text("symbol", ""),
-        fix=table.variants("fix"),
+        fix=table.variants("fix", bug),
         unverified=table.paths("unverified", ()),
         reintroduce=table.paths("reintroduce", ()),
         forced=table.flag("forced"),
@@ -477,6 +490,7 @@ def _selftest(table: _Table, bug: str, check_files: bool) -> Selftest:
         config=SELFTESTS / table.text("config"),
         qemu=table.texts("qemu", ()),
         proof=_proof(table, bug),
+        arches=table.arches("arches", ()),
         controls=table.arches("controls", ()),
         seconds=table.number("seconds", 5),
         limit=table.number("limit", 180),

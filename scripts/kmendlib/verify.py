@@ -63,7 +63,8 @@ class Suite:
         module: the module that a KUnit suite is in where its guest has modules, or empty.
         needs: what the guest needs.
         cpus: how many CPUs it has.
-        controls: architectures without the bug where it must be green, too.
+        arches: architectures that can show the bug with it.
+        controls: others where it must be green, or say why it is skipped.
     """
 
     bug: str
@@ -77,6 +78,7 @@ class Suite:
     module: str
     needs: Guest
     cpus: int
+    arches: tuple[str, ...]
     controls: tuple[str, ...]
 
     def in_module(self, arch: str) -> bool:
@@ -107,12 +109,27 @@ def suites(bug: Bug, findings: Collection[str]) -> list[Suite]:
         module: str = "",
         devices: tuple[str, ...] = (),
         controls: tuple[str, ...] = (),
+        where: tuple[str, ...] = (),
     ) -> None:
         proof = tuple(case for finding, cases in test.proof.items() if finding in findings for case in cases)
         for cpus in test.guest.cpus:
             label = name if len(test.guest.cpus) == 1 else f"{name} ({cpus} CPUs)"
             found.append(
-                Suite(bug.id, kind, name, label, proof, words, devices, limit, module, test.guest, cpus, controls)
+                Suite(
+                    bug.id,
+                    kind,
+                    name,
+                    label,
+                    proof,
+                    words,
+                    devices,
+                    limit,
+                    module,
+                    test.guest,
+                    cpus,
+                    where or bug.arches,
+                    controls,
+                )
             )
 
     for suite in bug.suites:
@@ -122,7 +139,7 @@ def suites(bug: Bug, findings: Collection[str]) -> list[Suite]:
         run = (f"kmend.selftests={test.id}", f"kmend.seconds={test.seconds}")
         # No suite has this name: one in a module would print its plan into the kselftest's whenever it is loaded.
         words = ("kunit.enable=0", "kunit.filter_glob=none", "printk.devkmsg=on", *run)
-        add("kselftest", test.id, words, test.limit, test, "", test.qemu, test.controls)
+        add("kselftest", test.id, words, test.limit, test, "", test.qemu, test.controls, test.arches)
     return found
 
 
@@ -191,6 +208,8 @@ def provable(tree: Tree, said: BugAudit) -> Provable:
                 raise BadInput(f"{finding.id} is latent")
             if result.fix:
                 fixes += [PATCHES / name for name in result.fix]
+            elif result.covered:
+                pass
             elif result.status is Status.FIXED:
                 reintroduce.append(_fitting(tree, finding.reintroduce_paths, f"way back to {finding.id}"))
             else:
@@ -448,14 +467,14 @@ class _Run:
             for arch in request.arches:
                 shown = chosen[bug.id].findings if bug.id in chosen else ()
                 for suite in suites(bug, shown):
-                    control = arch not in bug.arches and arch in suite.controls
+                    control = arch not in suite.arches and arch in suite.controls
                     if control and suite.cpus != suite.needs.cpus[0]:
                         continue
                     not_run = ""
                     if bug.id in why_not:
                         not_run = why_not[bug.id]
-                    elif arch not in bug.arches and not control:
-                        not_run = f"run it with: kmend verify --bug {bug.id} --arch {bug.arches[0]}"
+                    elif arch not in suite.arches and not control:
+                        not_run = f"run it with: kmend verify --bug {bug.id} --arch {suite.arches[0]}"
                     else:
                         states = STATES[1:] if control else STATES
                         self.shown |= {(bug.id, suite.label, arch, state) for state in states}
