@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -19,6 +20,7 @@ from kmendlib import audit as audit_module
 from kmendlib import manifest
 from kmendlib.audit import Audit, Status, audit, worst
 from kmendlib.errors import ExitCode, Infrastructure
+from kmendlib.manifest import Bug, Finding
 from kmendlib.tree import Tree
 
 BUGS = (manifest.load().bug("pci-cfg-wait"),)
@@ -389,3 +391,38 @@ def test_real_tree(path: Path) -> None:
     assert status is (REAL[lines[0]] if lines else status)
     assert found.patches == ((FIX,) if status is Status.AFFECTED else ())
     print(f"{path.name}: {status} in {seconds:.2f} s")
+
+
+OTHER = "riscv-kvm-exit/init-leak-v6.4-v6.12.patch"
+
+
+def with_findings(*findings: Finding) -> list[Bug]:
+    return [dataclasses.replace(BUGS[0], findings=findings)]
+
+
+def test_finding_that_an_earlier_one_mends_is_covered(make_tree: MakeTree) -> None:
+    (first,) = BUGS[0].findings
+    found = audit(Tree.open(make_tree(access_c(UNLOCKED))), with_findings(first, first))
+    one, two = found.bugs[0].findings
+    assert (one.fix, one.covered) == ((FIX,), False)
+    assert (two.fix, two.covered, two.unfit) == ((), True, False)
+    assert found.patches == (FIX,)
+
+
+def test_variant_is_tried_without_what_is_unverified(make_tree: MakeTree) -> None:
+    """A patch for a file that nobody could read may not fit; the others mend the finding all the same."""
+    tree = Tree.open(make_tree(access_c(UNLOCKED)))
+    finding = dataclasses.replace(BUGS[0].findings[0], fix=((FIX, OTHER),))
+    (said,) = audit(tree, with_findings(finding)).bugs[0].findings
+    assert said.unfit
+    (said,) = audit(tree, with_findings(dataclasses.replace(finding, unverified=(OTHER,)))).bugs[0].findings
+    assert (said.fix, said.unverified) == ((FIX,), ())
+
+
+def test_unverified_patch_is_named(make_tree: MakeTree) -> None:
+    tree = Tree.open(make_tree(access_c(UNLOCKED)))
+    finding = dataclasses.replace(BUGS[0].findings[0], unverified=(FIX,))
+    found = audit(tree, with_findings(finding))
+    assert found.bugs[0].unverified == (FIX,)
+    assert found.to_json()["bugs"][0]["unverified"] == [FIX]
+    assert f"{FIX} (unverified)" in " ".join(found.to_text().split())
