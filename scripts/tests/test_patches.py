@@ -151,10 +151,12 @@ def test_applies_to_the_trees_it_is_named_for(name: str) -> None:
         return int(major), 999 if minor == "x" else int(minor)
 
     tried = 0
+    owner = next(bug for bug in BUGS if name in bug.patches)
     for path in real_trees():
         version = Tree.open(path).version
         if version and number(first) <= number(version) <= number(last):
-            fits = series.fits(path, PATCHES / name)
+            laid = [[], *([PATCHES / each] for each in owner.testbed if each != name)]
+            fits = any(series.fits(path, PATCHES / name, before) for before in laid)
             # A stable release may have the fix already.
             fixed = name in FIXES and not fits and _is_fixed(path, name)
             assert fits or fixed, path
