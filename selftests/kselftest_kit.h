@@ -106,7 +106,14 @@ struct ksft_thread {
 
 static struct ksft_thread *ksft_thread_new;
 
-static __attribute__((noreturn, noinline, unused))
+/* What of the new stack's top is in use on entry is the compiler's affair. */
+#ifdef __x86_64__
+#define KSFT_REALIGN	__attribute__((force_align_arg_pointer))
+#else
+#define KSFT_REALIGN
+#endif
+
+static KSFT_REALIGN __attribute__((noreturn, noinline, unused))
 void ksft_thread_main(void)
 {
 	struct ksft_thread *me;
