@@ -47,7 +47,12 @@ def _parser() -> argparse.ArgumentParser:
         return commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
 
     def add_bugs(command: argparse.ArgumentParser) -> None:
-        command.add_argument("--bug", action="append", metavar="ID", help="look at this bug, or finding (BUG/NAME), alone; may be given again")
+        command.add_argument(
+            "--bug",
+            action="append",
+            metavar="ID",
+            help="look at this bug, or finding (BUG/NAME), alone; may be given again",
+        )
 
     verify = add("verify", "build and boot a tree with and without each bug, and show the tests red and green")
     what = verify.add_mutually_exclusive_group()
@@ -78,11 +83,17 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--tree", type=Path, metavar="DIR", help="what this kernel tree needs; it is only read")
     what.add_argument("--base", metavar="NAME", help="a whole series of patches/series")
     add_bugs(command)
-    command.add_argument("--format", choices=("git", "openeuler"), required=True, help="for stable trees, or with openEuler's header")
+    command.add_argument(
+        "--format", choices=("git", "openeuler"), required=True, help="for stable trees, or with openEuler's header"
+    )
     command.add_argument("--out", type=Path, metavar="DIR", required=True, help="an empty folder, or a new one")
-    command.add_argument("--signoff", action="store_true", help="sign them off as the user that git knows, who is then their author")
+    command.add_argument(
+        "--signoff", action="store_true", help="sign them off as the user that git knows, who is then their author"
+    )
     command.add_argument("--issue", default="", metavar="URL", help="the issue that openEuler's header names")
-    command.add_argument("--cve", default="NA", metavar="ID", help="the CVE that openEuler's header names (default: NA)")
+    command.add_argument(
+        "--cve", default="NA", metavar="ID", help="the CVE that openEuler's header names (default: NA)"
+    )
 
     command = add("report", "show the results in an evidence folder again")
     command.add_argument("evidence", type=Path, metavar="EVIDENCE_DIR")
@@ -107,9 +118,7 @@ def _verify(arguments: argparse.Namespace) -> ExitCode:
     from kmendlib.progress import Display
     from kmendlib.report import print_report
 
-    request = verify.Request(
-        arguments.tree, arguments.base, bugs, chosen, arguments.repeat, arguments.out
-    )
+    request = verify.Request(arguments.tree, arguments.base, bugs, chosen, arguments.repeat, arguments.out)
     with Display() as display:
         evidence, code = verify.verify(request, display)
     print_report(evidence)

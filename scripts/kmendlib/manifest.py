@@ -264,9 +264,7 @@ class _Table:
 
     def texts(self, key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
         value = self._take(key, default)
-        if not isinstance(value, (list, tuple)) or not all(
-            isinstance(item, str) and item for item in value
-        ):
+        if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) and item for item in value):
             self.fail(f"key {key!r} must be a list of strings")
         if not value and default is None:
             self.fail(f"key {key!r} must not be empty")
@@ -338,10 +336,7 @@ class _Table:
         value = self._take(key, default)
         if not isinstance(value, list):
             self.fail(f"key {key!r} must be a list of tables")
-        return [
-            _Table(self.source, f"{self.where}.{key}[{n}]", item)
-            for n, item in enumerate(value)
-        ]
+        return [_Table(self.source, f"{self.where}.{key}[{n}]", item) for n, item in enumerate(value)]
 
     def done(self) -> None:
         if self.table:
@@ -396,13 +391,9 @@ def _bug(table: _Table, check_files: bool) -> Bug:
         upstream=tuple(_upstream(item) for item in table.tables("upstream", [])),
         versions=(versions[0], versions[1]),
         arches=arches,
-        findings=tuple(
-            _finding(item, id, files, check_files) for item in table.tables("finding")
-        ),
+        findings=tuple(_finding(item, id, files, check_files) for item in table.tables("finding")),
         suites=tuple(_suite(item, id, check_files) for item in table.tables("suite", [])),
-        selftests=tuple(
-            _selftest(item, id, check_files) for item in table.tables("selftest", [])
-        ),
+        selftests=tuple(_selftest(item, id, check_files) for item in table.tables("selftest", [])),
         testbed=table.paths("testbed", ()),
     )
     if not bug.findings:
@@ -426,9 +417,7 @@ def _upstream(table: _Table) -> Upstream:
     return upstream
 
 
-def _finding(
-    table: _Table, bug: str, files: tuple[str, ...], check_files: bool
-) -> Finding:
+def _finding(table: _Table, bug: str, files: tuple[str, ...], check_files: bool) -> Finding:
     id = table.text("id")
     table.where = f"finding {id}"
     if not id.startswith(bug + "/") or not _ID.fullmatch(id.removeprefix(bug + "/")):

@@ -41,7 +41,9 @@ def found(root: Path, status: Status = Status.AFFECTED, fix: str | None = None) 
     """Return what the audit would say, without the half second that it takes."""
     if fix is None and status is Status.AFFECTED:
         fix = FIX
-    finding = FindingAudit("pci-cfg-wait/unlocked-queue", status, (Evidence(ACCESS, 7, "a reason"),), (fix,) if fix else ())
+    finding = FindingAudit(
+        "pci-cfg-wait/unlocked-queue", status, (Evidence(ACCESS, 7, "a reason"),), (fix,) if fix else ()
+    )
     return Audit(Tree.open(root), (BugAudit(BUG, (finding,)),))
 
 
@@ -510,9 +512,7 @@ def test_read_only_file_system(make_tree: MakeTree) -> None:
 
 
 @pytest.mark.parametrize("folder", [".", "drivers/pci"])
-def test_no_right_to_write(
-    make_tree: MakeTree, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_right_to_write(make_tree: MakeTree, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_tree()
     # The repository may lie in a folder that only root can read.
     shutil.copytree(manifest.PATCHES, tmp_path / "patches")

@@ -104,9 +104,9 @@ FIXED = {
         "prepare_to_wait(&pci_cfg_wait, &wait, TASK_UNINTERRUPTIBLE);", "finish_wait(&pci_cfg_wait, &wait);"
     ),
     "lock held around both": waiter(HELD_ADD, HELD_REMOVE),
-    "lock held with interrupts off": waiter(HELD_ADD, HELD_REMOVE).replace("spin_lock(&p", "spin_lock_irq(&p").replace(
-        "spin_unlock(&p", "spin_unlock_irq(&p"
-    ),
+    "lock held with interrupts off": waiter(HELD_ADD, HELD_REMOVE)
+    .replace("spin_lock(&p", "spin_lock_irq(&p")
+    .replace("spin_unlock(&p", "spin_unlock_irq(&p"),
     "old call in a comment": waiter(f"/* {ADD} */ {LOCKED_ADD}", f"// {REMOVE}\n\t{LOCKED_REMOVE}"),
     "old call in a string": waiter(f'pr_debug("{ADD}");\n\t{LOCKED_ADD}', LOCKED_REMOVE),
     "old call under #if 0": waiter(f"#if 0\n\t{ADD}\n#endif\n\t{LOCKED_ADD}", LOCKED_REMOVE),
@@ -124,8 +124,7 @@ UNKNOWN = {
     "queue behind a macro": "#define QUEUE (&pci_cfg_wait)\n"
     + waiter("__add_wait_queue(QUEUE, &wait);", "__remove_wait_queue(QUEUE, &wait);"),
     "queue in a helper": "static void queue(struct wait_queue_entry *w)\n"
-    "{\n\t__add_wait_queue(&pci_cfg_wait, w);\n}\n\n"
-    + waiter("queue(&wait);", LOCKED_REMOVE),
+    "{\n\t__add_wait_queue(&pci_cfg_wait, w);\n}\n\n" + waiter("queue(&wait);", LOCKED_REMOVE),
     "only waits, never queues": waiter("", ""),
     "only removes": waiter("", LOCKED_REMOVE),
     "another kind of queue": waiter(

@@ -464,7 +464,10 @@ MARK = """\
 OURS = (
     edit(
         IOEVENTFD,
-        ("		if (_p->bus_idx == p->bus_idx", "		if (_p->state != STATE_REMOVED && _p->bus_idx == p->bus_idx"),
+        (
+            "		if (_p->bus_idx == p->bus_idx",
+            "		if (_p->state != STATE_REMOVED && _p->bus_idx == p->bus_idx",
+        ),
         (REGISTER, ROOM),
         (COUNT, "	if (p->state == STATE_LIVE)\n	" + COUNT),
         (SKIP, SKIP.replace("(p->bus", "(p->state == STATE_REMOVED || p->bus")),
@@ -472,7 +475,10 @@ OURS = (
     )
     + STATES
 )
-CAP = ("	case KVM_CAP_IOEVENTFD_ANY_LENGTH:\n", "	case KVM_CAP_IOEVENTFD_ANY_LENGTH:\n	case KVM_CAP_IOEVENTFD_BATCH:\n")
+CAP = (
+    "	case KVM_CAP_IOEVENTFD_ANY_LENGTH:\n",
+    "	case KVM_CAP_IOEVENTFD_ANY_LENGTH:\n	case KVM_CAP_IOEVENTFD_BATCH:\n",
+)
 FULL = """\
 	if (!bus)
 		return -ENOMEM;
@@ -707,8 +713,10 @@ FIRST = (
         (TAIL, PENDING),
         (REMOVAL, TO_REMOVE + REMOVAL),
         ("	struct _ioeventfd *p;\n	int ret;\n", VARIABLES + "	struct _ioeventfd *p;\n	int ret;\n"),
-        ("	struct _ioeventfd *p;\n	struct kvm_io_bus *bus;\n	int ret =",
-         VARIABLES + "	struct _ioeventfd *p;\n	struct kvm_io_bus *bus;\n	int ret ="),
+        (
+            "	struct _ioeventfd *p;\n	struct kvm_io_bus *bus;\n	int ret =",
+            VARIABLES + "	struct _ioeventfd *p;\n	struct kvm_io_bus *bus;\n	int ret =",
+        ),
     )
     + SHADOW
 )
@@ -725,16 +733,24 @@ DESTROY = """\
 """
 FIRST_MAIN = edit(
     PLAIN_MAIN,
-    ("	int i;\n\n	mutex_lock(&kvm_lock);\n	list_del",
-     "	struct kvm_shadow *ks;\n	int i;\n\n	mutex_lock(&kvm_lock);\n	list_del"),
+    (
+        "	int i;\n\n	mutex_lock(&kvm_lock);\n	list_del",
+        "	struct kvm_shadow *ks;\n	int i;\n\n	mutex_lock(&kvm_lock);\n	list_del",
+    ),
     (ROUTING, ROUTING + DESTROY),
-    (INSERTED,
-     "dev_count++].dev = dev;\n	ks = kvm_find_shadow(kvm);\n	if (ks) {\n		ks->buses_shadow[bus_idx] = new_bus;\n"
-     "		kfree(bus);\n		return 0;\n	}\n" + PUT),
-    (SHRUNK,
-     "bus->dev_count - 1));\n\n	ks = kvm_find_shadow(kvm);\n	if (ks) {\n		ks->buses_shadow[bus_idx] = new_bus;\n"
-     "		kfree(bus);\n		return 0;\n	}\n" + PUT),
-).replace("	struct kvm_io_bus *new_bus, *bus;\n", "	struct kvm_io_bus *new_bus, *bus;\n	struct kvm_shadow *ks;\n")
+    (
+        INSERTED,
+        "dev_count++].dev = dev;\n	ks = kvm_find_shadow(kvm);\n	if (ks) {\n		ks->buses_shadow[bus_idx] = new_bus;\n"
+        "		kfree(bus);\n		return 0;\n	}\n" + PUT,
+    ),
+    (
+        SHRUNK,
+        "bus->dev_count - 1));\n\n	ks = kvm_find_shadow(kvm);\n	if (ks) {\n		ks->buses_shadow[bus_idx] = new_bus;\n"
+        "		kfree(bus);\n		return 0;\n	}\n" + PUT,
+    ),
+).replace(
+    "	struct kvm_io_bus *new_bus, *bus;\n", "	struct kvm_io_bus *new_bus, *bus;\n	struct kvm_shadow *ks;\n"
+)
 FIRST_MAIN = "LIST_HEAD(kvm_shadow_list);\n\n" + FIRST_MAIN
 WALK = """\
 	list_for_each_entry(ks, &kvm_shadow_list, list)
@@ -770,8 +786,11 @@ static inline struct kvm_io_bus *kvm_get_bus(struct kvm *kvm, enum kvm_bus idx)
 BEGIN = SHADOW[SHADOW.index("	if (is_kvm_in_shadow") : SHADOW.index("out:\n")]
 REPAIRED = edit(
     FIRST,
-    (BEGIN, "	ks = kvm_find_shadow(kvm);\n	if (!ks || ks->in_shadow) {\n		ret = -EBUSY;\n		goto out;\n	}\n\n"
-            "	ks->in_shadow = true;\n"),
+    (
+        BEGIN,
+        "	ks = kvm_find_shadow(kvm);\n	if (!ks || ks->in_shadow) {\n		ret = -EBUSY;\n		goto out;\n	}\n\n"
+        "	ks->in_shadow = true;\n",
+    ),
     ("	if (!ks) {\n		ret = -EINVAL;", "	if (!ks || !ks->in_shadow) {\n		ret = -EINVAL;"),
     ("		list_del_init(&ks->list);\n\n	kfree(ks);\n", "		ks->in_shadow = false;\n"),
     ("	if (ks) {\n		es =", "	if (ks && ks->in_shadow) {\n		es ="),
@@ -799,14 +818,19 @@ static int kvm_create_shadow(struct kvm *kvm)
 """
 SWEEP = "		synchronize_rcu();\n"
 REPAIRED_MAIN = edit(
-    FIRST_MAIN.replace("(ks) {\n		ks->buses", "(ks && ks->in_shadow && kvm_io_device_is_ioeventfd(dev)) {\n		ks->buses")
-    .replace("bus = kvm_get_bus(kvm, bus_idx);", "bus = kvm_get_bus(kvm, bus_idx, kvm_io_device_is_ioeventfd(dev));"),
+    FIRST_MAIN.replace(
+        "(ks) {\n		ks->buses", "(ks && ks->in_shadow && kvm_io_device_is_ioeventfd(dev)) {\n		ks->buses"
+    ).replace("bus = kvm_get_bus(kvm, bus_idx);", "bus = kvm_get_bus(kvm, bus_idx, kvm_io_device_is_ioeventfd(dev));"),
     ("static struct kvm *kvm_create_vm", CREATE + "static struct kvm *kvm_create_vm"),
-    ("	mutex_lock(&kvm_lock);\n	list_add(&kvm->vm",
-     "	kvm_create_shadow(kvm);\n	mutex_lock(&kvm_lock);\n	list_add(&kvm->vm"),
+    (
+        "	mutex_lock(&kvm_lock);\n	list_add(&kvm->vm",
+        "	kvm_create_shadow(kvm);\n	mutex_lock(&kvm_lock);\n	list_add(&kvm->vm",
+    ),
     ("kvm_get_bus(kvm, i)", "kvm_get_bus(kvm, i, false)"),
-    ("		list_del_init(&ks->list);\n",
-     "		mutex_lock(&kvm_lock);\n		list_del_rcu(&ks->list);\n		mutex_unlock(&kvm_lock);\n" + SWEEP),
+    (
+        "		list_del_init(&ks->list);\n",
+        "		mutex_lock(&kvm_lock);\n		list_del_rcu(&ks->list);\n		mutex_unlock(&kvm_lock);\n" + SWEEP,
+    ),
 )
 RCU_WALK = """\
 	rcu_read_lock();
@@ -817,10 +841,12 @@ RCU_WALK = """\
 
 	return ks;
 """
-REPAIRED_HOST = edit(
-    FIRST_HOST[: FIRST_HOST.index("static inline bool")],
-    (WALK + "\n	return NULL;\n", RCU_WALK),
-) + """\
+REPAIRED_HOST = (
+    edit(
+        FIRST_HOST[: FIRST_HOST.index("static inline bool")],
+        (WALK + "\n	return NULL;\n", RCU_WALK),
+    )
+    + """\
 static inline struct kvm_io_bus *kvm_get_bus(struct kvm *kvm, enum kvm_bus idx, bool is_ioeventfd)
 {
 	struct kvm_shadow *ks = kvm_find_shadow(kvm);
@@ -831,6 +857,7 @@ static inline struct kvm_io_bus *kvm_get_bus(struct kvm *kvm, enum kvm_bus idx, 
 	return kvm_get_real_bus(kvm, idx);
 }
 """
+)
 
 Files = tuple[str | None, str | None, str | None]
 OF_OURS: Files = (OURS, OURS_MAIN, PLAIN_HOST)
@@ -858,9 +885,7 @@ def make_kvm(tmp_path: Path) -> MakeKvm:
 
 def look(root: Path, *names: str) -> dict[str, FindingAudit]:
     """Return what the audit says of these findings, or of all; it must not write to the tree, and no fix is tried."""
-    findings = tuple(
-        replace(each, fix=()) for each in BUG.findings if each.id.partition("/")[2] in (names or NAMES)
-    )
+    findings = tuple(replace(each, fix=()) for each in BUG.findings if each.id.partition("/")[2] in (names or NAMES))
     before = tree_hash(root)
     found = audit(Tree.open(root), [replace(BUG, findings=findings)]).bugs[0].findings
     assert tree_hash(root) == before, "the audit wrote to the tree"
@@ -909,20 +934,26 @@ def ours_main(*pairs: tuple[str, str]) -> Files:
     return OURS, edit(OURS_MAIN, *pairs), PLAIN_HOST
 
 
-PUBLISH = OURS[OURS.index("	for (i = 0; i < KVM_NR_BUSES; i++) {\n		bus = kvm_get_bus") : OURS.index("	if (any)\n")]
+PUBLISH = OURS[
+    OURS.index("	for (i = 0; i < KVM_NR_BUSES; i++) {\n		bus = kvm_get_bus") : OURS.index("	if (any)\n")
+]
 SYNC = "	if (any)\n		synchronize_srcu_expedited(&kvm->srcu);\n"
 CLOSE = "	batch_close(kvm, STATE_REMOVED);\n	goto out;\n"
 FAILED = "	ret = -ENOMEM;\n	batch_close(kvm, STATE_ADDED);\n"
 NO_BUS = "		if (!buses[i])\n			goto fail;\n"
 NONE = "	if (!bus)\n		return NULL;\n"
 LOOK_TEST = "	if (ioeventfd_check_collision(kvm, p)) {\n		ret = -EEXIST;\n		goto unlock_fail;\n	}\n"
-BOTH = "	if (args->flags & (KVM_IOEVENTFD_FLAG_BATCH_BEGIN | KVM_IOEVENTFD_FLAG_BATCH_END))\n		return -EINVAL;\n"
+BOTH = (
+    "	if (args->flags & (KVM_IOEVENTFD_FLAG_BATCH_BEGIN | KVM_IOEVENTFD_FLAG_BATCH_END))\n		return -EINVAL;\n"
+)
 LOCKED = "	mutex_lock(&kvm->slots_lock);\n	if (!kvm->ioeventfd_batch) {\n		kvm->"
 
 # One defect in ours: its number, and nothing else is found.
 ALONE = {
     "D3, register": (
-        ours_main(("	if (kvm_io_bus_has", "	if (kvm->ioeventfd_batch)\n		return -EBUSY;\n	if (kvm_io_bus_has")),
+        ours_main(
+            ("	if (kvm_io_bus_has", "	if (kvm->ioeventfd_batch)\n		return -EBUSY;\n	if (kvm_io_bus_has")
+        ),
         "D3",
         "kvm_io_bus_register_dev() treats every device otherwise",
     ),
@@ -939,16 +970,24 @@ ALONE = {
     "D4, nothing ends the batch": (ours_main((ABORT, "")), "D4", "kvm_destroy_vm() leaves an open batch behind"),
     "D5, no look": (ours((LOOK_TEST, "")), "D5", ""),
     "D5, the look is in a comment": (
-        ours((LOOK_TEST, "	/* if (ioeventfd_check_collision(kvm, p)) return -EEXIST; */\n")), "D5", ""
+        ours((LOOK_TEST, "	/* if (ioeventfd_check_collision(kvm, p)) return -EEXIST; */\n")),
+        "D5",
+        "",
     ),
     "D5, no look in a batch": (
-        ours((LOOK_TEST, LOOK_TEST.replace("if (", "if (!kvm->ioeventfd_batch && "))), "D5", "on a further condition"
+        ours((LOOK_TEST, LOOK_TEST.replace("if (", "if (!kvm->ioeventfd_batch && "))),
+        "D5",
+        "on a further condition",
     ),
     "D5, no look in a batch, on a path": (
-        ours((LOOK_TEST, "	if (!kvm->ioeventfd_batch) {\n" + LOOK_TEST + "	}\n")), "D5", "without a look for duplicates"
+        ours((LOOK_TEST, "	if (!kvm->ioeventfd_batch) {\n" + LOOK_TEST + "	}\n")),
+        "D5",
+        "without a look for duplicates",
     ),
     "D5, what was removed counts": (
-        ours(("_p->state != STATE_REMOVED && ", "")), "D5", "duplicates of what the batch has removed"
+        ours(("_p->state != STATE_REMOVED && ", "")),
+        "D5",
+        "duplicates of what the batch has removed",
     ),
     "D6, freed before the buses change": (
         ours((PUBLISH, "	batch_close(kvm, STATE_REMOVED);\n" + PUBLISH), (CLOSE, "	goto out;\n")),
@@ -961,7 +1000,9 @@ ALONE = {
         "batch_end() frees a removed ioeventfd before the grace period",
     ),
     "D6, the grace period is in a comment": (
-        ours((SYNC, "	/* synchronize_srcu_expedited(&kvm->srcu); */\n")), "D6", "before the grace period"
+        ours((SYNC, "	/* synchronize_srcu_expedited(&kvm->srcu); */\n")),
+        "D6",
+        "before the grace period",
     ),
     "D6, the grace period is under #if 0": (ours((SYNC, f"#if 0\n{SYNC}#endif\n")), "D6", "before the grace period"),
     "D6, freed in deassign": (
@@ -978,28 +1019,50 @@ ALONE = {
     "D7, no use of the look": (ours((NO_BUS, NO_BUS.replace("goto fail", "ret = -ENOMEM"))), "D7", "publishes no bus"),
     "D8, no look at the old bus": (ours((NONE, "")), "D8", "batch_bus() looks into a bus that may be none"),
     "D9, passed over": (
-        ours(("(p->state == STATE_REMOVED || p->bus", "(p->state != STATE_LIVE || p->bus")), "D9", "passes over"
+        ours(("(p->state == STATE_REMOVED || p->bus", "(p->state != STATE_LIVE || p->bus")),
+        "D9",
+        "passes over",
     ),
     "D9, passed over as they are": (
-        ours(("(p->state == STATE_REMOVED || p->bus", "(p->state || p->bus")), "D9", "passes over"
+        ours(("(p->state == STATE_REMOVED || p->bus", "(p->state || p->bus")),
+        "D9",
+        "passes over",
     ),
     "D10, no look for room": (
-        ours(("		ret = kvm_io_bus_has_room(kvm, bus_idx);\n", "		ret = 0;\n")), "D10", "without a look for room"
+        ours(("		ret = kvm_io_bus_has_room(kvm, bus_idx);\n", "		ret = 0;\n")),
+        "D10",
+        "without a look for room",
     ),
     "D10, no room is none of a batch": (
-        ours_main(("	if (!bus)\n		return -ENOMEM;\n\n	if (bus->dev_count",
-                   "	if (kvm->ioeventfd_batch)\n		return 0;\n	if (!bus)\n		return -ENOMEM;\n\n	if (bus->dev_count")),
+        ours_main(
+            (
+                "	if (!bus)\n		return -ENOMEM;\n\n	if (bus->dev_count",
+                "	if (kvm->ioeventfd_batch)\n		return 0;\n	if (!bus)\n		return -ENOMEM;\n\n	if (bus->dev_count",
+            )
+        ),
         "D10",
         "does not look for room while a batch is open",
     ),
     "D10, one by one": (
-        ours((PUBLISH, "	list_for_each_entry(p, &kvm->ioeventfds, list)\n"
-                       "		ret = kvm_io_bus_register_dev(kvm, p->bus_idx, p->addr, 0, &p->dev);\n" + PUBLISH)),
+        ours(
+            (
+                PUBLISH,
+                "	list_for_each_entry(p, &kvm->ioeventfds, list)\n"
+                "		ret = kvm_io_bus_register_dev(kvm, p->bus_idx, p->addr, 0, &p->dev);\n" + PUBLISH,
+            )
+        ),
         "D10",
         "may fail for one ioeventfd after the call for it was answered",
     ),
     "D10, memory in the midst of it": (
-        ours((PUBLISH, PUBLISH.replace("		buses[i] = bus;\n", "		buses[i] = bus;\n		p = kmalloc(8, GFP_KERNEL);\n"))),
+        ours(
+            (
+                PUBLISH,
+                PUBLISH.replace(
+                    "		buses[i] = bus;\n", "		buses[i] = bus;\n		p = kmalloc(8, GFP_KERNEL);\n"
+                ),
+            )
+        ),
         "D10",
         "needs memory when the first bus has changed already",
     ),
@@ -1010,12 +1073,8 @@ ALONE = {
         "looks for one flag of a batch and ignores the others",
     ),
     "D11, BEGIN with other flags": (ours((BOTH, "")), "D11", "ignores a flag of a batch among other flags"),
-    "D11, both flags": (
-        ours((BOTH, f"	/*\n{BOTH}	*/\n")), "D11", "ignores a flag of a batch among other flags"
-    ),
-    "D11, no capability": (
-        ours_main(("	case KVM_CAP_IOEVENTFD_BATCH:\n", "")), "D11", "no KVM_CAP tells"
-    ),
+    "D11, both flags": (ours((BOTH, f"	/*\n{BOTH}	*/\n")), "D11", "ignores a flag of a batch among other flags"),
+    "D11, no capability": (ours_main(("	case KVM_CAP_IOEVENTFD_BATCH:\n", "")), "D11", "no KVM_CAP tells"),
 }
 WHOSE = {"D1": LIST, "D2": LIST, "D4": LIST, "D12": LIST, "D6": EARLY}
 
@@ -1047,12 +1106,17 @@ def locked(text: str) -> str:
 
 
 ADDS_LOCKED = (ADDS, locked(ADDS))
-DROPS_LOCKED = ("	if (ks)\n" + DROPS, locked("	if (ks)\n		list_del_init(&ks->list);\n") + "\n	kfree(ks);\n")
+DROPS_LOCKED = (
+    "	if (ks)\n" + DROPS,
+    locked("	if (ks)\n		list_del_init(&ks->list);\n") + "\n	kfree(ks);\n",
+)
 DESTROY_LOCKED = ("		list_del_init(&ks->list);\n", locked("		list_del_init(&ks->list);\n"))
 WALK_LOCKED = (
     WALK + "\n	return NULL;\n",
     "	struct kvm_shadow *found = NULL;\n\n"
-    + locked("	list_for_each_entry(ks, &kvm_shadow_list, list)\n		if (ks->kvm == kvm)\n			found = ks;\n")
+    + locked(
+        "	list_for_each_entry(ks, &kvm_shadow_list, list)\n		if (ks->kvm == kvm)\n			found = ks;\n"
+    )
     + "	return found;\n",
 )
 UNLOCKED_CREATE = CREATE.replace("	mutex_lock(&kvm_lock);\n", "	/* mutex_lock(&kvm_lock); */\n")
@@ -1061,20 +1125,35 @@ GET_BUS = REPAIRED_HOST[REPAIRED_HOST.index("static inline struct kvm_io_bus *kv
 # openEuler's versions with one thing changed: the files, the finding, its status, its defects.
 CHANGED: dict[str, tuple[Files, str, Status, set[str]]] = {
     "first, freed after the grace period": (
-        (edit(FIRST, *FREED_LATE), FIRST_MAIN, FIRST_HOST), EARLY, Status.FIXED, set()
+        (edit(FIRST, *FREED_LATE), FIRST_MAIN, FIRST_HOST),
+        EARLY,
+        Status.FIXED,
+        set(),
     ),
     "repaired, freed after the grace period": (
-        (edit(REPAIRED, *FREED_LATE), REPAIRED_MAIN, REPAIRED_HOST), EARLY, Status.FIXED, set()
+        (edit(REPAIRED, *FREED_LATE), REPAIRED_MAIN, REPAIRED_HOST),
+        EARLY,
+        Status.FIXED,
+        set(),
     ),
     "first, kept, but freed before the grace period": (
-        (edit(FIRST, KEPT, KEPT_TOO, (WAITED, SWEPT + WAITED)), FIRST_MAIN, FIRST_HOST), EARLY, Status.AFFECTED, {"D6"}
+        (edit(FIRST, KEPT, KEPT_TOO, (WAITED, SWEPT + WAITED)), FIRST_MAIN, FIRST_HOST),
+        EARLY,
+        Status.AFFECTED,
+        {"D6"},
     ),
     "first, kept and never freed": ((edit(FIRST, KEPT), FIRST_MAIN, FIRST_HOST), EARLY, Status.UNKNOWN, set()),
     "first, freed late, the rest as it was": (
-        (edit(FIRST, *FREED_LATE), FIRST_MAIN, FIRST_HOST), LIST, Status.AFFECTED, {"D1", "D2", "D4"}
+        (edit(FIRST, *FREED_LATE), FIRST_MAIN, FIRST_HOST),
+        LIST,
+        Status.AFFECTED,
+        {"D1", "D2", "D4"},
     ),
     "first, lock in BEGIN alone": (
-        (edit(FIRST, ADDS_LOCKED), FIRST_MAIN, FIRST_HOST), LIST, Status.AFFECTED, {"D1", "D2", "D4"}
+        (edit(FIRST, ADDS_LOCKED), FIRST_MAIN, FIRST_HOST),
+        LIST,
+        Status.AFFECTED,
+        {"D1", "D2", "D4"},
     ),
     "first, no lock in the walk": (
         (edit(FIRST, ADDS_LOCKED, DROPS_LOCKED), edit(FIRST_MAIN, DESTROY_LOCKED), FIRST_HOST),
@@ -1089,15 +1168,21 @@ CHANGED: dict[str, tuple[Files, str, Status, set[str]]] = {
         {"D4", "D12"},
     ),
     "first, locks in comments": (
-        (edit(FIRST, (ADDS, f"	/* mutex_lock(&kvm_lock); */\n{ADDS}	/* mutex_unlock(&kvm_lock); */\n")),
-         FIRST_MAIN, FIRST_HOST),
+        (
+            edit(FIRST, (ADDS, f"	/* mutex_lock(&kvm_lock); */\n{ADDS}	/* mutex_unlock(&kvm_lock); */\n")),
+            FIRST_MAIN,
+            FIRST_HOST,
+        ),
         LIST,
         Status.AFFECTED,
         {"D1", "D2", "D4"},
     ),
     "first, lock dropped too early": (
-        (edit(FIRST, (ADDS, "	mutex_lock(&kvm_lock);\n	mutex_unlock(&kvm_lock);\n" + ADDS), DROPS_LOCKED),
-         edit(FIRST_MAIN, DESTROY_LOCKED), edit(FIRST_HOST, WALK_LOCKED)),
+        (
+            edit(FIRST, (ADDS, "	mutex_lock(&kvm_lock);\n	mutex_unlock(&kvm_lock);\n" + ADDS), DROPS_LOCKED),
+            edit(FIRST_MAIN, DESTROY_LOCKED),
+            edit(FIRST_HOST, WALK_LOCKED),
+        ),
         LIST,
         Status.AFFECTED,
         {"D1", "D12"},
@@ -1109,20 +1194,35 @@ CHANGED: dict[str, tuple[Files, str, Status, set[str]]] = {
         {"D12"},
     ),
     "repaired, no lock where a VM is made": (
-        (REPAIRED, edit(REPAIRED_MAIN, (CREATE, UNLOCKED_CREATE)), REPAIRED_HOST), LIST, Status.AFFECTED, {"D1", "D12"}
+        (REPAIRED, edit(REPAIRED_MAIN, (CREATE, UNLOCKED_CREATE)), REPAIRED_HOST),
+        LIST,
+        Status.AFFECTED,
+        {"D1", "D12"},
     ),
     "repaired, no grace period of RCU": (
-        (REPAIRED, edit(REPAIRED_MAIN, (SWEEP, "")), REPAIRED_HOST), LIST, Status.AFFECTED, {"D2"}
+        (REPAIRED, edit(REPAIRED_MAIN, (SWEEP, "")), REPAIRED_HOST),
+        LIST,
+        Status.AFFECTED,
+        {"D2"},
     ),
     "repaired, no RCU in the walk": (
-        (REPAIRED, REPAIRED_MAIN, edit(REPAIRED_HOST, ("	rcu_read_lock();\n", ""), ("	rcu_read_unlock();\n", ""))),
+        (
+            REPAIRED,
+            REPAIRED_MAIN,
+            edit(REPAIRED_HOST, ("	rcu_read_lock();\n", ""), ("	rcu_read_unlock();\n", "")),
+        ),
         LIST,
         Status.AFFECTED,
         {"D2"},
     ),
     "repaired, the bus of the batch for all": (
-        (REPAIRED, REPAIRED_MAIN.replace("kvm_get_bus(kvm, bus_idx, kvm_io_device_is_ioeventfd(dev))",
-                                         "kvm_get_bus(kvm, bus_idx, true)"), REPAIRED_HOST),
+        (
+            REPAIRED,
+            REPAIRED_MAIN.replace(
+                "kvm_get_bus(kvm, bus_idx, kvm_io_device_is_ioeventfd(dev))", "kvm_get_bus(kvm, bus_idx, true)"
+            ),
+            REPAIRED_HOST,
+        ),
         ANSWERS,
         Status.AFFECTED,
         {"D3", "D5", "D7", "D8", "D9", "D10", "D11"},
@@ -1183,8 +1283,12 @@ def test_other_names_hide_no_defect(make_kvm: MakeKvm) -> None:
 
 
 def test_other_names_hide_no_list(make_kvm: MakeKvm) -> None:
-    names = (("kvm_shadow_list", "all_batches"), ("kvm_find_shadow", "which"), ("kvm_shadow", "batch"),
-             ("is_kvm_in_shadow", "batched"))
+    names = (
+        ("kvm_shadow_list", "all_batches"),
+        ("kvm_find_shadow", "which"),
+        ("kvm_shadow", "batch"),
+        ("is_kvm_in_shadow", "batched"),
+    )
     files = list(OF_FIRST)
     for old, new in names:
         files = [(text or "").replace(old, new) for text in files]
@@ -1231,7 +1335,9 @@ STRANGE: dict[str, Files] = {
     "kvm_ioeventfd() does not parse": (edit(OURS, (BOTH, "	%% ((\n")), OURS_MAIN, PLAIN_HOST),
     "kvm_ioeventfd() has another name": (OURS.replace("kvm_ioeventfd(", "kvm_set_ioeventfd("), OURS_MAIN, PLAIN_HOST),
     "a function of another file": (
-        edit(OURS, (CLOSE, "	vendor_close(kvm);\n	goto out;\n")), OURS_MAIN, PLAIN_HOST
+        edit(OURS, (CLOSE, "	vendor_close(kvm);\n	goto out;\n")),
+        OURS_MAIN,
+        PLAIN_HOST,
     ),
     "no kvm_main.c": (OURS, None, PLAIN_HOST),
     "no eventfd.c": (None, OURS_MAIN, PLAIN_HOST),
@@ -1247,7 +1353,10 @@ def test_unknown(make_kvm: MakeKvm, name: str) -> None:
 
 NO_LOCK = (LOCKED, "	/* mutex_lock(&kvm->slots_lock); */\n" + LOCKED.partition("\n")[2])
 XARRAY = (
-    ("		kvm->ioeventfd_batch = BATCH_OPEN;\n", "		xa_store(&batches, (unsigned long)kvm, kvm, GFP_KERNEL);\n"),
+    (
+        "		kvm->ioeventfd_batch = BATCH_OPEN;\n",
+        "		xa_store(&batches, (unsigned long)kvm, kvm, GFP_KERNEL);\n",
+    ),
     ("	if (!kvm->ioeventfd_batch) {\n		kvm", "	if (!xa_load(&batches, (unsigned long)kvm)) {\n		kvm"),
 )
 # What is unknown of one finding.
@@ -1257,13 +1366,16 @@ DOUBTS: dict[str, tuple[Files, str]] = {
     "what was added is not told": (ours((ADDED, "")), ANSWERS),
     "a grace period on a condition that is never true": (ours(("		any = true;\n", "")), EARLY),
     "what was removed stays on its bus": (
-        ours(("		if (to_ioeventfd(bus->range[i].dev)->state != STATE_REMOVED)\n	", "")), EARLY
+        ours(("		if (to_ioeventfd(bus->range[i].dev)->state != STATE_REMOVED)\n	", "")),
+        EARLY,
     ),
     "what was added comes on no bus": (
-        ours(("		if (p->state == STATE_ADDED && p->bus", "		if (p->addr && p->bus")), ANSWERS
+        ours(("		if (p->state == STATE_ADDED && p->bus", "		if (p->addr && p->bus")),
+        ANSWERS,
     ),
     "a table of all VMs": (
-        ours(("BATCH_OPEN;\n", "BATCH_OPEN;\n		hlist_add_head(&kvm->node, &batches[0]);\n")), LIST
+        ours(("BATCH_OPEN;\n", "BATCH_OPEN;\n		hlist_add_head(&kvm->node, &batches[0]);\n")),
+        LIST,
     ),
     "freed by the destructor": (ours((PUBLISH, "	kvm_iodevice_destructor(&p->dev);\n" + PUBLISH)), EARLY),
     "no kvm_host.h": ((FIRST.replace("&kvm_shadow_list", "ks_head(kvm)"), FIRST_MAIN, None), LIST),

@@ -188,7 +188,9 @@ def test_missing_manifest(tmp_path: Path) -> None:
 def test_variant_can_be_a_series() -> None:
     """It stands for the bug's own patches there, in the series' order."""
     (finding,) = [each for each in manifest.load().bug("kvm-shadow").findings if each.id.endswith("/shared-list")]
-    entries = [line for line in (PATCHES / "series/olk-6.6-first").read_text().splitlines() if line[:1] not in ("", "#")]
+    entries = [
+        line for line in (PATCHES / "series/olk-6.6-first").read_text().splitlines() if line[:1] not in ("", "#")
+    ]
     assert list(finding.fix[0]) == entries
     assert finding.variants[0] == finding.fix[0]
     assert list(finding.variants[1]) == [name for name in entries if name not in finding.unverified]
