@@ -15,7 +15,6 @@ from kmendlib.audit import Audit
 from kmendlib.errors import BadInput, NothingToDo
 from kmendlib.manifest import PATCHES, Bug, Upstream
 
-FORMATS = ("git", "openeuler")
 STABLE = "Cc: stable@vger.kernel.org"
 _COMMIT_URL = "https://git.kernel.org/pub/scm/linux/kernel/git/torvalds/linux.git/commit/?id="
 _TRAILER = re.compile(r"[A-Z][\w-]+: \S.*")
