@@ -27,10 +27,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from kmendlib import proc, series
+from kmendlib import bases, overlay, proc, series
 from kmendlib.audit import Audit, Status
 from kmendlib.errors import BadInput, Infrastructure, KmendError, NothingToDo
-from kmendlib.manifest import KUNIT, PATCHES, SELFTESTS
+from kmendlib.manifest import PATCHES, SELFTESTS
 from kmendlib.tree import Tree
 
 STATE = ".kmend"
@@ -112,11 +112,11 @@ def apply(tree: Tree, audit: Audit, *, dry_run: bool = False, with_tests: bool =
             for name in bug.unverified
         ]
         patches = [PATCHES / name for name in audit.patches]
-        overlay: dict[str, Path] = {}
+        added_files: dict[str, Path] = {}
         if with_tests:
-            hooks, overlay = _tests(tree, audit, patches, notes)
+            hooks, added_files = _tests(tree, audit, patches, notes)
             patches += hooks
-        if not patches and not overlay:
+        if not patches and not added_files:
             what = ", ".join(f"{bug.id} is {bug.status}" for bug in audit.bugs)
             raise NothingToDo(f"{tree.path}: nothing to apply: {what}")
         names = tuple(series.patch_name(patch) for patch in patches)
@@ -124,12 +124,12 @@ def apply(tree: Tree, audit: Audit, *, dry_run: bool = False, with_tests: bool =
         with temporary:
             scratch = Path(temporary.name)
             changed = series.materialize(tree.path, patches, scratch)
-            for name, source in overlay.items():
+            for name, source in added_files.items():
                 if os.path.lexists(tree.path / name) or name in changed:
                     raise BadInput(f"{tree.path / name} exists already; the tests would overwrite it")
                 (scratch / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, scratch / name)
-            added = [name for name in changed if not (tree.path / name).exists()] + list(overlay)
+            added = [name for name in changed if not (tree.path / name).exists()] + list(added_files)
             changed = [name for name in changed if name not in added]
             _refuse_local_changes(tree, changed)
             _refuse_unwritable(tree, [*changed, *added])
@@ -199,18 +199,29 @@ def _tests(
 ) -> tuple[list[Path], dict[str, Path]]:
     """Choose the hooks of the KUnit suites, and list the files to add: path in the tree to source."""
     hooks: list[Path] = []
-    overlay: dict[str, Path] = {}
-    has_kunit = (tree.path / "include/kunit/test.h").exists()
+    files: dict[str, Path] = {}
+    small_hooks: list[Path] = []
+    small: dict[str, Path] = {}
+    can_hold = True
+    if not overlay.has_kunit(tree):
+        try:
+            small_hooks, small = overlay.compat(tree, fixes)
+        except BadInput as error:
+            notes.append(f"no KUnit in this tree (it came with v5.5), no suite put in: {error}")
+            can_hold = False
+    elif tree.version and bases.nearest(tree)[0].kunit == "compat":
+        notes.append(f"the KUnit of {tree.version} is too old for the suites: none put in; verify brings its own")
+        can_hold = False
     for bug in audit.bugs:
         if bug.status is Status.NOT_APPLICABLE:
             continue
-        for suite in bug.bug.suites if has_kunit else ():
+        for suite in bug.bug.suites if can_hold else ():
             hook = next((path for path in suite.hook_paths if series.fits(tree.path, path, [*fixes, *hooks])), None)
             if hook is None:
                 notes.append(f"KUnit suite {suite.name} left out: none of {', '.join(suite.hooks)} fits")
                 continue
             hooks.append(hook)
-            overlay |= {name: KUNIT / name for name in suite.sources}
+            files |= overlay.suite(suite)
         for selftest in bug.bug.selftests:
             folder = f"tools/testing/selftests/{selftest.collection}"
             wanted = {f"tools/testing/selftests/{name}": SELFTESTS / name for name in selftest.sources}
@@ -218,10 +229,11 @@ def _tests(
                 # The tree's own collection keeps its makefile and settings.
                 wanted = {name: path for name, path in wanted.items() if path.suffix in (".c", ".h")}
                 notes.append(f"{folder}/Makefile is the tree's own: add {selftest.name} to its TEST_GEN_PROGS")
-            overlay |= wanted
-    if not has_kunit:
-        notes.append("no KUnit in this tree (it came with v5.5): no suite put in")
-    return hooks, overlay
+            files |= wanted
+    if hooks and small:
+        notes.append("no KUnit in this tree (it came with v5.5): the small one put in")
+        return [*small_hooks, *hooks], files | small
+    return hooks, files
 
 
 @contextlib.contextmanager

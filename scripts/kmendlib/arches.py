@@ -26,15 +26,31 @@ class QemuArchParams:
 
 @dataclass(frozen=True)
 class Arch:
-    """An architecture by kmend's name (``riscv64``) and what kunit.py knows of it."""
+    """An architecture by kmend's name (``riscv64``), what kunit.py knows of it, and how kernels are built for it.
+
+    Attributes:
+        name: kmend's name.
+        params: what kunit.py knows.
+        compiler: ``llvm`` or ``gcc``.
+        make: further words for make.
+        fragment: name and text of a configuration fragment that comes last.
+    """
 
     name: str
     params: QemuArchParams
+    compiler: str = "llvm"
+    make: tuple[str, ...] = ()
+    fragment: tuple[str, str] | None = None
 
     @property
     def qemu(self) -> str:
         """Name of the emulator's program."""
         return f"qemu-system-{self.params.qemu_arch}"
+
+    @property
+    def triplet(self) -> str:
+        """What the names of GNU's tools for it begin with."""
+        return f"{self.params.qemu_arch}-linux-gnu-"
 
     @property
     def make_target(self) -> str:

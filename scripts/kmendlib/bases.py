@@ -3,16 +3,21 @@
 
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+from kmendlib import arches
+from kmendlib.arches import Arch
 from kmendlib.errors import BadInput
 from kmendlib.manifest import PATCHES
 from kmendlib.tree import Tree, version_key
 
 BASES = PATCHES / "bases"
 DEFAULT = "linux-6.12.y"
+# What a base takes over from the one that it is derived from.
+_BUILD = ("arches", "kunit", "compiler", "make", "config", "qemu", "words")
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,14 @@ class Base:
         series: the names of its series in patches/series.
         known: what is known of it.
         sources: where its trees can be had, best first.
+        arches: the architectures that it is built for; empty for all.
+        kunit: ``own`` for the tree's KUnit; ``compat`` for the small one in kunit/compat, where the tree has none or
+            one that is too old for the suites.
+        compiler: ``llvm``, or ``gcc``.
+        make: further words for make.
+        config: options on top of all others, a line each.
+        qemu: further words for QEMU, by architecture; of options that are given twice the last one counts.
+        words: further words of the kernel command line, by architecture.
     """
 
     name: str
@@ -68,6 +81,27 @@ class Base:
     series: tuple[str, ...]
     known: str
     sources: tuple[Source, ...]
+    arches: tuple[str, ...] = ()
+    kunit: str = "own"
+    compiler: str = "llvm"
+    make: tuple[str, ...] = ()
+    config: str = ""
+    qemu: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    words: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def has(self, arch: str) -> bool:
+        """Tell whether it is built for an architecture."""
+        return not self.arches or arch in self.arches
+
+    def adapt(self, arch: Arch) -> Arch:
+        """Return how an architecture's kernels are built and booted in this line."""
+        params = replace(
+            arch.params,
+            extra_qemu_params=[*arch.params.extra_qemu_params, *self.qemu.get(arch.name, ())],
+            kernel_command_line=" ".join([arch.params.kernel_command_line, *self.words.get(arch.name, ())]),
+        )
+        fragment = (f"bases/{self.name}.toml", self.config) if self.config else None
+        return replace(arch, params=params, compiler=self.compiler, make=self.make, fragment=fragment)
 
     def matches(self, version: str) -> bool:
         """Tell whether `version` is of this line: "6.12.117" is of "6.12", "7.2" of "7"."""
@@ -85,18 +119,41 @@ def load() -> dict[str, Base]:
     for base in found.values():
         if base.derived_from and base.derived_from not in found:
             raise BadInput(f"{BASES / base.name}.toml: derived_from: no base is called {base.derived_from!r}")
-    return found
+    return {name: _inherit(base, found) for name, base in found.items()}
+
+
+def _inherit(base: Base, known: dict[str, Base]) -> Base:
+    """Let a base that says nothing of how it is built be built as the one that it comes from."""
+    plain = Base("", "", "", "", "", "", (), "", ())
+    if not base.derived_from or any(getattr(base, name) != getattr(plain, name) for name in _BUILD):
+        return base
+    parent = _inherit(known[base.derived_from], known)
+    return replace(base, **{name: getattr(parent, name) for name in _BUILD})
 
 
 def _read(path: Path) -> Base:
     try:
-        table = tomllib.loads(path.read_text())
-        sources = tuple(Source(**each) for each in table.pop("source", []))
-        series = tuple(table.pop("series", []))
-        optional = {"vendor": "", "release": "", "derived_from": ""}
-        return Base(name=path.stem, sources=sources, series=series, **(optional | table))
+        table: dict[str, Any] = tomllib.loads(path.read_text())
+        table["sources"] = tuple(Source(**each) for each in table.pop("source", []))
+        for name in ("series", "arches"):
+            table[name] = tuple(table.get(name, []))
+        build = table.pop("build", {})
+        names = ", ".join(sorted(build.keys() - {"compiler", "make", "config"}))
+        if names:
+            raise TypeError(f"[build] has keys that nobody reads: {names}")
+        table |= build | {"make": tuple(build.get("make", ()))}
+        for name in ("qemu", "words"):
+            table[name] = {arch: tuple(words) for arch, words in table.get(name, {}).items()}
+        optional: dict[str, Any] = {"vendor": "", "release": "", "derived_from": ""}
+        base = Base(name=path.stem, **(optional | table))
     except (TypeError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: {str(error).removeprefix('Base.__init__() ')}") from error
+    if base.compiler not in ("llvm", "gcc") or base.kunit not in ("own", "compat"):
+        raise BadInput(f"{path}: compiler must be llvm or gcc, kunit own or compat")
+    unknown = {*base.arches, *base.qemu, *base.words} - set(arches.names())
+    if unknown:
+        raise BadInput(f"{path}: unknown architecture {', '.join(sorted(unknown))}")
+    return base
 
 
 def get(name: str) -> Base:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Builds kernels and the guest's initramfs, out of tree, with one toolchain for all architectures."""
+"""Builds kernels and the guest's initramfs, out of tree; but for old kernels with one toolchain for all."""
 
 import os
 import re
@@ -71,22 +71,27 @@ def _environment() -> dict[str, str]:
     )
 
 
+def compiler(arch: Arch) -> str:
+    """Return the name of the compiler that an architecture's kernels are built with."""
+    return f"{arch.triplet}gcc" if arch.compiler == "gcc" else toolchain()[1]
+
+
 def _make(workspace: Workspace, arch: Arch) -> list[str]:
-    llvm, compiler = toolchain()
     return [
         "make",
         "-C",
         str(workspace.src(arch.name)),
         f"O={workspace.build(arch.name)}",
         f"ARCH={arch.params.linux_arch}",
-        f"LLVM={llvm}",
-        f"CC=ccache {compiler}",
+        f"CROSS_COMPILE={arch.triplet}" if arch.compiler == "gcc" else f"LLVM={toolchain()[0]}",
+        f"CC=ccache {compiler(arch)}",
+        *arch.make,
         f"-j{len(os.sched_getaffinity(0))}",
     ]
 
 
 def fragments(arch: Arch, bugs: Sequence[Bug]) -> list[tuple[str, str]]:
-    """Return the configuration's fragments as pairs of name and text, in order: base, debug, architecture, bugs."""
+    """Return the configuration's fragments, name and text: what all need, debugging, architecture, bugs, line."""
     paths = [CONFIGS / "base.config", CONFIGS / "debug.config", CONFIGS / f"debug-{arch.name}.config"]
     found = [(path.name, path.read_text()) for path in paths if path.exists()]
     found.append((f"qemu_configs/{arch.name}.py", arch.params.kconfig))
@@ -97,6 +102,8 @@ def fragments(arch: Arch, bugs: Sequence[Bug]) -> list[tuple[str, str]]:
         for test in bug.selftests:
             if arch.name in (*bug.arches, *test.controls):
                 found += _with_arch(f"{test.collection}/{test.config.name}", test.config, arch)
+    if arch.fragment:
+        found.append(arch.fragment)
     return list(dict.fromkeys(found))
 
 
@@ -114,6 +121,14 @@ def _missing(config: Path, wanted: str) -> list[str]:
     return [option for option in options if option not in have]
 
 
+def _known(source: Path, options: Sequence[str]) -> set[str]:
+    """Return those of some options that a tree's Kconfig files define: no line of kernels has them all."""
+    names = "|".join(sorted({option.partition("=")[0].removeprefix("CONFIG_") for option in options}))
+    pattern = rf"^[[:space:]]*(menu)?config ({names})[[:space:]]*$"
+    defined = (proc.output(["grep", "-rhE", "--include=Kconfig*", pattern, str(source)]) or "").split()
+    return {option for option in options if option.partition("=")[0].removeprefix("CONFIG_") in defined}
+
+
 def configure(workspace: Workspace, arch: Arch, bugs: Sequence[Bug], log: Path) -> float:
     """Write the build's configuration: the fragments on top of allnoconfig.
 
@@ -127,7 +142,7 @@ def configure(workspace: Workspace, arch: Arch, bugs: Sequence[Bug], log: Path) 
         Seconds of wall time; 0 where nothing has changed since the last time.
 
     Raises:
-        BuildError: make failed, or dropped an option that a bug's tests ask for.
+        BuildError: make failed, or dropped an option that a bug's tests ask for and that the tree has.
     """
     started = time.monotonic()
     build = workspace.build(arch.name)
@@ -144,10 +159,15 @@ def configure(workspace: Workspace, arch: Arch, bugs: Sequence[Bug], log: Path) 
     command = [*_make(workspace, arch), "-s", f"KCONFIG_ALLCONFIG={allconfig}", "allnoconfig"]
     if proc.run_logged(command, log, env=_environment()):
         raise BuildError(f"configuration failed: {_first_error(log)}")
-    needed = [(name, part) for name, part in parts if "/" in name or ".kunitconfig" in name]
-    lost = [f"{option} ({name})" for name, part in needed for option in _missing(config, part)]
+    needed = [each for each in parts if ("/" in each[0] or ".kunitconfig" in each[0]) and each != arch.fragment]
+    dropped = [(option, name) for name, part in needed for option in _missing(config, part)]
+    known = _known(workspace.src(arch.name), [option for option, _ in dropped]) if dropped else set()
+    lost = [f"{option} ({name})" for option, name in dropped if option in known]
     if lost:
         raise BuildError(f"the tree's Kconfig does not take {', '.join(lost)}")
+    if dropped:
+        with log.open("a") as out:
+            out.write(f"# not in this tree: {', '.join(option for option, _ in dropped)}\n")
     asked.write_text(text)
     return time.monotonic() - started
 
@@ -205,8 +225,8 @@ def kernel(
         counter.write_text(str(steps))
     kept = workspace.root / arch.name / f"{arch.make_target}-{state}"
     shutil.copyfile(image, kept)
-    compiler = (proc.output([toolchain()[1], "--version"]) or "unknown").splitlines()[0]
-    return Built(kept, build / ".config", seconds, " ".join(command), compiler)
+    version = (proc.output([compiler(arch), "--version"]) or "unknown").splitlines()[0]
+    return Built(kept, build / ".config", seconds, " ".join(command), version)
 
 
 def _modules(build: Path, names: Sequence[str]) -> dict[str, Path]:

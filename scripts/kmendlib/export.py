@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kmendlib import manifest, proc, series
+from kmendlib import bases, manifest, proc, series
 from kmendlib.apply import refuse_undecided
 from kmendlib.audit import Audit
 from kmendlib.errors import BadInput, NothingToDo
@@ -40,15 +40,23 @@ class Options:
 def of_base(name: str, bugs: Sequence[Bug]) -> list[Path]:
     """Return the patches of a base's series that mend some bugs, in order.
 
+    Args:
+        name: a base, or one of its series where it has several.
+        bugs: the bugs.
+
     Raises:
-        BadInput: there is no such series.
+        BadInput: there is no such base, or it has several series.
         NothingToDo: it has no such patch.
     """
-    path = PATCHES / "series" / name
-    known = sorted(each.name for each in path.parent.iterdir())
+    known = {series for base in bases.load().values() for series in base.series}
     if name not in known:
-        raise BadInput(f"no series is called {name!r}; known: {', '.join(known)}")
-    lines = [line.strip() for line in path.read_text().splitlines()]
+        of_that = bases.get(name).series
+        if len(of_that) > 1:
+            raise BadInput(f"{name} has several series: give --base {' or '.join(of_that)}")
+        if not of_that:
+            raise NothingToDo(f"{name}: nothing to export: it has no series")
+        (name,) = of_that
+    lines = [line.strip() for line in (PATCHES / "series" / name).read_text().splitlines()]
     wanted = {patch for bug in bugs for finding in bug.findings for patch in finding.fix_patches}
     found = [PATCHES / line for line in lines if line in wanted]
     if not found:

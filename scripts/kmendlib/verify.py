@@ -12,12 +12,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kmendlib import arches, bases, build, evidence, guest, ktap, manifest, proc, report, series, setup, source
+from kmendlib import arches, bases, build, evidence, guest, ktap, manifest, overlay, proc, report, series, setup, source
 from kmendlib.apply import refuse_prepared
 from kmendlib.audit import BugAudit, Status, audit
 from kmendlib.errors import BadInput, ExitCode
 from kmendlib.evidence import Evidence
-from kmendlib.manifest import KUNIT, PATCHES, Bug, Guest
+from kmendlib.manifest import PATCHES, Bug, Guest
 from kmendlib.progress import Display
 from kmendlib.tree import Tree
 
@@ -37,6 +37,7 @@ class Request:
         arches: names of the architectures to boot.
         repeat: boots of each suite in each state.
         out: the evidence folder, or None for one in the cache.
+        kunit: ``own`` or ``compat`` where it is not to be as the base has it; the kselftests are left out then.
     """
 
     tree: Path | None
@@ -45,6 +46,7 @@ class Request:
     arches: tuple[str, ...]
     repeat: int
     out: Path | None
+    kunit: str = ""
 
 
 @dataclass(frozen=True)
@@ -171,12 +173,13 @@ class Provable:
     """What can be proved of a bug in a tree.
 
     Attributes:
-        bug: the bug.
+        bug: the bug, with the suites that can be built into the tree.
         findings: ids of the findings that differ between the states.
         fixes: what mends the affected ones.
         reintroduce: what puts the fixed ones back.
         hooks: what builds the suites into the tree.
         left_out: why each other finding cannot be shown.
+        unhooked: why each other suite cannot be built, by its name.
         testbed: what brings the code that the bug is in, where the tree lacks it.
     """
 
@@ -186,6 +189,7 @@ class Provable:
     reintroduce: tuple[Path, ...]
     hooks: tuple[Path, ...]
     left_out: tuple[str, ...]
+    unhooked: dict[str, str]
     testbed: tuple[Path, ...] = ()
 
 
@@ -199,13 +203,24 @@ def provable(tree: Tree, said: BugAudit) -> Provable:
     Raises:
         BadInput: nothing can; says why.
     """
+    hooks, unhooked = [], {}
+    for suite in said.bug.suites:
+        try:
+            hooks.append(_fitting(tree, suite.hook_paths, f"hook of KUnit suite {suite.name}"))
+        except BadInput as error:
+            unhooked[suite.name] = str(error)
+    bug = replace(said.bug, suites=tuple(suite for suite in said.bug.suites if suite.name not in unhooked))
+    proofs = [suite.proof for suite in bug.suites] + [test.proof for test in bug.selftests]
+    shown = {finding for proof in proofs for finding in proof}
     fixes, reintroduce, findings, left_out = [], [], [], []
-    for finding, result in zip(said.bug.findings, said.findings, strict=True):
+    for finding, result in zip(bug.findings, said.findings, strict=True):
         try:
             if result.unfit:
                 raise BadInput(f"no fix of {finding.id} fits {tree.version}: it cannot be verified")
             if result.status is Status.LATENT and not finding.forced:
                 raise BadInput(f"{finding.id} is latent")
+            if unhooked and finding.id not in shown:
+                raise BadInput(", ".join(unhooked.values()))
             if result.fix:
                 fixes += [PATCHES / name for name in result.fix]
             elif result.covered:
@@ -218,9 +233,10 @@ def provable(tree: Tree, said: BugAudit) -> Provable:
         except BadInput as error:
             left_out.append(str(error))
     if not findings:
-        raise BadInput(", ".join(left_out))
-    hooks = [_fitting(tree, suite.hook_paths, f"hook of KUnit suite {suite.name}") for suite in said.bug.suites]
-    return Provable(said.bug, tuple(findings), tuple(fixes), tuple(reintroduce), tuple(hooks), tuple(left_out))
+        raise BadInput(", ".join(dict.fromkeys(left_out)))
+    return Provable(
+        bug, tuple(findings), tuple(fixes), tuple(reintroduce), tuple(hooks), tuple(dict.fromkeys(left_out)), unhooked
+    )
 
 
 def on_testbed(tree: Tree, bug: Bug, scratch: Path) -> Provable:
@@ -247,19 +263,20 @@ def on_testbed(tree: Tree, bug: Bug, scratch: Path) -> Provable:
     return replace(provable(laid, said), testbed=(testbed,))
 
 
-def make_states(tree: Tree, bugs: Sequence[Provable], scratch: Path) -> States:
+def make_states(tree: Tree, bugs: Sequence[Provable], scratch: Path, compat: bool = False) -> States:
     """Make the files of both states, beside the tree.
 
     Args:
         tree: the private copy of the tree.
         bugs: what is to be proved.
         scratch: an empty folder.
+        compat: with the small KUnit in place of the tree's.
 
     Raises:
         BadInput: patches that fit each alone do not fit together.
     """
     patches: dict[str, list[Path]] = {state: [] for state in STATES}
-    sources: list[str] = []
+    sources: dict[str, Path] = {}
     for bug in bugs:
         for state in STATES:
             patches[state] += bug.testbed
@@ -267,7 +284,13 @@ def make_states(tree: Tree, bugs: Sequence[Provable], scratch: Path) -> States:
         patches["after"] += bug.fixes
         for state in STATES:
             patches[state] += bug.hooks
-        sources += [name for suite in bug.bug.suites for name in suite.sources]
+        for suite in bug.bug.suites:
+            sources |= overlay.suite(suite)
+    if compat:
+        hooks, files = overlay.compat(tree)
+        sources |= files
+        for state in STATES:
+            patches[state] += hooks
     stages = {}
     changed = set(sources)
     for state in STATES:
@@ -276,9 +299,9 @@ def make_states(tree: Tree, bugs: Sequence[Provable], scratch: Path) -> States:
             changed |= set(series.materialize(tree.path, patches[state], stages[state]))
         except series.DoesNotFit as error:
             raise BadInput(f"the patches of {state} do not fit {tree.version} together: {error}") from None
-        for path in sources:
+        for path, file in sources.items():
             (stages[state] / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(KUNIT / path, stages[state] / path)
+            shutil.copyfile(file, stages[state] / path)
     return States(patches, stages, sorted(changed))
 
 
@@ -421,21 +444,25 @@ class _Run:
         """Fetch the trees, audit, and make both states."""
         request = self.request
         default = source.base_workspace(bases.DEFAULT)
+        user_tree = None
         if request.tree:
             user_tree = Tree.open(request.tree, need_makefile=True)
             refuse_prepared(user_tree)
             self.workspace = source.tree_workspace(user_tree)
+            base, why = bases.nearest(user_tree)
+            self.display.say(f"{user_tree.path}: nearest base: {base.name}: {why}")
         else:
-            user_tree = None
-            self.workspace = default if request.base is None else source.base_workspace(request.base)
+            base = bases.get(request.base or bases.DEFAULT)
+            self.workspace = source.base_workspace(base.name)
+        kunit = request.kunit or base.kunit
+        self.arches = {name: base.adapt(arches.load(name)) for name in request.arches if base.has(name)}
+        setup.ensure(self.display.say, [build.compiler(arch) for arch in self.arches.values()])
         for workspace in dict.fromkeys((self.workspace, default)):
             stack.enter_context(source.locked(workspace))
             source.need_space(workspace, request.arches if workspace == self.workspace else [])
         # The default base's nolibc and KTAP parser serve trees that have none.
         self.tools = source.fetch_base(default, self.display.say).path
         if user_tree:
-            base, why = bases.nearest(user_tree)
-            self.display.say(f"{user_tree.path}: nearest base: {base.name}: {why}")
             tree = source.copy_tree(self.workspace, user_tree, self.display.say)
         else:
             tree = source.fetch_base(self.workspace, self.display.say)
@@ -456,10 +483,12 @@ class _Run:
                     del why_not[said.id]
                 except BadInput as error:
                     why_not[said.id] += f"; {error}"
+        if request.kunit:
+            chosen = {id: replace(bug, bug=replace(bug.bug, selftests=())) for id, bug in chosen.items()}
         self.bugs = [bug.bug for bug in chosen.values()]
         folder = evidence.new_folder(request.out)
         (folder / "audit.json").write_text(json.dumps(found.to_json() | {"tree": name}, indent=1) + "\n")
-        self.states = make_states(tree, tuple(chosen.values()), scratch)
+        self.states = make_states(tree, tuple(chosen.values()), scratch, kunit == "compat")
         self.suites = [suite for bug in chosen.values() for suite in suites(bug.bug, bug.findings)]
         plan = []
         self.shown: set[tuple[str, str, str, str]] = set()
@@ -471,8 +500,15 @@ class _Run:
                     if control and suite.cpus != suite.needs.cpus[0]:
                         continue
                     not_run = ""
+                    unhooked = chosen[bug.id].unhooked if bug.id in chosen else {}
+                    if request.kunit and suite.kind != "kunit":
+                        continue
                     if bug.id in why_not:
                         not_run = why_not[bug.id]
+                    elif arch not in self.arches:
+                        not_run = f"{base.name} is not built for {arch}"
+                    elif suite.kind == "kunit" and suite.name in unhooked:
+                        not_run = unhooked[suite.name]
                     elif arch not in suite.arches and not control:
                         not_run = f"run it with: kmend verify --bug {bug.id} --arch {suite.arches[0]}"
                     else:
@@ -496,7 +532,7 @@ class _Run:
                     )
         qemu = {
             arch.name: (proc.output([arch.qemu, "--version"]) or "missing").splitlines()[0]
-            for arch in map(arches.load, request.arches)
+            for arch in self.arches.values()
         }
         checkout = {
             "id": f"{evidence.ORIGIN}:{folder.name}",
@@ -504,7 +540,7 @@ class _Run:
             "tree_name": self.workspace.name,
             "start_time": evidence.now(),
             "comment": f"{name} ({tree.version})",
-            "misc": {"plan": plan, "qemu": qemu, "seconds": {}},
+            "misc": {"plan": plan, "base": base.name, "kunit": kunit, "qemu": qemu, "seconds": {}},
         }
         self.evidence = Evidence(folder, checkout)
         for state in STATES:
@@ -550,9 +586,9 @@ def verify(request: Request, display: Display) -> tuple[Evidence, ExitCode]:
         run = _Run(request, display)
         stack.callback(run.abandon)
         run.prepare(stack)
-        for arch in request.arches:
-            if any(name == arch for _, _, name, _ in run.shown):
-                _Arch(run, arches.load(arch)).go()
+        for arch in run.arches.values():
+            if any(name == arch.name for _, _, name, _ in run.shown):
+                _Arch(run, arch).go()
         run.finish()
     seconds = time.monotonic() - started
     run.evidence.checkout["misc"]["seconds"]["total"] = round(seconds, 1)

@@ -18,7 +18,7 @@ import pytest
 
 from conftest import ACCESS, WAIT_EVENT, MakeTree, access_c, real_trees, tree_hash
 from kmendlib import apply as apply_module
-from kmendlib import manifest, series
+from kmendlib import manifest, overlay, series
 from kmendlib.apply import STATE, Applied, apply, unapply
 from kmendlib.audit import Audit, BugAudit, Evidence, FindingAudit, Status, audit
 from kmendlib.errors import BadInput, ExitCode, Infrastructure, KmendError, NothingToDo
@@ -164,8 +164,8 @@ def test_unapply_needs_nothing_of_the_repository(
     root = make_tree(kunit=True)
     before = tree_hash(root)
     do_apply(root, with_tests=True)
-    for name in ("PATCHES", "KUNIT", "SELFTESTS"):
-        monkeypatch.setattr(apply_module, name, tmp_path / "gone")
+    for module, name in ((apply_module, "PATCHES"), (apply_module, "SELFTESTS"), (overlay, "KUNIT")):
+        monkeypatch.setattr(module, name, tmp_path / "gone")
     monkeypatch.setenv("PATH", str(tmp_path / "gone"))
     do_unapply(root)
     assert tree_hash(root) == before

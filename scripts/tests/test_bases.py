@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from kmendlib import bases
+from kmendlib import arches, bases, build
 from kmendlib.errors import BadInput
 from kmendlib.manifest import PATCHES
+from kmendlib.source import Workspace
 from kmendlib.tree import Tree
 
 
@@ -81,4 +82,41 @@ def test_unknown_base() -> None:
 def test_wrong_file_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.toml").write_text(text)
     with pytest.raises(BadInput, match=r"/a\.toml: "):
+        bases._read(tmp_path / "a.toml")
+
+
+def test_how_a_line_is_built_and_booted() -> None:
+    old = bases.get("linux-4.19.y")
+    arch = old.adapt(arches.load("arm64"))
+    assert build.compiler(arch) == "aarch64-linux-gnu-gcc"
+    assert arch.params.extra_qemu_params[-2:] == ["-cpu", "cortex-a57"]
+    assert not old.has("riscv64") and old.kunit == "compat"
+    words = build._make(Workspace("t", Path("/t")), arch)
+    assert "CROSS_COMPILE=aarch64-linux-gnu-" in words and "HOSTCFLAGS=-fcommon" in words
+    assert not any(word.startswith("LLVM=") for word in words)
+    assert build.fragments(arch, [])[-1] == ("bases/linux-4.19.y.toml", old.config)
+    new = bases.get("linux-6.12.y")
+    assert new.adapt(arches.load("arm64")) == arches.load("arm64")
+
+
+def test_child_is_built_as_its_parent_unless_it_says_how() -> None:
+    parent = bases.get("linux-4.19.y")
+    for name in ("kylin-v10", "openeuler-1.0-lts"):
+        child = bases.get(name)
+        assert all(getattr(child, what) == getattr(parent, what) for what in bases._BUILD)
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ('arches = ["sparc"]', "unknown architecture sparc"),
+        ('kunit = "none"', "kunit own or compat"),
+        ('[build]\ncompiler = "cc"', "compiler must be llvm or gcc"),
+        ('[build]\nflags = ["-w"]', "keys that nobody reads: flags"),
+        ('[qemu]\nsparc = ["-cpu", "max"]', "unknown architecture sparc"),
+    ],
+)
+def test_wrong_build_data_is_named(tmp_path: Path, more: str, says: str) -> None:
+    (tmp_path / "a.toml").write_text(f'title = "x"\nversion = "1"\nknown = "y"\n{more}\n')
+    with pytest.raises(BadInput, match=says):
         bases._read(tmp_path / "a.toml")

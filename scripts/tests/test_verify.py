@@ -72,7 +72,7 @@ def test_finding_that_cannot_be_shown_hides_no_other(make_tree: MakeTree) -> Non
     both = BugAudit(bug, (*said.findings, dataclasses.replace(said.findings[0], id=lost.id)))
     found = verify.provable(tree, both)
     assert found.findings == ("pci-cfg-wait/unlocked-queue",)
-    assert found.left_out == (f"no way back to {lost.id} fits 4.19.90 (tried none)",)
+    assert found.left_out == (f"no way back to {lost.id} fits {tree.version} (tried none)",)
     latent = BugAudit(BUG, (dataclasses.replace(said.findings[0], status=Status.LATENT),))
     with pytest.raises(BadInput, match="^pci-cfg-wait/unlocked-queue is latent$"):
         verify.provable(tree, latent)
@@ -192,7 +192,8 @@ def test_suite_in_a_module_is_loaded_by_init() -> None:
 def test_option_that_kconfig_drops_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fake_make('grep -v PCI_CFG_WAIT_KUNIT_TEST "$O/allconfig" > "$O/.config"', monkeypatch, tmp_path)
     place = Workspace("t", tmp_path)
-    (tmp_path / "x86_64").mkdir()
+    place.src("x86_64").mkdir(parents=True)
+    (place.src("x86_64") / "Kconfig.pci").write_text("config PCI\nconfig PCI_CFG_WAIT_KUNIT_TEST\n")
     with pytest.raises(build.BuildError, match="does not take CONFIG_PCI_CFG_WAIT_KUNIT_TEST=y .pci_cfg_wait.kunit"):
         build.configure(place, arches.load("x86_64"), [BUG], tmp_path / "log")
 
@@ -265,3 +266,12 @@ def test_command_runs_from_anywhere(tmp_path: Path) -> None:
     done = subprocess.run([link, "audit", "."], cwd=tmp_path, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1 and "no kernel tree" in done.stderr
+
+
+def test_option_that_a_line_has_not_is_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fake_make('grep -v PCI_CFG_WAIT_KUNIT_TEST "$O/allconfig" > "$O/.config"', monkeypatch, tmp_path)
+    place = Workspace("t", tmp_path)
+    place.src("x86_64").mkdir(parents=True)
+    (place.src("x86_64") / "Kconfig").write_text("# config PCI_CFG_WAIT_KUNIT_TEST\nconfig PCI\n")
+    build.configure(place, arches.load("x86_64"), [BUG], tmp_path / "log")
+    assert "# not in this tree: CONFIG_PCI_CFG_WAIT_KUNIT_TEST=y" in (tmp_path / "log").read_text()
