@@ -9,24 +9,58 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 from kmendlib import arches, bases, manifest, source, verify
-from kmendlib.errors import ExitCode
+from kmendlib.errors import ExitCode, Infrastructure
+from kmendlib.evidence import Evidence
 from kmendlib.paths import SCRIPTS
 from kmendlib.progress import Display
 from kmendlib.report import print_report, rows
-from kmendlib.tree import Tree
+from kmendlib.tree import version_key
 
 
-def _pytest(tree: Tree) -> tuple[int, int, int]:
+# Where the suites run under both KUnits: the guest that boots fastest.
+KUNIT_ARCH = "loongarch64"
+
+
+def _trees(display: Display) -> tuple[dict[str, Path], list[str]]:
+    """Fetch the trees that Debian has.
+
+    Returns:
+        Trees by version, and a line for each base whose tree is not at hand.
+    """
+    found, missing = {}, []
+    for base in bases.load().values():
+        workspace = source.base_workspace(base.name)
+        here = (workspace.root / "version").exists()
+        if not here and not any(place.debian for place in base.sources):
+            missing.append(f"{base.name}: no tree of it here")
+            continue
+        try:
+            with source.locked(workspace):
+                source.need_space(workspace, [])
+                tree = source.fetch_base(workspace, display.say)
+        except Infrastructure as error:
+            if base.name == bases.DEFAULT:
+                raise
+            missing.append(f"{base.name}: {error}")
+            continue
+        found[str(tree.version)] = tree.path
+    return found, missing
+
+
+def _pytest(found: dict[str, Path], checkpatch: Path) -> tuple[int, int, int]:
     """Run the unit tests and return how many passed, failed and were skipped."""
     with tempfile.TemporaryDirectory(prefix="kmend-") as folder:
         junit = Path(folder, "junit.xml")
         trees = Path(folder, "trees")
         trees.mkdir()
-        (trees / str(tree.version)).symlink_to(tree.path)
+        for version, path in found.items():
+            (trees / version).symlink_to(path)
         command = [sys.executable, "-B", "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", f"--junitxml={junit}"]
+        # Each test has a folder of its own, and waits for Coccinelle most of the time.
+        command += ["-n", str(len(os.sched_getaffinity(0)))]
         environment = os.environ | {
             "KMEND_TREES": str(trees),
-            "KMEND_CHECKPATCH": str(tree.path / "scripts/checkpatch.pl"),
+            "KMEND_CHECKPATCH": str(checkpatch),
             "PYTHONPATH": str(SCRIPTS),
         }
         code = subprocess.run([*command, str(SCRIPTS / "tests")], env=environment, check=False).returncode
@@ -42,17 +76,44 @@ def _pytest(tree: Tree) -> tuple[int, int, int]:
     return count["tests"] - failed - count["skipped"], failed, count["skipped"]
 
 
+def _boots(evidence: Evidence, arch: str) -> dict[tuple[str, str], tuple[str, dict[str, str]]]:
+    """Return the verdict and the cases of each boot of a KUnit suite, by suite and state."""
+    return {
+        (test["misc"]["suite"], test["misc"]["state"]): (test["misc"]["verdict"], test["misc"]["cases"])
+        for test in evidence.tests
+        if test["misc"]["kind"] == "kunit" and test["misc"]["arch"] == arch
+    }
+
+
+def _both_kunits(own: Evidence, bugs: tuple[manifest.Bug, ...]) -> tuple[int, int]:
+    """Run the suites under the small KUnit and compare with what the kernel's own said of them.
+
+    Returns:
+        How many boots were the same in every name and verdict, and how many were not.
+    """
+    request = verify.Request(None, None, bugs, (KUNIT_ARCH,), 1, None, kunit="compat")
+    with Display() as display:
+        evidence, _ = verify.verify(request, display)
+    first, second = _boots(own, KUNIT_ARCH), _boots(evidence, KUNIT_ARCH)
+    same = 0
+    for key, said in first.items():
+        if said == second.get(key) and said[1]:
+            same += 1
+        else:
+            print(f"{' '.join(key)}: {said} with the kernel's KUnit, {second.get(key)} with the small one")
+    return same, len(first) - same or int(not first)
+
+
 def check() -> ExitCode:
     """Run all tests and print, last, how many passed and failed.
 
-    A suite that was to be proved on an architecture counts as one test; a suite that does not run there as skipped.
+    A suite that was to be proved on an architecture counts as one test, and so does a boot of a suite under the small
+    KUnit; a suite that does not run on an architecture, and a base whose tree is not at hand, count as skipped.
     """
     with Display() as display:
-        base = source.base_workspace(bases.DEFAULT)
-        with source.locked(base):
-            source.need_space(base, [])
-            tree = source.fetch_base(base, display.say)
-    passed, failed, skipped = _pytest(tree)
+        trees, missing = _trees(display)
+    newest = trees[max(trees, key=version_key)]
+    passed, failed, skipped = _pytest(trees, newest / "scripts/checkpatch.pl")
     bugs = manifest.load().bugs
     request = verify.Request(None, None, bugs, arches.select("all"), 1, None)
     with Display() as display:
@@ -65,5 +126,10 @@ def check() -> ExitCode:
             passed += 1
         else:
             failed += 1
+    same, other = _both_kunits(evidence, bugs)
+    print(f"{KUNIT_ARCH}: {same} of {same + other} boots say the same under the small KUnit")
+    for line in missing:
+        print(f"not run: {line}")
+    passed, failed, skipped = passed + same, failed + other, skipped + len(missing)
     print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
     return ExitCode.FAILED if failed else code

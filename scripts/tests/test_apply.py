@@ -520,9 +520,10 @@ def test_no_right_to_write(make_tree: MakeTree, folder: str, tmp_path: Path, mon
         monkeypatch.setattr(f"kmendlib.{module}.PATCHES", tmp_path / "patches")
     (root / folder).chmod(0o555)
     (root / ACCESS).chmod(0o644)
-    for parent in (root.parent, root.parent.parent, root.parent.parent.parent):
-        if os.geteuid() == 0 and parent.owner() == "root" and parent != Path("/tmp"):
-            parent.chmod(0o755)
+    for parent in root.parents:
+        if parent == Path("/tmp") or os.geteuid() != 0 or parent.owner() != "root":
+            break
+        parent.chmod(0o755)
     before = tree_hash(root)
 
     def work() -> int:
