@@ -5,15 +5,18 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from conftest import ACCESS, UNLOCKED, MakeTree, access_c, tree_hash
-from kmendlib import cli, export, manifest
+from conftest import ACCESS, UNLOCKED, MakeTree, access_c, real_trees, tree_hash
+from kmendlib import cli, export, manifest, series
+from kmendlib.audit import audit
 from kmendlib.errors import BadInput, NothingToDo
 from kmendlib.manifest import PATCHES
+from kmendlib.tree import Tree
 
 BUGS = manifest.load().bugs
 FIX = PATCHES / "pci-cfg-wait/v3.4-v5.8.patch"
@@ -47,6 +50,26 @@ def test_git_am_takes_it(make_tree: MakeTree, tmp_path: Path, form: str) -> None
     # git reads the last paragraph as trailers.
     assert "Fixes: cdcb33f98244" in git(tree, "log", "-1", "--format=%(trailers)")
     assert (export.STABLE in message) is (form == "git")
+
+
+@pytest.mark.parametrize("real", real_trees() or [None], ids=lambda path: path.name if path else "none at hand")
+@pytest.mark.parametrize("form", FORMATS)
+def test_git_am_takes_what_a_real_tree_needs(real: Path | None, form: str, tmp_path: Path) -> None:
+    if not real:
+        pytest.skip("no real tree here: set KMEND_TREES")
+    said = audit(Tree.open(real), BUGS)
+    if not said.patches:
+        pytest.skip(f"{real.name} needs no patch")
+    mails = export.export(export.of_tree(said), FORMATS[form], tmp_path / "out")
+    tree = tmp_path / "tree"
+    for name in {name for patch in said.patches for name in series.touched_files(PATCHES / patch)}:
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(real / name, tree / name)
+    git(tree, "init", "-q")
+    git(tree, "add", "-A")
+    git(tree, "commit", "-qm", "tree")
+    git(tree, "am", "-q", *map(str, mails))
+    assert git(tree, "log", "--format=%s").count("\n") == len(mails) + 1
 
 
 def test_header_of_openeuler(tmp_path: Path) -> None:
