@@ -29,14 +29,18 @@ class Source:
         suite: the suite of Debian that has it.
         git: URL of a repository.
         ref: the branch or tag there.
-        dnf: a source package of an RPM distribution.
+        path: a folder on this machine.
+        dnf: a package of an RPM distribution with the tree below usr/src.
+        srpm: a source package of one, which a person has to unpack and prepare.
     """
 
     debian: str = ""
     suite: str = ""
     git: str = ""
     ref: str = ""
+    path: str = ""
     dnf: str = ""
+    srpm: str = ""
 
     @property
     def by_hand(self) -> str:
@@ -45,7 +49,9 @@ class Source:
             return f"Debian's package {self.debian} of {self.suite}"
         if self.git:
             return f"git clone --depth 1 --branch {self.ref} {self.git} DIR"
-        return f"dnf download --source {self.dnf}"
+        if self.path:
+            return self.path
+        return f"dnf download {self.dnf or f'--source {self.srpm}'}"
 
 
 @dataclass(frozen=True)

@@ -120,8 +120,12 @@ def fetch_base(workspace: Workspace, say: Callable[[str], None]) -> Tree:
                 found = _debian(place, download, log, lambda text: say(f"{base.name}: {text}"))
             elif place.git:
                 found = _git(place, download, log, lambda text: say(f"{base.name}: {text}"))
+            elif place.path:
+                found = _path(place, download, log)
+            elif place.dnf:
+                found = _dnf(place, download, log, lambda text: say(f"{base.name}: {text}"))
             else:
-                raise Infrastructure("a source package is unpacked by hand")
+                raise Infrastructure("unpack it and run rpmbuild -bp by hand")
         except Infrastructure as error:
             failed.append(f"{place.by_hand}: {error}")
             continue
@@ -203,6 +207,33 @@ def _git(place: bases.Source, download: Path, log: Path, say: Callable[[str], No
         raise Infrastructure(_last_words(log))
     shutil.rmtree(tree / ".git")
     return tree
+
+
+def _path(place: bases.Source, download: Path, log: Path) -> Path:
+    """Copy a tree of this machine below `download`; return its folder."""
+    here = Path(place.path).expanduser()
+    if not (here / "Makefile").is_file():
+        raise Infrastructure("no kernel tree there")
+    if proc.run_logged(["rsync", "-rlp", "--exclude=/.git", f"{here}/", f"{download / 'tree'}/"], log):
+        raise Infrastructure(f"cannot copy it: {_last_words(log)}")
+    return download / "tree"
+
+
+def _dnf(place: bases.Source, download: Path, log: Path, say: Callable[[str], None]) -> Path:
+    """Unpack an RPM package below `download`, without installing it; return the tree's folder."""
+    for tool in ("dnf", "rpm2cpio", "cpio"):
+        if not shutil.which(tool):
+            raise Infrastructure(f"no {tool} here")
+    say(f"downloading {place.dnf}")
+    if proc.run_logged(["dnf", "-q", "-y", "download", "--destdir", str(download), place.dnf], log):
+        raise Infrastructure(_last_words(log))
+    unpack = 'cd "$1" && for rpm in *.rpm; do rpm2cpio "$rpm" | cpio -idm --quiet || exit 1; done'
+    if proc.run_logged(["sh", "-c", unpack, "sh", str(download)], log):
+        raise Infrastructure(f"cannot unpack {place.dnf}: {_last_words(log)}")
+    trees = [path.parent for path in sorted(download.glob("usr/src/*/Kconfig"))]
+    if not trees:
+        raise Infrastructure(f"{place.dnf} holds no kernel tree in usr/src")
+    return trees[0]
 
 
 def tree_workspace(tree: Tree) -> Workspace:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kmendlib import source
+from kmendlib import bases, source
 from kmendlib.errors import BadInput, Infrastructure
 from kmendlib.source import Workspace
 from kmendlib.tree import Tree
@@ -117,3 +117,44 @@ def test_full_disk_is_told_before_work_begins(workspace: Workspace, monkeypatch:
     monkeypatch.setattr(source, "_free_gib", lambda path: 0.1)
     with pytest.raises(Infrastructure, match="0.1 GiB free, 0.8 are needed"):
         source.need_space(workspace, ["x"])
+
+
+def fake_base(place: bases.Source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Workspace:
+    monkeypatch.setattr(bases, "load", lambda: {"b": bases.Base("b", "", "6.12", "", "", "", (), "", (place,))})
+    return Workspace("b", tmp_path / "work")
+
+
+def test_base_from_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    place = fake_base(bases.Source(path=str(user_tree(tmp_path).path)), monkeypatch, tmp_path)
+    assert source.fetch_base(place, lambda line: None).version == "6.12.1"
+    missing = fake_base(bases.Source(path="/no/such"), monkeypatch, tmp_path / "other")
+    with pytest.raises(Infrastructure, match="no tree of b .* --tree DIR .*/no/such: no kernel tree there"):
+        source.fetch_base(missing, lambda line: None)
+
+
+def test_base_from_an_rpm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """dnf downloads, rpm2cpio and cpio unpack: what openEuler's kernel-source holds is a tree below usr/src."""
+    tree = user_tree(tmp_path).path
+    tools = {
+        "dnf": 'echo "$@" >> "$0.log"; for last; do :; done; touch "$5/$last-6.6.0.rpm"',
+        "rpm2cpio": f'[ -s "$1" ] || mkdir -p usr/src/linux-6.6.0 && cp -r {tree}/. usr/src/linux-6.6.0',
+        "cpio": "cat > /dev/null",
+    }
+    for name, text in tools.items():
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    place = fake_base(bases.Source(dnf="kernel-source"), monkeypatch, tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    assert source.fetch_base(place, lambda line: None).version == "6.12.1"
+    assert not (place.root / "download").exists()
+    (tmp_path / "bin/dnf").write_text("#!/bin/sh\necho no such package >&2\nexit 1\n")
+    again = Workspace("b", tmp_path / "again")
+    with pytest.raises(Infrastructure, match="dnf download kernel-source: no such package"):
+        source.fetch_base(again, lambda line: None)
+
+
+def test_source_package_is_unpacked_by_hand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    place = fake_base(bases.Source(srpm="kernel"), monkeypatch, tmp_path)
+    with pytest.raises(Infrastructure, match="dnf download --source kernel: unpack it"):
+        source.fetch_base(place, lambda line: None)
