@@ -229,6 +229,22 @@ def kernel(
     return Built(kept, build / ".config", seconds, " ".join(command), version)
 
 
+def objects(workspace: Workspace, arch: Arch, names: Sequence[str], log: Path) -> None:
+    """Compile parts of a kernel, of what is installed in the architecture's source folder.
+
+    Args:
+        workspace: the tree's place.
+        arch: the architecture.
+        names: make's targets: objects, or folders with a slash at the end.
+        log: takes make's output.
+
+    Raises:
+        BuildError: one does not compile; the text is the first error.
+    """
+    if proc.run_logged([*_make(workspace, arch), *names], log, env=_environment()):
+        raise BuildError(_first_error(log))
+
+
 def _modules(build: Path, names: Sequence[str]) -> dict[str, Path]:
     """Return the modules named and those that they need, by name, in the order in which they can be loaded.
 

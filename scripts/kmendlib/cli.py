@@ -3,26 +3,34 @@
 
 import argparse
 import json
+import os
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from kmendlib import arches, manifest, setup
 from kmendlib.errors import BadInput, ExitCode, KmendError
 
+if TYPE_CHECKING:
+    from kmendlib.evidence import Evidence
+
 EPILOG = """\
 exit codes:
   0    proved, or clean
-  1    a test did not give the verdict it must; audit: something is affected
+  1    a test did not give the verdict it must; audit: something is affected; port: conflicts
   2    usage or bad input
   3    the guest panicked where it must not
   4    nothing to do, or all skipped; audit: something is unknown
   5    infrastructure: build, QEMU, disk
   124  time-out
 """
+
+
+# What shows evidence, among the things that setup installs.
+_SHOWS = ("python:rich", "python:jinja2", "python:jsonschema", "python:junitparser")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -81,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     command = add("export", "write the fixes of a base or a tree as mails, ready to send or to git am")
     what = command.add_mutually_exclusive_group(required=True)
     what.add_argument("--tree", type=Path, metavar="DIR", help="what this kernel tree needs; it is only read")
-    what.add_argument("--base", metavar="NAME", help="a whole series of patches/series")
+    what.add_argument("--base", metavar="NAME", help="what trees of this base, or series, need")
     add_bugs(command)
     command.add_argument(
         "--format", choices=("git", "openeuler"), required=True, help="for stable trees, or with openEuler's header"
@@ -95,8 +103,29 @@ def _parser() -> argparse.ArgumentParser:
         "--cve", default="NA", metavar="ID", help="the CVE that openEuler's header names (default: NA)"
     )
 
-    command = add("report", "show the results in an evidence folder again")
-    command.add_argument("evidence", type=Path, metavar="EVIDENCE_DIR")
+    command = add("port", "carry a fix to a tree that no variant of it fits: as a new variant, or with conflicts")
+    what = command.add_mutually_exclusive_group(required=True)
+    what.add_argument("--tree", type=Path, metavar="DIR", help="a kernel tree; it is only read")
+    what.add_argument(
+        "--continue", dest="resume", type=Path, metavar="DIR", help="go on in a folder whose conflicts are resolved"
+    )
+    add_bugs(command)
+    command.add_argument(
+        "--from",
+        dest="variant",
+        default="",
+        metavar="BUG/NAME.patch",
+        help="the variant to start from (default: the nearest one that leads to the end)",
+    )
+    command.add_argument(
+        "--out", type=Path, metavar="FILE", help="the new variant's path (default: BUG-FINDING-VERSION.patch)"
+    )
+
+    command = add("report", "show the results in evidence folders again, and make a page of them")
+    command.add_argument("evidence", type=Path, nargs="+", metavar="EVIDENCE_DIR")
+    command.add_argument(
+        "--out", type=Path, metavar="FILE", help="the page (default: report.html in the folder, if it is one folder)"
+    )
 
     add("setup", "install what is missing on this machine")
     add("check", "run the project's own tests, the proofs on all architectures among them")
@@ -112,7 +141,7 @@ def _verify(arguments: argparse.Namespace) -> ExitCode:
         raise BadInput(f"--repeat {arguments.repeat}: give a number of boots, 1 or more")
     bugs = _bugs(arguments.bug)
     chosen = arches.select(arguments.arch)
-    setup.ensure(_say, ["python:rich"])
+    setup.ensure(_say, _SHOWS)
     # rich is one of the things that setup installs.
     from kmendlib import verify
     from kmendlib.progress import Display
@@ -122,6 +151,7 @@ def _verify(arguments: argparse.Namespace) -> ExitCode:
     with Display() as display:
         evidence, code = verify.verify(request, display)
     print_report(evidence)
+    _page([evidence], None)
     return code
 
 
@@ -172,15 +202,49 @@ def _export(arguments: argparse.Namespace) -> ExitCode:
     return ExitCode.OK
 
 
+def _port(arguments: argparse.Namespace) -> ExitCode:
+    from kmendlib import port
+    from kmendlib.tree import Tree
+
+    if arguments.resume and (arguments.bug or arguments.variant):
+        raise BadInput("--continue knows the finding and the variant: give no --bug and no --from")
+    results = []
+    if arguments.resume:
+        results.append(port.resume(arguments.resume, arguments.out, _say))
+        print(results[0].to_text())
+    else:
+        tree = Tree.open(arguments.tree, need_makefile=True)
+        for result in port.port(tree, _bugs(arguments.bug), arguments.variant, arguments.out, _say):
+            print(result.to_text(), flush=True)
+            results.append(result)
+    return port.exit_code(results)
+
+
+def _page(evidences: Sequence["Evidence"], out: Path | None) -> None:
+    from kmendlib import formats, page
+
+    path = out or evidences[0].folder / page.NAME
+    page.write(evidences, path)
+    formats.write(evidences, path)
+    print(f"page: {path}")
+
+
 def _report(arguments: argparse.Namespace) -> ExitCode:
+    folders = arguments.evidence
+    if len(folders) > 1 and not arguments.out:
+        raise BadInput(f"{len(folders)} folders make one page: say where with --out FILE")
+    setup.ensure(_say, _SHOWS)
     from kmendlib.evidence import load
+    from kmendlib.report import exit_code, gravest, print_report
 
-    evidence = load(arguments.evidence)
-    setup.ensure(_say, ["python:rich"])
-    from kmendlib.report import exit_code, print_report
-
-    print_report(evidence)
-    return exit_code(evidence)
+    evidences = [load(folder) for folder in folders]
+    for evidence in evidences:
+        print_report(evidence)
+    if arguments.out or os.access(folders[0], os.W_OK):
+        _page(evidences, arguments.out)
+    else:
+        _say(f"no page: {folders[0]} cannot be written to: name a file with --out")
+    return gravest(exit_code(evidence) for evidence in evidences)
 
 
 def _setup(_: argparse.Namespace) -> ExitCode:
@@ -190,6 +254,8 @@ def _setup(_: argparse.Namespace) -> ExitCode:
 
 def _check(_: argparse.Namespace) -> ExitCode:
     setup.ensure(_say)
+    # The page is looked at in it.
+    setup.ensure(_say, ["chromium"])
     from kmendlib.check import check
 
     return check()
@@ -201,6 +267,7 @@ _COMMANDS = {
     "apply": _apply,
     "unapply": _unapply,
     "export": _export,
+    "port": _port,
     "report": _report,
     "setup": _setup,
     "check": _check,

@@ -6,9 +6,13 @@
     patches/STATE/series, *.patch  the patches that made each state
     ARCH/config, ARCH/build.log    the configuration, and make's output
     ARCH/STATE-SUITE-N.log         the console of boot N
+    SHA256SUMS                     the digest of each of these, written when the run has ended
+
+The page and what is made for other programs lies beside them: see page.py and formats.py.
 """
 
 import datetime
+import hashlib
 import json
 import os
 import shutil
@@ -21,10 +25,19 @@ from typing import Any
 from kmendlib.errors import BadInput
 from kmendlib.guest import Boot
 from kmendlib.ktap import Result, Verdict
-from kmendlib.paths import cache
+from kmendlib.paths import SCRIPTS, cache
 
 RESULTS = "results.json"
+AUDIT = "audit.json"
+SEAL = "SHA256SUMS"
 ORIGIN = "kmend"
+VERSION = (5, 3)
+# Of what kmend adds to KCIDB's names. One more whenever an older kmend would read it wrong.
+FORMAT = 1
+# Lines of source that are kept above and below each that the audit names.
+AROUND = 4
+# KCIDB takes no more.
+EXCERPT = 16384
 
 # KCIDB knows no status for a panic or a time-out: both are failures of the code under test.
 _KCIDB_STATUS = {Verdict.PANIC: "FAIL", Verdict.TIMEOUT: "FAIL"}
@@ -64,12 +77,21 @@ def new_folder(out: Path | None) -> Path:
 
 @dataclass
 class Evidence:
-    """Collects a run's results and writes them down, from any thread."""
+    """Collects a run's results and writes them down, from any thread.
+
+    Attributes:
+        folder: where they are.
+        checkout: what was tested, in KCIDB's names; the plan is in its ``misc``.
+        builds: the kernels.
+        tests: the boots.
+        distrust: why nothing of it may be shown as a pass; empty if it is as it was written.
+    """
 
     folder: Path
     checkout: dict[str, Any]
     builds: list[dict[str, Any]] = field(default_factory=list)
     tests: list[dict[str, Any]] = field(default_factory=list)
+    distrust: str = ""
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
 
     def add_patches(self, state: str, patches: Sequence[Path]) -> None:
@@ -80,6 +102,16 @@ class Evidence:
             (folder / patch.parent.name).mkdir(exist_ok=True)
             shutil.copyfile(patch, folder / patch.parent.name / patch.name)
         (folder / "series").write_text("".join(f"{patch.parent.name}/{patch.name}\n" for patch in patches))
+
+    def add_audit(self, said: dict[str, Any], tree: Path) -> None:
+        """Keep what the audit said of a tree, with the lines of source around each place that it names."""
+        for bug in said["bugs"]:
+            for finding in bug["findings"]:
+                for place in finding["evidence"]:
+                    source = _source(tree / place["file"], place["line"])
+                    if source:
+                        place["source"] = source
+        (self.folder / AUDIT).write_text(json.dumps(said, indent=1) + "\n")
 
     def add_build(self, arch: str, state: str, status: str, **values: Any) -> str:
         """Record a build and return its id; `status` is PASS or ERROR, `values` are further KCIDB fields."""
@@ -118,7 +150,7 @@ class Evidence:
             "start_time": start,
             "duration": round(boot.seconds, 3),
             "log_url": str(boot.console.relative_to(self.folder)),
-            "log_excerpt": "\n".join(result.tail) if result.verdict is not Verdict.PASS else "",
+            "log_excerpt": _excerpt(result.tail) if result.verdict is not Verdict.PASS else "",
             "misc": {
                 **misc,
                 "number": number,
@@ -137,8 +169,8 @@ class Evidence:
     def write(self) -> None:
         """Write results.json; a reader sees the old or the new one, never half of it."""
         data = {
-            "version": {"major": 5, "minor": 3},
-            "checkouts": [self.checkout],
+            "version": dict(zip(("major", "minor"), VERSION, strict=True)),
+            "checkouts": [self.checkout | {"misc": self.checkout["misc"] | {"format": FORMAT}}],
             "builds": self.builds,
             "tests": self.tests,
         }
@@ -147,23 +179,122 @@ class Evidence:
             new.write_text(json.dumps(data, indent=1) + "\n")
             new.replace(self.folder / RESULTS)
 
+    def seal(self) -> None:
+        """Say that the run has ended: write down each file's digest, in the form of sha256sum(1).
+
+        Who changes a file and its digest is not found out: this is against mistakes, not against forgers.
+        """
+        with self._lock:
+            self.write()
+            paths = sorted(path for path in self.folder.rglob("*") if path.is_file() and path.name != SEAL)
+            lines = [f"{_digest(path)}  {path.relative_to(self.folder)}\n" for path in paths]
+            (self.folder / SEAL).write_text("".join(lines))
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _source(path: Path, line: int) -> dict[str, Any] | None:
+    if not line:
+        return None
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError:
+        return None
+    first = max(line - AROUND, 1)
+    return {"first": first, "lines": [text[:200] for text in lines[first - 1 : line + AROUND]]}
+
+
+def _excerpt(tail: Sequence[str]) -> str:
+    return "\n".join(tail).replace("\0", "")[-EXCERPT:]
+
+
+def inside(folder: Path, name: str) -> Path | None:
+    """Return a file of the folder; None if there is no such file, or it lies elsewhere, whatever its name says."""
+    try:
+        path = (folder / name).resolve()
+        return path if path.is_file() and path.is_relative_to(folder.resolve()) else None
+    except (OSError, ValueError, RuntimeError):
+        return None
+
+
+def problem(data: object, schema: str) -> str:
+    """Return in what data breaks one of the schemas in scripts/schemas, or nothing."""
+    import jsonschema
+
+    rules = json.loads((SCRIPTS / "schemas" / f"{schema}.json").read_text())
+    found = jsonschema.Draft202012Validator(rules).iter_errors(data)
+    worst = jsonschema.exceptions.best_match(found)
+    if worst is None:
+        return ""
+    where = "/".join(map(str, worst.absolute_path)) or "the whole"
+    return f"{where}: {str(worst.message)[:200]}"
+
+
+def _newer(data: object) -> str:
+    """Return the version of the evidence if this kmend is too old for it."""
+    if not isinstance(data, dict) or not isinstance(data.get("version"), dict):
+        return ""
+    version = tuple(data["version"].get(name) for name in ("major", "minor"))
+    if all(isinstance(number, int) for number in version) and version > VERSION:
+        return f"KCIDB {version[0]}.{version[1]}"
+    try:
+        layout = data["checkouts"][0]["misc"]["format"]
+    except (LookupError, TypeError):
+        return ""
+    return f"format {layout}" if isinstance(layout, int) and layout > FORMAT else ""
+
+
+def _distrust(folder: Path, checkout: dict[str, Any]) -> str:
+    """Return why the folder is not as a run left it, or nothing."""
+    if "format" not in checkout["misc"]:
+        return "from an older kmend, which left no digests: nothing of it can be checked"
+    try:
+        lines = (folder / SEAL).read_text(errors="replace").splitlines()
+    except FileNotFoundError:
+        return f"unfinished: the run was cut off, or still goes on (there is no {SEAL})"
+    names, changed = set(), []
+    for line in lines:
+        digest, _, name = line.partition("  ")
+        names.add(name)
+        path = inside(folder, name)
+        if path is None:
+            changed.append(f"{name} is missing")
+        elif _digest(path) != digest:
+            changed.append(f"{name} is not as the run left it")
+    if RESULTS not in names or AUDIT not in names:
+        changed.append(f"{SEAL} is not as the run left it")
+    if not changed:
+        return ""
+    return f"changed since: {changed[0]}" + (f", and {len(changed) - 1} more" if changed[1:] else "")
+
 
 def load(folder: Path) -> Evidence:
-    """Read a run's evidence.
+    """Read a run's evidence; whether it is as the run left it is in its `distrust`.
 
     Raises:
-        BadInput: it is no evidence folder, or its results.json is damaged.
+        BadInput: it is no evidence folder, its results.json is damaged, or it is from a newer kmend.
     """
     try:
         data = json.loads((folder / RESULTS).read_text())
-        (checkout,) = data["checkouts"]
-        evidence = Evidence(folder, checkout, data["builds"], data["tests"])
-        for row in checkout["misc"]["plan"]:
-            row["bug"], row["arch"], row["suite"], row["kind"], row["proof"], row["not_run"]
-        for test in evidence.tests:
-            Verdict(test["misc"]["verdict"]), test["misc"]["cases"], test["misc"]["state"], test["duration"]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise BadInput(f"{folder} is no evidence folder: it has no {RESULTS}") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{folder / RESULTS} is damaged ({error!r}): run kmend verify again") from None
-    return evidence
+    if newer := _newer(data):
+        raise BadInput(f"{folder} is from a newer kmend ({newer}): show it with that one")
+    if wrong := problem(data, "results"):
+        raise BadInput(f"{folder / RESULTS} is damaged ({wrong}): run kmend verify again")
+    (checkout,) = data["checkouts"]
+    return Evidence(folder, checkout, data["builds"], data["tests"], _distrust(folder, checkout))
+
+
+def load_audit(folder: Path) -> dict[str, Any] | None:
+    """Read what the audit said, or None where that is missing or damaged."""
+    try:
+        data: dict[str, Any] = json.loads((folder / AUDIT).read_text())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return None if problem(data, "audit") else data

@@ -32,6 +32,7 @@ _POWER_OFF = re.compile(r"reboot: (?:Power down|Restarting system|System halted)
 # At the start of the line: a subtest's own is indented.
 _VERSION = re.compile(r"K?TAP version \d")
 # Lines of test results and their diagnostics may quote the kernel log.
+_NOT_OK = re.compile(r"^\s*not ok \d")
 _KTAP_LINE = re.compile(r"^\s*(?:#|ok \d|not ok \d|1\.\.\d|K?TAP version)")
 
 
@@ -133,6 +134,15 @@ _CASE = {"SUCCESS": "PASS", "FAILURE": "FAIL", "SKIPPED": "SKIP"}
 
 def _first(pattern: re.Pattern[str], lines: list[str]) -> str:
     return next((line.strip() for line in lines if pattern.search(line) and not _KTAP_LINE.match(line)), "")
+
+
+def telling(lines: list[str]) -> int | None:
+    """Return the number of the line of a console that says most of how a boot went wrong; None if none does."""
+    for pattern in (_PANIC, _SPLAT):
+        for number, line in enumerate(lines):
+            if pattern.search(line) and not _KTAP_LINE.match(line):
+                return number
+    return next((number for number, line in enumerate(lines) if _NOT_OK.match(line)), None)
 
 
 def _document(lines: list[str], suite: str) -> list[str]:

@@ -2,7 +2,7 @@
 """Renders evidence: the summary table, the runs that went wrong, and the exit code that follows."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,16 @@ from kmendlib.ktap import Verdict
 # On the unfixed kernel these show the bug; no result at all does not.
 _HITS = {Verdict.FAIL, Verdict.PANIC, Verdict.TIMEOUT}
 
+_STYLE = {
+    "PROVED": "green",
+    "PASS": "green",
+    "SKIP": "yellow",
+    "not run": "yellow",
+    "NOT PROVED": "red",
+    "ERROR": "red",
+    "NOT TRUSTED": "red",
+}
+
 
 @dataclass(frozen=True)
 class Row:
@@ -28,12 +38,14 @@ class Row:
         before: the boots of the unfixed kernel.
         after: the boots of the mended kernel.
         broken: first error of a build that did not come about, else empty.
+        trusted: whether the evidence is as the run left it; else nothing of it is a pass.
     """
 
     plan: dict[str, Any]
     before: list[dict[str, Any]]
     after: list[dict[str, Any]]
     broken: str
+    trusted: bool = True
 
     def red(self, test: dict[str, Any]) -> bool:
         """Tell whether a boot of the unfixed kernel showed the bug."""
@@ -61,7 +73,8 @@ class Row:
         """Every boot asked for was run; each after is green and, where the suite has a proof, each before is red."""
         boots = self.plan["boots"]
         return (
-            not self.broken
+            self.trusted
+            and not self.broken
             and len(self.after) == boots > 0
             and len(self.before) == (0 if self.control else boots)
             and all(map(self.green, self.after))
@@ -70,6 +83,8 @@ class Row:
 
     def problem(self) -> ExitCode:
         """Return the exit code that this row asks for."""
+        if not self.trusted:
+            return ExitCode.USAGE
         if self.proved or (self.control and self.skipped):
             return ExitCode.OK
         if self.broken:
@@ -85,6 +100,33 @@ class Row:
         if self.skipped:
             return ExitCode.NOTHING
         return ExitCode.FAILED
+
+    @property
+    def word(self) -> str:
+        """Say in a word what came of it."""
+        if not self.trusted:
+            return "NOT TRUSTED"
+        if self.plan["not_run"]:
+            return "not run"
+        if self.proved:
+            return "PROVED" if self.plan["proof"] else "PASS"
+        if self.skipped and self.problem() in (ExitCode.NOTHING, ExitCode.OK):
+            return "SKIP"
+        return "ERROR" if self.broken else "NOT PROVED"
+
+    def counts(self) -> tuple[str, str]:
+        """Say how many boots of each state came out as they must, and in what time."""
+        before = "control" if self.control else _cell(self.before, self.red, "red" if self.plan["proof"] else "hit")
+        return before, _cell(self.after, self.green, "green")
+
+    def wrong(self, state: str) -> list[dict[str, Any]]:
+        """Return the boots of a state that did not come out as they must."""
+        if state == "after":
+            return [test for test in self.after if not self.green(test)]
+        if self.control:
+            return []
+        # A race that was not won is no trouble.
+        return [test for test in self.before if (not self.red(test) if self.plan["proof"] else _no_result(test))]
 
 
 def _no_result(test: dict[str, Any]) -> bool:
@@ -106,18 +148,33 @@ def rows(evidence: Evidence) -> list[Row]:
             if build["architecture"] == plan["arch"] and build["status"] != "PASS"
         ]
         by_state = {state: [t for t in mine if t["misc"]["state"] == state] for state in ("before", "after")}
-        found.append(Row(plan, by_state["before"], by_state["after"], broken[0] if broken else ""))
+        first = broken[0] if broken else ""
+        found.append(Row(plan, by_state["before"], by_state["after"], first, not evidence.distrust))
     return found
 
 
 def exit_code(evidence: Evidence) -> ExitCode:
-    """Return the exit code of a run: the gravest of its rows, or that nothing was run."""
+    """Return the exit code of a run: the gravest of its rows, or that nothing was run, or cannot be trusted."""
+    if evidence.distrust:
+        return ExitCode.USAGE
     ran = [row for row in rows(evidence) if not row.plan["not_run"]]
     if not ran:
         return ExitCode.NOTHING
-    codes = {row.problem() for row in ran}
-    order = (ExitCode.PANIC, ExitCode.TIMEOUT, ExitCode.INFRASTRUCTURE, ExitCode.FAILED, ExitCode.NOTHING)
-    return next((code for code in order if code in codes), ExitCode.OK)
+    return gravest(row.problem() for row in ran)
+
+
+def gravest(codes: Iterable[ExitCode]) -> ExitCode:
+    """Return the gravest of some exit codes."""
+    found = set(codes)
+    order = (
+        ExitCode.USAGE,
+        ExitCode.PANIC,
+        ExitCode.TIMEOUT,
+        ExitCode.INFRASTRUCTURE,
+        ExitCode.FAILED,
+        ExitCode.NOTHING,
+    )
+    return next((code for code in order if code in found), ExitCode.OK)
 
 
 def _cell(tests: Sequence[dict[str, Any]], good: Callable[[dict[str, Any]], bool], word: str) -> str:
@@ -153,31 +210,21 @@ def print_report(evidence: Evidence, console: Console | None = None) -> None:
     notes: list[str] = []
     for row in rows(evidence):
         plan = row.plan
+        if evidence.distrust:
+            table.add_row(plan["bug"], plan["arch"], plan["suite"], "-", "-", Text(row.word, _STYLE[row.word]))
+            continue
         if plan["not_run"]:
-            table.add_row(plan["bug"], plan["arch"], plan["suite"], "-", "-", Text("not run", "yellow"))
+            table.add_row(plan["bug"], plan["arch"], plan["suite"], "-", "-", Text(row.word, _STYLE[row.word]))
             note = f"{plan['bug']} on {plan['arch']}: not run: {plan['not_run']}"
             notes += [] if note in notes else [note]
             continue
         said = [f"{plan['bug']}: not in this tree: shown with {name} on it" for name in plan.get("testbed", ())]
         notes += [note for note in [*said, *plan.get("left_out", ())] if note not in notes]
-        proof = bool(plan["proof"])
-        verdict = (
-            Text("PROVED" if proof else "PASS", "green")
-            if row.proved
-            else Text("SKIP", "yellow")
-            if row.skipped and row.problem() in (ExitCode.NOTHING, ExitCode.OK)
-            else Text("ERROR" if row.broken else "NOT PROVED", "red")
-        )
-        table.add_row(
-            plan["bug"],
-            plan["arch"],
-            plan["suite"],
-            "control" if row.control else _cell(row.before, row.red, "red" if proof else "hit"),
-            _cell(row.after, row.green, "green"),
-            verdict,
-        )
+        table.add_row(plan["bug"], plan["arch"], plan["suite"], *row.counts(), Text(row.word, _STYLE[row.word]))
         if not row.proved:
             notes += _explain(row)
+    if evidence.distrust:
+        notes.append(f"not trusted: {evidence.distrust}")
     console.print(table)
     for note in notes:
         console.print(note, markup=False, highlight=False, soft_wrap=True)
@@ -191,11 +238,10 @@ def _explain(row: Row) -> list[str]:
     if row.control and row.skipped:
         return [f"{where}: skipped: {row.after[0]['misc']['reason']}"]
     lines = []
-    for state, tests, good in (("before", row.before, row.red), ("after", row.after, row.green)):
+    for state, tests in (("before", row.before), ("after", row.after)):
         if state == "before" and row.control:
             continue
-        expected = state == "after" or bool(row.plan["proof"])
-        wrong = [test for test in tests if (expected and not good(test)) or (not expected and _no_result(test))]
+        wrong = row.wrong(state)
         if wrong:
             misc = wrong[0]["misc"]
             word = "red" if state == "before" else "green"

@@ -25,14 +25,14 @@ BACKPORTS = Path("etc/apt/sources.list.d/kmend-backports.list")
 class Need:
     """One row of packages.toml: a file that must be there, in this major version, and the packages that have it.
 
-    Old kernels alone need what is marked so.
+    What is marked as extra is needed where something asks for it.
     """
 
     file: str
     apt: str
     dnf: str
     version: int = 0
-    old: bool = False
+    extra: bool = False
 
     def met(self) -> bool:
         """Tell whether the file is there, in the major version asked for."""
@@ -149,14 +149,14 @@ def ensure(say: Callable[[str], None], files: Iterable[str] | None = None) -> No
 
     Args:
         say: takes one line at a time of what is being done.
-        files: look only at these needs (names as in packages.toml); by default at all but those of old kernels.
+        files: look only at these needs (names as in packages.toml); by default at all but the extra ones.
 
     Raises:
         Infrastructure: something is missing and this user or distribution cannot have it installed from here; the
             message is the exact list.
     """
     wanted = None if files is None else set(files)
-    chosen = [need for need in needs() if (not need.old if wanted is None else need.file in wanted)]
+    chosen = [need for need in needs() if (not need.extra if wanted is None else need.file in wanted)]
     missing = [need for need in chosen if not need.met()]
     if not missing:
         return
@@ -192,4 +192,4 @@ def ensure(say: Callable[[str], None], files: Iterable[str] | None = None) -> No
 def main(say: Callable[[str], None] = lambda line: print(line, file=sys.stderr)) -> None:
     """Run ``kmend setup``: install what is missing and tell what there is."""
     ensure(say)
-    say(f"all {sum(not need.old for need in needs())} needs are met")
+    say(f"all {sum(not need.extra for need in needs())} needs are met")

@@ -2,8 +2,8 @@
 """Proves the bugs: builds each kernel as it is with the bug and mended, boots both, and keeps the evidence."""
 
 import concurrent.futures
-import json
 import re
+import shlex
 import shutil
 import tempfile
 import time
@@ -47,6 +47,18 @@ class Request:
     repeat: int
     out: Path | None
     kunit: str = ""
+
+    def command(self) -> str:
+        """Return the command line that asks for the same."""
+        words = ["scripts/kmend", "verify"]
+        words += ["--tree", str(self.tree.resolve())] if self.tree else ["--base", self.base or bases.DEFAULT]
+        whole = {bug.id: bug for bug in manifest.load().bugs}
+        for bug in () if list(self.bugs) == list(whole.values()) else self.bugs:
+            narrowed = bug.id not in whole or len(bug.findings) < len(whole[bug.id].findings)
+            words += [word for id in ([f.id for f in bug.findings] if narrowed else [bug.id]) for word in ("--bug", id)]
+        words += ["--arch", ",".join(self.arches)]
+        words += ["--repeat", str(self.repeat)] if self.repeat > 1 else []
+        return shlex.join(words)
 
 
 @dataclass(frozen=True)
@@ -487,7 +499,6 @@ class _Run:
             chosen = {id: replace(bug, bug=replace(bug.bug, selftests=())) for id, bug in chosen.items()}
         self.bugs = [bug.bug for bug in chosen.values()]
         folder = evidence.new_folder(request.out)
-        (folder / "audit.json").write_text(json.dumps(found.to_json() | {"tree": name}, indent=1) + "\n")
         self.states = make_states(tree, tuple(chosen.values()), scratch, kunit == "compat")
         self.suites = [suite for bug in chosen.values() for suite in suites(bug.bug, bug.findings)]
         plan = []
@@ -540,9 +551,17 @@ class _Run:
             "tree_name": self.workspace.name,
             "start_time": evidence.now(),
             "comment": f"{name} ({tree.version})",
-            "misc": {"plan": plan, "base": base.name, "kunit": kunit, "qemu": qemu, "seconds": {}},
+            "misc": {
+                "plan": plan,
+                "base": base.name,
+                "kunit": kunit,
+                "command": request.command(),
+                "qemu": qemu,
+                "seconds": {},
+            },
         }
         self.evidence = Evidence(folder, checkout)
+        self.evidence.add_audit(found.to_json() | {"tree": name}, tree.path)
         for state in STATES:
             self.evidence.add_patches(state, self.states.patches[state])
         self.evidence.write()
@@ -592,5 +611,5 @@ def verify(request: Request, display: Display) -> tuple[Evidence, ExitCode]:
         run.finish()
     seconds = time.monotonic() - started
     run.evidence.checkout["misc"]["seconds"]["total"] = round(seconds, 1)
-    run.evidence.write()
+    run.evidence.seal()
     return run.evidence, report.exit_code(run.evidence)

@@ -18,12 +18,17 @@ PROOF = "case_that_proves"
 
 def boot(state: str, verdict: str, case: str, **misc: Any) -> dict[str, Any]:
     return {
+        "build_id": "kmend:1-x",
+        "id": "kmend:1-x-s-1",
+        "origin": "kmend",
+        "path": "kunit.s",
+        "status": {"PANIC": "FAIL", "TIMEOUT": "FAIL"}.get(verdict, verdict),
         "duration": 3.0,
         "log_url": "x/log",
         "log_excerpt": "last words",
         "misc": {
             "bug": "b", "arch": "x", "suite": "s", "kind": "kunit", "state": state, "verdict": verdict,
-            "reason": "", "cases": {PROOF: case} if case else {}, "ktap_seconds": 2.0, **misc,
+            "number": 1, "reason": "", "cases": {PROOF: case} if case else {}, "ktap_seconds": 2.0, **misc,
         },
     }  # fmt: skip
 
@@ -33,7 +38,9 @@ def evidence_of(tests: list[dict[str, Any]], boots: int = 1, proof: bool = True,
         "bug": "b", "arch": "x", "suite": "s", "kind": "kunit", "proof": [PROOF] if proof else [], "boots": boots,
         "not_run": "", **plan,
     }  # fmt: skip
-    return Evidence(Path("e"), {"id": "kmend:1", "comment": "tree", "misc": {"plan": [row]}}, [], tests)
+    return Evidence(
+        Path("e"), {"id": "kmend:1", "origin": "kmend", "comment": "tree", "misc": {"plan": [row]}}, [], tests
+    )
 
 
 RED = boot("before", "FAIL", "FAIL")
@@ -139,7 +146,8 @@ def test_console_output_is_no_markup() -> None:
 def test_evidence_reads_back(tmp_path: Path) -> None:
     kept = evidence_of([RED, GREEN])
     kept.folder = tmp_path
-    kept.write()
+    kept.add_audit({"tree": "tree", "version": None, "bugs": []}, tmp_path)
+    kept.seal()
     assert report.exit_code(evidence.load(tmp_path)) == ExitCode.OK
 
 

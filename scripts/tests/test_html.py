@@ -1,0 +1,664 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The report page and what lies beside it: their content, that evidence which cannot be trusted is no pass, and that
+nothing in evidence can harm the reader.  The page is looked at in Chromium where that is installed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import PROGRAM, Browser
+from conftest import ACCESS, UNLOCKED, access_c
+
+from kmendlib import cli, evidence, formats, manifest, page, timeline, verify
+from kmendlib.errors import BadInput, ExitCode
+from kmendlib.evidence import Evidence
+from kmendlib.report import exit_code, rows
+
+LOGS = Path(__file__).parent / "logs"
+PROOF = "pci_cfg_wait_test_queue_still_while_locked"
+FIX = "pci-cfg-wait/v3.4-v5.8.patch"
+# The line of access_c() that the audit names in the made-up evidence.
+LINE = access_c().split("\n").index("\t__add_wait_queue(&pci_cfg_wait, &wait);") + 1
+
+Make = Callable[..., Evidence]
+
+
+def plan(bug: str, arch: str, suite: str, kind: str = "kunit", **values: Any) -> dict[str, Any]:
+    row = {"bug": bug, "arch": arch, "suite": suite, "kind": kind, "proof": [PROOF], "boots": 1, "not_run": ""}
+    return row | values
+
+
+PLAN = [
+    plan("pci-cfg-wait", "x86_64", "pci_cfg_wait"),
+    plan("pci-cfg-wait", "arm64", "pci_cfg_wait"),
+    plan("pci-cfg-wait", "x86_64", "pci:cfg_reset", "kselftest", proof=[]),
+    plan("riscv-kvm-exit", "x86_64", "riscv_kvm_exit", not_run="run it with: kmend verify --arch riscv64"),
+]
+
+
+def said(status: str) -> dict[str, Any]:
+    """What the audit says of a made-up tree."""
+    place = {"file": ACCESS, "line": LINE, "reason": "__add_wait_queue() without pci_cfg_wait.lock"}
+    finding = {"id": "pci-cfg-wait/unlocked-queue", "status": status, "evidence": [place]}
+    other = {"id": "riscv-kvm-exit/exit-order", "status": "not-applicable", "evidence": []}
+    return {
+        "tree": "linux",
+        "version": "4.19.90",
+        "bugs": [
+            {"id": "pci-cfg-wait", "status": status, "findings": [finding], "patches": [FIX]},
+            {"id": "riscv-kvm-exit", "status": "not-applicable", "findings": [other], "patches": []},
+        ],
+    }
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """Return a function that makes an evidence folder as a run leaves it."""
+
+    def made(
+        name: str = "run",
+        worse: str = "",
+        log: str = "kunit_oops.log",
+        reason: str = "",
+        comment: str = "/usr/src/linux (4.19.90)",
+        plans: list[dict[str, Any]] = PLAN,
+        seal: bool = True,
+    ) -> Evidence:
+        folder = tmp_path / name
+        tree = tmp_path / f"{name}-tree"
+        (tree / ACCESS).parent.mkdir(parents=True)
+        (tree / ACCESS).write_text(access_c(UNLOCKED))
+        folder.mkdir()
+        misc = {
+            "plan": plans,
+            "base": "linux-4.19.y",
+            "kunit": "compat",
+            "command": "scripts/kmend verify --tree /usr/src/linux --arch x86_64,arm64",
+            "qemu": {"x86_64": "QEMU emulator version 10.0.2"},
+            "seconds": {"total": 61.5},
+        }
+        checkout = {"id": "kmend:run", "origin": "kmend", "tree_name": "linux", "comment": comment, "misc": misc}
+        kept = Evidence(folder, checkout | {"start_time": "2026-11-21T16:37:09+00:00"})
+        kept.add_audit(said("affected"), tree)
+        kept.add_patches("before", [])
+        kept.add_patches("after", [manifest.PATCHES / FIX])
+        for row in plans:
+            if row["not_run"]:
+                continue
+            arch = row["arch"]
+            (folder / arch).mkdir(exist_ok=True)
+            (folder / arch / "config").write_text("CONFIG_KUNIT=y\n")
+            for state in ("before", "after"):
+                bad = worse if worse and state == "after" and arch == "arm64" else ""
+                verdict = bad or ("FAIL" if state == "before" and row["proof"] else "PASS")
+                build = f"kmend:run-{arch}-{state}"
+                if build not in [each["id"] for each in kept.builds]:
+                    kept.add_build(arch, state, "PASS", compiler="gcc 12.2.0", config_name=f"{arch}/config")
+                console = f"{arch}/{state}-{re.sub(r'[^a-z_]', '-', row['suite'])}-1.log"
+                shutil.copyfile(LOGS / (log if bad else "kunit_pass.log"), folder / console)
+                kept.tests.append(
+                    {
+                        "build_id": build,
+                        "id": f"{build}-{row['suite']}-1",
+                        "origin": "kmend",
+                        "path": "kunit.pci_cfg_wait",
+                        "status": "FAIL" if verdict == "PANIC" else verdict,
+                        "duration": 3.0,
+                        "log_url": console,
+                        "log_excerpt": "",
+                        "misc": {
+                            "bug": row["bug"],
+                            "arch": arch,
+                            "suite": row["suite"],
+                            "kind": row["kind"],
+                            "state": state,
+                            "number": 1,
+                            "verdict": verdict,
+                            "reason": reason if bad else "",
+                            "cases": {PROOF: "PASS" if verdict == "PASS" else "FAIL"},
+                            "ktap_seconds": 2.5,
+                        },
+                    }
+                )
+        kept.write()
+        if seal:
+            kept.seal()
+        return kept
+
+    return made
+
+
+class _Text(HTMLParser):
+    """Reads a page: its text, its tags, and whether they close in the order in which they open."""
+
+    VOID = frozenset({"meta", "link", "br", "hr", "img", "input"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.text += " "
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text += data
+
+
+def read(html: str) -> _Text:
+    parser = _Text()
+    parser.feed(html)
+    parser.close()
+    assert parser.open == []
+    return parser
+
+
+def words(html: str) -> str:
+    return " ".join(read(html).text.split())
+
+
+def test_answer_comes_first(make: Make) -> None:
+    shown = words(page.render([make()]))
+    first = shown.partition("Matrix red k/N")[0]
+    assert "/usr/src/linux (4.19.90)" in first
+    assert "This tree has 1 of 2 bugs: pci-cfg-wait. Proved mended: 1 of 2." in first
+    assert "The tree has pci-cfg-wait: unlocked-queue" in first
+    assert "Proved mended: red with the bug, green without pci-cfg-wait: x86_64, arm64" in first
+    assert "Could not be run or shown riscv-kvm-exit: x86_64: run it with: kmend verify --arch riscv64" in first
+    assert "Not proved" not in first
+
+
+def test_matrix_counts(make: Make) -> None:
+    shown = words(page.render([make()]))
+    assert "pci_cfg_wait kunit x86_64 ✔ PROVED red 1/1 2.5s green 1/1 2.5s arm64 ✔ PROVED red 1/1 2.5s" in shown
+    assert "pci:cfg_reset kselftest x86_64 ✔ PASS hit 0/1 2.5s green 1/1 2.5s –" in shown
+    assert "riscv_kvm_exit kunit x86_64 ○ not run" in shown
+
+
+def test_source_has_the_line_marked(make: Make) -> None:
+    html = page.render([make()])
+    (marked,) = re.findall(r'<span class="mark"><span class="number">(.*?)</span>(.*?)\n</span>', html)
+    assert marked == (f"▶{LINE:6} ", "\t__add_wait_queue(&amp;pci_cfg_wait, &amp;wait);")
+    assert f"{LINE - 4} </span>" in html and f"{LINE + 4} </span>" in html and f"{LINE + 5} </span>" not in html
+
+
+def test_diff_keeps_its_signs(make: Make) -> None:
+    html = page.render([make()])
+    lines = (manifest.PATCHES / FIX).read_text().split("\n")
+    assert '<span class="del">-	__add_wait_queue(&amp;pci_cfg_wait, &amp;wait);\n</span>' in html
+    for sign, kind in (("+", "add"), ("-", "del")):
+        wanted = [line for line in lines if line.startswith(sign) and line[:3] not in ("+++", "---") and line != "-- "]
+        assert wanted and [line[0] for line in re.findall(rf'<span class="{kind}">(.*?)\n</span>', html)] == [
+            sign
+        ] * len(wanted)
+    assert "mends it, in the kernel “after”" in html
+
+
+@pytest.mark.parametrize(
+    ("log", "verdict", "telling"),
+    [
+        ("kunit_oops.log", "PANIC", r"Oops|BUG:|Unable to handle|Internal error"),
+        ("list_corruption.log", "PANIC", r"list_(add|del) corruption|BUG|Oops"),
+        ("lockdep_splat.log", "FAIL", r"WARNING: |BUG: "),
+        ("kunit_fail.log", "FAIL", r"^\s*not ok"),
+        ("kunit_cut_off.log", "MISS", r"\S"),
+        ("empty.log", "MISS", r"^$"),
+    ],
+)
+def test_wrong_run_has_its_telling_line_marked(make: Make, log: str, verdict: str, telling: str) -> None:
+    kept = make(worse=verdict, log=log, reason="a reason")
+    html = page.render([kept])
+    section = html.partition("Runs that are not as they must be")[2]
+    assert f"pci_cfg_wait on arm64, after, boot 1</span> {verdict}: a reason" in section
+    (marked,) = re.findall(r'<span class="mark">(?:<span class="number">▶ *\d+ </span>)?(.*?)\n</span>', section)
+    assert re.search(telling, marked)
+    last = (LOGS / log).read_text(errors="replace").rstrip("\r\n").split("\n")[-1].rstrip("\r")
+    assert page.visible(last)[:40].replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") in section
+    assert "Not proved" in words(html) and exit_code(evidence.load(kept.folder)) != ExitCode.OK
+
+
+def test_kernel_that_did_not_build(make: Make) -> None:
+    kept = make(seal=False)
+    (kept.folder / "x86_64/build.log").write_text("CC a.o\na.c:1: error: no\nmake: *** failed\n")
+    kept.add_build(
+        "x86_64", "after", "ERROR", log_url="x86_64/build.log", log_excerpt="a.c:1: error: no", misc={}
+    )  # fmt: skip
+    kept.seal()
+    html = page.render([evidence.load(kept.folder)])
+    assert re.search(r'class="mark">.*▶     2 </span>a.c:1: error: no', html) and "✘ ERROR" in words(html)
+
+
+def test_versions_and_how_to_run_it_again(make: Make) -> None:
+    shown = words(page.render([make()]))
+    assert "base linux-4.19.y KUnit kmend's small one" in shown
+    assert "x86_64: compiler gcc 12.2.0 x86_64: QEMU QEMU emulator version 10.0.2" in shown
+    assert hashlib.sha256(b"CONFIG_KUNIT=y\n").hexdigest() in shown
+    assert "scripts/kmend verify --tree /usr/src/linux --arch x86_64,arm64" in shown
+
+
+def test_page_needs_nothing_else(make: Make) -> None:
+    html = page.render([make(worse="PANIC", reason="see https://example.org/")])
+    parser = read(html)
+    assert not {tag for tag, _ in parser.tags} & {"script", "link", "img", "iframe", "object", "base", "form"}
+    targets = [attrs[name] for _, attrs in parser.tags for name in ("href", "src") if name in attrs]
+    assert targets and all(target and target.startswith("#") for target in targets)
+    ids = [attrs["id"] for _, attrs in parser.tags if "id" in attrs]
+    assert {target.removeprefix("#") for target in targets if target} <= set(ids) and len(ids) == len(set(ids))
+    assert "default-src 'none'" in html and "url(" not in html and "@import" not in html
+
+
+def test_several_folders_side_by_side(make: Make) -> None:
+    good, bad = make("one"), make("two", worse="PANIC", comment="other (5.4.1)")
+    shown = words(page.render([good, bad]))
+    assert "1: /usr/src/linux (4.19.90)" in shown and "2: other (5.4.1)" in shown
+    assert "arm64, 1 ✔ PROVED ≠ differs red 1/1 2.5s" in shown
+    assert "arm64, 2 ✘ NOT PROVED ≠ differs red 1/1 2.5s green 0/1 2.5s (PANIC)" in shown
+    assert "x86_64, 1 ✔ PROVED red" in shown and "x86_64, 2 ✔ PROVED red" in shown
+
+
+# What a page must not have: all that is not text, and what turns text around.
+RAW = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+HOSTILE = (
+    "</pre></title></style><script>alert(1)</script><img src=x onerror=alert(2)> {{ 7 * 7 }} {% raw %} &lt; "
+    '\x1b[2J\x1b]0;title\x07 \x00 \x9b31m \u202etxt.exe\u2069 \u200b \ud800 " \' onmouseover="alert(3)'
+)
+
+
+def test_hostile_evidence_is_shown_harmlessly(make: Make) -> None:
+    bug = '"><svg onload=alert(4)>'
+    plans = [
+        *PLAN,
+        plan(bug, "x86_64", f"s {HOSTILE}", not_run=HOSTILE),
+        plan("../../etc/passwd", "arm64", "s", not_run="-"),
+    ]
+    kept = make(worse="PANIC", reason=HOSTILE, comment=HOSTILE.replace("\0", ""), plans=plans, seal=False)
+    log = kept.folder / "arm64/after-pci_cfg_wait-1.log"
+    log.write_bytes(
+        HOSTILE.encode(errors="surrogatepass") + b"\n\xff\xfe" + b"x" * 5000 + b"\nKernel panic - not syncing: <b>\n"
+    )
+    kept.seal()
+    loaded = evidence.load(kept.folder)
+    path = kept.folder / page.NAME
+    page.write([loaded], path)
+    html = path.read_text()
+    assert not RAW.search(html)
+    parser = read(html)
+    assert not {tag for tag, _ in parser.tags} & {"script", "img", "b\u0000"}
+    assert not [name for _, attrs in parser.tags for name in attrs if name.startswith("on")]
+    assert "␛[2J␛]0;title␇ ␀ <U+009B>31m <U+202E>txt.exe<U+2069>" in parser.text
+    assert "<script>alert(1)</script>" in parser.text and "{{ 7 * 7 }}" in parser.text and "root:" not in parser.text
+    assert "Kernel panic - not syncing: <b>" in parser.text and "characters more" in parser.text
+    # The XML stands, and the table has one line for each row, no markup and nobody called.
+    xml = formats.junit([loaded]).decode()
+    assert not RAW.search(xml) and "&lt;script&gt;" in xml
+    table = formats.summary([loaded])
+    assert not RAW.search(table) and "<script" not in table and "<img" not in table
+    assert sum(line.startswith("| ") for line in table.split("\n")) == 2 + len(plans)
+
+
+def test_console_without_end_is_cut(make: Make) -> None:
+    kept = make(worse="PANIC", seal=False)
+    with (kept.folder / "arm64/after-pci_cfg_wait-1.log").open("wb") as log:
+        log.truncate(100 << 20)
+        log.seek(0, 2)
+        log.write(b"\n" * 100_000 + b"Kernel panic - not syncing: flood\n" + b"<<\n" * 5000)
+    kept.seal()
+    html = page.render([evidence.load(kept.folder)])
+    assert len(html) < 200_000
+    shown = words(html)
+    assert "The log has 104,972,634 bytes; what is shown is from the last 262,144." in shown
+    assert "▶ Kernel panic - not syncing: flood" in shown and "lines left out" in shown
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "link", "arm64", "x" * 5000, "a\0b"])
+def test_no_file_outside_of_the_folder_is_shown(make: Make, tmp_path: Path, name: str) -> None:
+    (tmp_path / "secret").write_text("Kernel panic - not syncing: secret\n")
+    kept = make(worse="PANIC", seal=False)
+    (kept.folder / "link").symlink_to(tmp_path / "secret")
+    for test in kept.tests:
+        test["log_url"] = name
+    html = page.render([kept])
+    assert "syncing: secret" not in html and "The log is not in the folder." in html
+
+
+def no_pass(kept: Evidence) -> str:
+    """Assert that nothing of evidence is shown as a pass, anywhere, and return what the page says."""
+    html = page.render([kept])
+    shown = words(html)
+    assert "✔" not in shown and "PROVED" not in shown.replace("NOT PROVED", "") and "green 1/1" not in shown
+    assert "Nothing of this evidence is shown as a pass." in shown
+    assert "success" not in formats.summary([kept])
+    xml = formats.junit([kept]).decode()
+    assert xml.count("<testcase") == xml.count("<error") > 0
+    assert exit_code(kept) == ExitCode.USAGE and not any(row.proved for row in rows(kept))
+    return shown
+
+
+def test_folder_that_was_cut_off(make: Make) -> None:
+    kept = evidence.load(make(seal=False).folder)
+    assert "Not trusted: unfinished: the run was cut off, or still goes on" in no_pass(kept)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (
+            lambda f: (f / "results.json").write_text((f / "results.json").read_text().replace("FAIL", "PASS")),
+            "results",
+        ),
+        (
+            lambda f: (f / "arm64/after-pci_cfg_wait-1.log").write_text("all fine\n"),
+            "arm64/after-pci_cfg_wait-1.log is",
+        ),
+        (lambda f: (f / "arm64/config").unlink(), "arm64/config is missing"),
+        (lambda f: (f / "audit.json").write_text("{}"), "audit.json is not as the run left it"),
+        (lambda f: (f / "SHA256SUMS").write_text(""), "SHA256SUMS is not as the run left it"),
+        (
+            lambda f: (f / "SHA256SUMS").write_text("0  ../../etc/passwd\n" * 2),
+            "../../etc/passwd is missing, and 2 more",
+        ),
+    ],
+)
+def test_folder_that_was_edited(make: Make, change: Callable[[Path], object], why: str) -> None:
+    folder = make().folder
+    assert not evidence.load(folder).distrust
+    change(folder)
+    assert f"Not trusted: changed since: {why}" in no_pass(evidence.load(folder))
+
+
+def test_folder_from_before_there_were_digests(make: Make) -> None:
+    folder = make().folder
+    data = json.loads((folder / "results.json").read_text())
+    del data["checkouts"][0]["misc"]["format"]
+    (folder / "results.json").write_text(json.dumps(data))
+    assert "Not trusted: from an older kmend" in no_pass(evidence.load(folder))
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda data: data["version"].update(minor=4), "KCIDB 5.4"),
+        (lambda data: data["version"].update(major=6, minor=0), "KCIDB 6.0"),
+        (lambda data: data["checkouts"][0]["misc"].update(format=99), "format 99"),
+    ],
+)
+def test_folder_from_a_newer_version(make: Make, change: Callable[[Any], object], why: str) -> None:
+    folder = make().folder
+    data = json.loads((folder / "results.json").read_text())
+    change(data)
+    (folder / "results.json").write_text(json.dumps(data))
+    with pytest.raises(BadInput, match=f"newer kmend .{re.escape(why)}.: show it with that one"):
+        evidence.load(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data["tests"][0].update(duration="3"),
+        lambda data: data["tests"][0].update(duration=1e300),
+        lambda data: data["tests"][0].update(status="GREAT"),
+        lambda data: data["tests"][0].update(log_excerpt="x" * 16385),
+        lambda data: data["tests"][0].update(log_excerpt="a\0b"),
+        lambda data: data["tests"][0].update(path="a b"),
+        lambda data: data["tests"][0].update(mine=1),
+        lambda data: data["tests"][0]["misc"].update(cases=["PASS"]),
+        lambda data: data["tests"][0]["misc"].update(verdict="GREAT"),
+        lambda data: data["checkouts"][0]["misc"].update(plan=None),
+        lambda data: data["checkouts"][0].update(start_time="today"),
+        lambda data: data["checkouts"].append(data["checkouts"][0]),
+        lambda data: data["builds"][0].update(architecture="X86"),
+        lambda data: data["builds"][0].update(id="without-origin"),
+    ],
+)
+def test_schema_finds_what_kcidb_would_refuse(make: Make, change: Callable[[Any], object]) -> None:
+    folder = make().folder
+    data = json.loads((folder / "results.json").read_text())
+    assert evidence.problem(data, "results") == ""
+    change(data)
+    assert evidence.problem(data, "results")
+    (folder / "results.json").write_text(json.dumps(data))
+    with pytest.raises(BadInput, match="damaged") as error:
+        evidence.load(folder)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 600
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "9" * 5000, "\ufeff{}", '{"version": {"major": null}}', '{"version": 5}']
+)
+def test_json_that_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "results.json").write_text(text)
+    with pytest.raises(BadInput, match="damaged"):
+        evidence.load(tmp_path)
+
+
+def test_digests_are_those_of_sha256sum(make: Make) -> None:
+    folder = make().folder
+    for line in (folder / "SHA256SUMS").read_text().splitlines():
+        digest, name = line.split("  ")
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+    # What is rendered beside it later changes nothing.
+    (folder / page.NAME).write_text("page")
+    assert not evidence.load(folder).distrust
+
+
+def test_junit_says_what_is_as_it_must_be(make: Make, tmp_path: Path) -> None:
+    junitparser = pytest.importorskip("junitparser")
+    path = tmp_path / "junit.xml"
+    path.write_bytes(formats.junit([make(worse="PANIC", reason="Oops")]))
+    suites = list(junitparser.JUnitXml.fromfile(str(path)))
+    found = {case.name: [type(r).__name__ for r in case.result] for suite in suites for case in suite}
+    assert [suite.name for suite in suites][0] == "pci-cfg-wait pci_cfg_wait x86_64"
+    assert found == {
+        "pci_cfg_wait before 1": [],
+        "pci_cfg_wait after 1": ["Failure"],
+        "pci:cfg_reset before 1": [],
+        "pci:cfg_reset after 1": [],
+        "riscv_kvm_exit": ["Skipped"],
+    }
+
+
+def test_boot_that_is_missing_is_no_pass_in_junit(make: Make) -> None:
+    kept = make(seal=False)
+    kept.tests.pop()
+    assert 'name="pci:cfg_reset after 1"' in formats.junit([kept]).decode()
+    assert "this boot was not run" in formats.junit([kept]).decode()
+
+
+def test_summary_has_the_form_of_the_gate(make: Make) -> None:
+    lines = formats.summary([make(worse="PANIC")]).split("\n")
+    assert lines[2:8] == [
+        "| check | result |",
+        "| :-: | :-: |",
+        "| pci-cfg-wait pci_cfg_wait x86_64 | success |",
+        "| pci-cfg-wait pci_cfg_wait arm64 | failure |",
+        "| pci-cfg-wait pci:cfg_reset x86_64 | success |",
+        "| riscv-kvm-exit riscv_kvm_exit x86_64 | skipped |",
+    ]
+
+
+def test_summary_calls_nobody(make: Make) -> None:
+    text = formats.summary([make(comment="@torvalds #1 a|b *c* `d` [e](f) <g>")])
+    assert "@&#8203;torvalds #&#8203;1 a&#124;b &#42;c&#42; &#96;d&#96; &#91;e&#93;(f) &#60;g&#62;" in text
+
+
+def run(*arguments: str | Path) -> int:
+    return cli.main([str(each) for each in arguments])
+
+
+def test_report_writes_all_beside_the_evidence(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make().folder
+    assert run("report", folder) == ExitCode.OK
+    assert f"page: {folder / 'report.html'}" in capsys.readouterr().out
+    assert {"report.html", "junit.xml", "summary.md"} <= {path.name for path in folder.iterdir()}
+    assert run("report", folder) == ExitCode.OK
+
+
+def test_report_of_several_needs_a_place(make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, two = make("one").folder, make("two", worse="PANIC").folder
+    assert run("report", one, two) == ExitCode.USAGE
+    assert capsys.readouterr().err == "kmend: error: 2 folders make one page: say where with --out FILE\n"
+    assert run("report", one, two, "--out", tmp_path / "both.html") == ExitCode.PANIC
+    assert sorted(path.name for path in tmp_path.glob("both*")) == ["both.html", "both.junit.xml", "both.summary.md"]
+    assert not (one / "report.html").exists()
+
+
+def test_report_says_in_one_line_what_cannot_be_trusted(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make().folder
+    (folder / "x86_64/config").write_text("CONFIG_MINE=y\n")
+    assert run("report", folder) == ExitCode.USAGE
+    shown = capsys.readouterr().out
+    (line,) = [line for line in shown.splitlines() if line.startswith("not trusted: ")]
+    assert line == "not trusted: changed since: x86_64/config is not as the run left it"
+    assert "PROVED" not in shown and "green" not in shown and shown.count("NOT TRUSTED") == len(PLAN)
+
+
+def test_page_that_cannot_be_written(make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("report", make().folder, "--out", tmp_path / "no/where.html") == ExitCode.USAGE
+    assert "where.html: No such file or directory: name another file with --out" in capsys.readouterr().err
+
+
+def test_command_asks_for_the_same() -> None:
+    book = manifest.load()
+    request = verify.Request(None, None, book.bugs, ("x86_64",), 1, None)
+    assert request.command() == "scripts/kmend verify --base linux-6.12.y --arch x86_64"
+    chosen = book.select(["pci-cfg-wait", "nfsd-cb-shutdown/no-wait"])
+    request = verify.Request(Path("/a tree"), None, chosen, ("x86_64", "arm64"), 3, None)
+    assert request.command() == (
+        "scripts/kmend verify --tree '/a tree' --bug pci-cfg-wait --bug nfsd-cb-shutdown/no-wait"
+        " --arch x86_64,arm64 --repeat 3"
+    )
+
+
+def _interleavings(text: str) -> Iterator[tuple[tuple[int, int], str]]:
+    """Find the two-lane blocks of a bug's page: the widths of their columns, and their text without the indentation."""
+    lines = text.split("\n")
+    for number, line in enumerate(lines):
+        if rule := re.fullmatch(r"  (-+)  (-+)", line):
+            end = next(at for at in range(number, len(lines)) if lines[at] and not lines[at].startswith("  "))
+            block = "\n".join(line.removeprefix("  ") for line in lines[number - 1 : end]).rstrip()
+            yield (len(rule[1]), len(rule[2])), block
+
+
+@pytest.mark.parametrize("bug", [bug.id for bug in manifest.load().bugs])
+def test_timelines_are_those_of_the_bugs_page(bug: str) -> None:
+    lines = timeline.load(bug)
+    blocks = list(_interleavings((timeline.PAGES / f"{bug}.rst").read_text()))
+    assert lines and [line.to_text(widths) for line, (widths, _) in zip(lines, blocks, strict=True)] == [
+        block for _, block in blocks
+    ]
+    known = {finding.id for finding in manifest.load().bug(bug).findings}
+    assert {line.finding for line in lines} <= known
+    for line in lines:
+        assert line.wrong
+        for drawing in (line.wide(), line.narrow()):
+            assert all(mark.x + mark.length <= drawing.width and mark.y <= drawing.height for mark in drawing.marks)
+
+
+def test_bug_without_timeline() -> None:
+    assert timeline.load("no-such-bug") == [] and timeline.load("../../patches/bugs") == []
+
+
+# For each text on the page, its contrast with what is behind it (WCAG 2.2, 1.4.3); those that have too little.
+CONTRAST = """(() => {
+  const rgb = text => text.match(/[\\d.]+/g).map(Number);
+  const light = c => { const [r, g, b] = c.map(v => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+    return .2126 * r + .7152 * g + .0722 * b; };
+  const behind = e => { for (; e; e = e.parentElement) {
+    const c = rgb(getComputedStyle(e).backgroundColor); if (c.length < 4 || c[3] > 0) return c; }
+    return [255, 255, 255]; };
+  const bad = [];
+  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) {
+    const e = walk.currentNode.parentElement;
+    if (!walk.currentNode.data.trim() || !e.getClientRects().length) continue;
+    const style = getComputedStyle(e);
+    const a = light(rgb(e.closest("svg") ? style.fill : style.color).slice(0, 3)), b = light(behind(e).slice(0, 3));
+    const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+    if (ratio < 4.5) bad.push(e.className + ": " + walk.currentNode.data.slice(0, 30) + " " + ratio.toFixed(2));
+  }
+  return bad; })()"""
+
+# What reaches beyond the right edge and does not lie in something that scrolls by itself.
+OUTSIDE = """[...document.body.querySelectorAll("*")].filter(e =>
+  e.getClientRects().length && e.getBoundingClientRect().right > innerWidth + 1
+  && !e.closest("pre, .scroll")).map(e => e.tagName + " " + e.getAttribute("class") + e.textContent.slice(0, 30))"""
+
+
+@pytest.mark.skipif(not PROGRAM, reason="chromium is not installed")
+def test_page_in_a_browser(make: Make, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    good = make("one")
+    bad = make("two", worse="PANIC", log="list_corruption.log", reason="list_add corruption " + "x" * 200)
+    profile = tmp_path / "browser"
+    profile.mkdir()
+    with Browser(profile) as browser:
+        for name, evidences in (("one", [good]), ("both", [good, bad])):
+            page.write(evidences, path)
+            for width in (360, 1440):
+                for scheme in ("light", "dark"):
+                    browser.show(width, scheme=scheme)
+                    browser.open(path)
+                    browser.run("document.querySelectorAll('details').forEach(each => each.open = true)")
+                    assert browser.run("document.documentElement.scrollWidth") <= width
+                    assert browser.run(OUTSIDE) == []
+                    assert browser.run(CONTRAST) == []
+                    assert browser.run("getComputedStyle(document.body).backgroundColor") == (
+                        "rgb(255, 255, 255)" if scheme == "light" else "rgb(13, 17, 23)"
+                    )
+                    drawn = "narrow" if width == 360 else "wide"
+                    assert browser.run(f"getComputedStyle(document.querySelector('svg.{drawn}')).display") != "none"
+                    assert "This tree has 1 of 2 bugs" in browser.run("document.querySelector('.headline').innerText")
+                    # The answer is what a reader sees first.
+                    assert browser.run(
+                        "document.querySelector('.headline').getBoundingClientRect().bottom < innerHeight"
+                    )
+                    browser.picture(tmp_path / f"{name}-{width}-{scheme}.png")
+        _keyboard(browser)
+        browser.show(1000, scheme="dark", media="print")
+        browser.open(path)
+        assert browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        assert browser.run("document.querySelector('details:not([open]) pre').checkVisibility()")
+        assert browser.run(CONTRAST) == []
+        browser.picture(tmp_path / "print.png")
+    assert len(list(tmp_path.glob("*.png"))) == 9
+
+
+def _keyboard(browser: Browser) -> None:
+    """Go through the page with the keyboard alone."""
+    browser.show(1440)
+    browser.press("Tab")
+    assert browser.run("document.activeElement.className") == "skip"
+    assert browser.run("document.activeElement.getBoundingClientRect().top >= 0")
+    browser.press("Enter")
+    assert browser.run("document.activeElement.id") == "main"
+    seen = set()
+    for _ in range(60):
+        browser.press("Tab")
+        seen.add(browser.run("document.activeElement.tagName"))
+        assert browser.run("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+        if browser.run("document.activeElement.tagName") == "SUMMARY":
+            was = browser.run("document.activeElement.parentElement.open")
+            browser.press("Enter")
+            assert browser.run("document.activeElement.parentElement.open") is not was
+        if {"SUMMARY", "A", "DIV"} <= seen:
+            return
+    raise AssertionError(f"only {seen} can be reached")

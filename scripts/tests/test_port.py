@@ -1,0 +1,596 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""port: what is merged, what is a conflict, how a person goes on, and input that it refuses; no tree is changed."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from conftest import ACCESS, UNLOCKED, WAIT_EVENT, MakeTree, access_c, real_trees, tree_hash
+from kmendlib import build, cli, manifest, port, series, setup
+from kmendlib.audit import Audit, BugAudit, Evidence, FindingAudit, Status
+from kmendlib.errors import BadInput, ExitCode, Infrastructure, KmendError, NothingToDo
+from kmendlib.manifest import PATCHES, Bug
+from kmendlib.port import Ported
+from kmendlib.source import Workspace
+from kmendlib.tree import Tree
+
+BUG = "pci-cfg-wait"
+FIX = "pci-cfg-wait/v3.4-v5.8.patch"
+DEFAULT = "pci-cfg-wait-unlocked-queue-4.19.90"
+
+# A vendor's comment is in the hunk's way: wiggle goes around it.
+COMMENTED = UNLOCKED.replace("\tdo {\n", "\t/* Sleep till nobody blocks the access. */\n\tdo {\n")
+# What is to be taken away is another call here: nobody can tell what is to become of it.
+OTHER_CALL = UNLOCKED.replace("schedule();", "vendor_sleep(dev, HZ);")
+# A second place with the fault, which the variant does not know.
+SECOND = UNLOCKED + UNLOCKED.replace("pci_wait_cfg", "pci_wait_vpd")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, bytes]]:
+    """Made-up trees do not compile: take it that they do, and keep what was to be compiled."""
+    seen: list[dict[str, bytes]] = []
+    monkeypatch.setattr(port, "_compile", lambda tree, bug, finding, files, say: seen.append(files))
+    return seen
+
+
+def quiet(_: str) -> None:
+    pass
+
+
+def by_words(tree: Tree, bugs: Sequence[Bug], *, latent: bool = False) -> Audit:
+    """Say what the audit would say of made-up trees, without the seconds that it takes."""
+    (bug,) = bugs
+    text = (tree.path / ACCESS).read_text(encoding="latin-1")
+    if "__add_wait_queue(&pci_cfg_wait" in text:
+        status = Status.AFFECTED
+    else:
+        status = Status.FIXED if "wait_event(pci_cfg_wait" in text else Status.UNKNOWN
+    fits = status is Status.AFFECTED and text.count("__add_wait_queue") == 1 and series.fits(tree.path, PATCHES / FIX)
+    evidence = (Evidence(ACCESS, 1, "a reason"),)
+    finding = FindingAudit(f"{BUG}/unlocked-queue", status, evidence, (FIX,) if fits else ())
+    return Audit(tree, (BugAudit(bug, (finding,)),))
+
+
+real_audit = pytest.mark.usefixtures("with_coccinelle")
+
+
+@pytest.fixture
+def with_coccinelle() -> None:
+    """Marks what is to be judged by the audit itself."""
+
+
+@pytest.fixture(autouse=True)
+def fast(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "with_coccinelle" not in request.fixturenames:
+        monkeypatch.setattr(port, "audit", by_words)
+
+
+def do_port(root: Path, *ids: str, variant: str = "", out: Path | None = None) -> list[Ported]:
+    before = tree_hash(root)
+    bugs = manifest.load().select(list(ids))
+    try:
+        return list(port.port(Tree.open(root, need_makefile=True), bugs, variant, out, quiet))
+    finally:
+        assert tree_hash(root) == before
+
+
+def refused(action: Callable[[], object], error: type[KmendError], says: str) -> None:
+    listing = sorted(Path().rglob("*"))
+    with pytest.raises(error, match=says) as caught:
+        action()
+    assert "\n" not in str(caught.value)
+    assert sorted(Path().rglob("*")) == listing
+
+
+def changes(diff: str) -> Counter[str]:
+    """Return the lines that a patch adds and takes away; where blank lines stand is diff's own choice."""
+    lines = [line for line in diff.partition("\ndiff --git ")[2].splitlines() if line[:1] in ("+", "-")]
+    return Counter(line for line in lines if line[1:].strip() and not line.startswith(("+++ ", "--- ")))
+
+
+@real_audit
+def test_merged(make_tree: MakeTree, compiled: list[dict[str, bytes]]) -> None:
+    root = make_tree(access_c(COMMENTED))
+    (done,) = do_port(root, BUG)
+    assert (done.code, done.wrote, done.problem) == (ExitCode.OK, Path(f"{DEFAULT}.patch"), "")
+    assert f"{ACCESS}: hunk 1 of 1 merged by wiggle: the lines around are others here" in done.notes
+    assert done.why == "the one variant; 0 of 1 hunks fit"
+    series.materialize(root, [done.wrote.absolute()], Path("mended"))
+    expected = access_c(WAIT_EVENT.replace("\tdo {\n", "\t/* Sleep till nobody blocks the access. */\n\tdo {\n"))
+    assert Path("mended", ACCESS).read_text() == expected
+    assert [set(files) for files in compiled] == [{ACCESS}]
+    assert changes(done.wrote.read_text()) == changes((PATCHES / FIX).read_text())
+
+
+def test_header(make_tree: MakeTree, compiled: list[dict[str, bytes]]) -> None:
+    """The log of the variant, with one line more above its trailers."""
+    (done,) = do_port(make_tree(access_c(COMMENTED)), BUG)
+    old, new = ((PATCHES / FIX).read_text().partition("\n---\n")[0], done.wrote.read_text().partition("\n---\n")[0])
+    log, trailers = old.rsplit("\n\n", 1)
+    line = "[ported from pci-cfg-wait/v3.4-v5.8 to 4.19.90: 0 of 1 hunks fit, the\nothers were merged by wiggle]"
+    assert new == f"{log}\n\n{line}\n\n{trailers}"
+    assert trailers.startswith("Fixes: ")
+
+
+def test_git_am_takes_it(make_tree: MakeTree, compiled: list[dict[str, bytes]]) -> None:
+    root = make_tree(access_c(COMMENTED))
+    (done,) = do_port(root, BUG)
+
+    def git(*words: str) -> str:
+        environment = os.environ | {"HOME": str(root), "GIT_CONFIG_NOSYSTEM": "1"}
+        command = ["git", "-c", "user.name=A Person", "-c", "user.email=person@example.org", *words]
+        return subprocess.run(command, cwd=root, env=environment, check=True, capture_output=True, text=True).stdout
+
+    git("init", "-q")
+    git("add", "-A")
+    git("commit", "-qm", "tree")
+    git("am", "-q", str(done.wrote.absolute()))
+    assert "wait_event(pci_cfg_wait" in (root / ACCESS).read_text()
+    assert git("log", "-1", "--format=%s").strip() == "PCI: Fix pci_cfg_wait queue locking problem"
+    assert "[ported from pci-cfg-wait/v3.4-v5.8 to 4.19.90: " in git("log", "-1", "--format=%B")
+    assert git("log", "-1", "--format=%(trailers)").startswith("Fixes: cdcb33f98244")
+
+
+def test_users_git_settings_change_nothing(
+    make_tree: MakeTree, compiled: list[dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_tree(access_c(COMMENTED))
+    (plain,) = do_port(root, BUG)
+    Path("home").mkdir()
+    Path("home/.gitconfig").write_text("[diff]\n\tcontext = 0\n\tmnemonicPrefix = true\n\texternal = false\n")
+    monkeypatch.setenv("HOME", str(Path("home").absolute()))
+    monkeypatch.setenv("GIT_DIFF_OPTS", "-u9")
+    monkeypatch.setenv("POSIXLY_CORRECT", "1")
+    (other,) = do_port(root, BUG, out=Path("other.patch"))
+    assert other.wrote.read_bytes() == plain.wrote.read_bytes()
+
+
+def test_latin_1_near_the_change(make_tree: MakeTree, compiled: list[dict[str, bytes]]) -> None:
+    root = make_tree(access_c(COMMENTED))
+    (root / ACCESS).write_bytes((root / ACCESS).read_bytes().replace(b"Sleep till", b"J\xf6rg: sleep till"))
+    (done,) = do_port(root, BUG)
+    assert b"J\xf6rg" in done.wrote.read_bytes()
+    series.materialize(root, [done.wrote.absolute()], Path("mended"))
+    assert b"J\xf6rg" in Path("mended", ACCESS).read_bytes()
+
+
+def test_vendors_version_is_in_the_name(make_tree: MakeTree, compiled: list[dict[str, bytes]]) -> None:
+    (done,) = do_port(make_tree(access_c(COMMENTED), extra=" -24.4.v2101/ky10"), BUG)
+    assert done.wrote == Path(f"{DEFAULT}-24.4.v2101-ky10.patch")
+    assert "to 4.19.90-24.4.v2101/ky10:" in " ".join(done.wrote.read_text().split())
+
+
+def test_conflict(make_tree: MakeTree, compiled: list[dict[str, bytes]]) -> None:
+    root = make_tree(access_c(OTHER_CALL))
+    (done,) = do_port(root, BUG)
+    assert (done.code, done.wrote) == (ExitCode.FAILED, Path(f"{DEFAULT}.conflict"))
+    assert done.problem == f"conflicts in {ACCESS} (1)"
+    assert not compiled and not Path(f"{DEFAULT}.patch").exists()
+    text = (done.wrote / "files" / ACCESS).read_text()
+    for mark in ("<<<<<<< found\n", "||||||| expected\n", "=======\n", ">>>>>>> replacement\n"):
+        assert text.count(mark) == 1, mark
+    assert (done.wrote / "v3.4-v5.8.patch").read_bytes() == (PATCHES / FIX).read_bytes()
+    readme = (done.wrote / "README").read_text()
+    assert f"kmend port --continue {DEFAULT}.conflict" in readme
+    assert f"It is not done: the merge conflicts in {ACCESS} (1)." in readme
+    assert sorted(path.name for path in done.wrote.iterdir()) == ["README", "files", "port.json", "v3.4-v5.8.patch"]
+
+
+@real_audit
+def test_merge_that_does_not_mend_is_a_conflict(make_tree: MakeTree, compiled: list[dict[str, bytes]]) -> None:
+    """All hunks find a place, and the audit still sees the bug."""
+    (done,) = do_port(make_tree(access_c(SECOND)), BUG)
+    assert done.code is ExitCode.FAILED
+    assert done.problem.startswith(f"leaves {BUG}/unlocked-queue unknown: {ACCESS}:")
+    assert not compiled and not Path(f"{DEFAULT}.patch").exists()
+
+
+def test_guess_that_does_not_mend_is_shown(make_tree: MakeTree, compiled: list[dict[str, bytes]]) -> None:
+    """What wiggle did alone, and wrong, has marks with what it made of it."""
+    (done,) = do_port(make_tree(access_c(SECOND.replace("\tdo {\n", "\t/* A comment. */\n\tdo {\n"))), BUG)
+    assert done.problem.startswith(f"leaves {BUG}/unlocked-queue affected: ")
+    assert "&&&&&&& resolution\n" in (done.wrote / "files" / ACCESS).read_text()
+
+
+def test_merge_that_does_not_compile_is_a_conflict(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise build.BuildError("access.c:1: error: no")
+
+    monkeypatch.setattr(port, "_compile", fails)
+    (done,) = do_port(make_tree(access_c(COMMENTED)), BUG)
+    assert (done.code, done.problem) == (ExitCode.FAILED, "does not compile: access.c:1: error: no")
+    assert "&&&&&&& resolution\n" in (done.wrote / "files" / ACCESS).read_text()
+
+
+def test_without_a_compiler_it_is_not_done(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The merge is kept, and --continue finishes it."""
+
+    def fails(*_: object) -> None:
+        raise Infrastructure("no compiler here")
+
+    monkeypatch.setattr(port, "_compile", fails)
+    root = make_tree(access_c(COMMENTED))
+    (done,) = do_port(root, BUG)
+    assert (done.code, done.problem) == (ExitCode.INFRASTRUCTURE, "was not compiled: no compiler here")
+    assert not Path(f"{DEFAULT}.patch").exists()
+    with pytest.raises(Infrastructure, match="^no compiler here$"):
+        port.resume(done.wrote, None, quiet)
+    assert not Path(f"{DEFAULT}.patch").exists()
+    monkeypatch.setattr(port, "_compile", lambda *_: None)
+    assert port.resume(done.wrote, None, quiet).code is ExitCode.OK
+    assert series.fits(root, Path(f"{DEFAULT}.patch").absolute())
+
+
+@pytest.fixture
+def conflict(make_tree: MakeTree, compiled: list[dict[str, bytes]]) -> tuple[Path, Path]:
+    """Return a tree, and the folder of its conflict."""
+    root = make_tree(access_c(OTHER_CALL))
+    (done,) = do_port(root, BUG)
+    return root, done.wrote
+
+
+def test_continue(conflict: tuple[Path, Path], compiled: list[dict[str, bytes]]) -> None:
+    root, folder = conflict
+    before = tree_hash(root)
+    (folder / "files" / ACCESS).write_text(access_c(WAIT_EVENT))
+    done = port.resume(folder, None, quiet)
+    assert (done.code, done.wrote) == (ExitCode.OK, Path(f"{DEFAULT}.patch").absolute())
+    assert [set(files) for files in compiled] == [{ACCESS}]
+    assert "0 of 1 hunks fit, the others were merged by hand]" in " ".join(done.wrote.read_text().split())
+    series.materialize(root, [done.wrote], Path("mended"))
+    assert Path("mended", ACCESS).read_text() == access_c(WAIT_EVENT)
+    assert tree_hash(root) == before
+
+
+def test_continue_with_a_file_more(conflict: tuple[Path, Path]) -> None:
+    root, folder = conflict
+    (folder / "files" / ACCESS).write_text(access_c(WAIT_EVENT))
+    (folder / "files/drivers/pci/Kconfig").write_text("# Changed by hand.\n")
+    done = port.resume(folder, None, quiet)
+    assert series.touched_files(done.wrote) == ["drivers/pci/Kconfig", ACCESS]
+
+
+def test_continue_with_conflicts_left(conflict: tuple[Path, Path]) -> None:
+    root, folder = conflict
+    done = port.resume(folder, None, quiet)
+    line = (folder / "files" / ACCESS).read_text().partition("<<<<<<<")[0].count("\n") + 1
+    assert (done.code, done.problem) == (ExitCode.FAILED, f"has conflicts left: {folder}/files/{ACCESS}:{line}")
+    assert not Path(f"{DEFAULT}.patch").exists()
+
+
+@pytest.mark.parametrize("mark", ["<<<<<<< found", "||||||| expected", ">>>>>>> replacement", "&&&&&&& resolution"])
+def test_one_mark_is_enough(conflict: tuple[Path, Path], mark: str) -> None:
+    root, folder = conflict
+    (folder / "files" / ACCESS).write_text(access_c(WAIT_EVENT) + f"{mark}\n")
+    assert "has conflicts left" in port.resume(folder, None, quiet).problem
+
+
+def test_continue_with_what_does_not_mend(conflict: tuple[Path, Path], compiled: list[dict[str, bytes]]) -> None:
+    root, folder = conflict
+    (folder / "files" / ACCESS).write_text(access_c(OTHER_CALL.replace("HZ", "2 * HZ")))
+    done = port.resume(folder, None, quiet)
+    assert done.problem.startswith("leaves pci-cfg-wait/unlocked-queue ")
+    assert done.code is ExitCode.FAILED and not compiled
+    (folder / "files" / ACCESS).write_text((root / ACCESS).read_text())
+    assert port.resume(folder, None, quiet).problem == "changes no file"
+    assert not Path(f"{DEFAULT}.patch").exists()
+
+
+def test_continue_on_a_changed_tree(conflict: tuple[Path, Path]) -> None:
+    root, folder = conflict
+    (folder / "files" / ACCESS).write_text(access_c(WAIT_EVENT))
+    (root / ACCESS).write_text((root / ACCESS).read_text() + "\n")
+    refused(lambda: port.resume(folder, None, quiet), BadInput, "access.c was changed since: run port again")
+
+
+def test_continue_with_a_strange_file(conflict: tuple[Path, Path]) -> None:
+    _, folder = conflict
+    (folder / "files/new.c").touch()
+    refused(lambda: port.resume(folder, None, quiet), BadInput, "files/new.c: the tree has no such file")
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"finding": 1}', "\x00"])
+def test_continue_elsewhere(content: str | None) -> None:
+    Path("folder").mkdir()
+    if content is not None:
+        Path("folder/port.json").write_text(content)
+    refused(lambda: port.resume(Path("folder"), None, quiet), BadInput, "^folder: no folder that kmend port wrote: ")
+
+
+@pytest.mark.parametrize(
+    ("wait", "says"),
+    [
+        (UNLOCKED, "unlocked-queue is affected, and pci-cfg-wait/v3.4-v5.8.patch fits$"),
+        (WAIT_EVENT, "unlocked-queue is fixed$"),
+    ],
+    ids=["fits", "fixed"],
+)
+def test_nothing_to_do(make_tree: MakeTree, wait: str, says: str) -> None:
+    root = make_tree(access_c(wait))
+    refused(lambda: do_port(root, BUG), NothingToDo, f"nothing to port: {BUG}/{says}")
+
+
+@real_audit
+def test_unknown_shape(make_tree: MakeTree) -> None:
+    root = make_tree(access_c("static int pci_wait_cfg;\n"))
+    refused(lambda: do_port(root, BUG), BadInput, f"{BUG}/unlocked-queue is unknown: {ACCESS}.*: .*no merge can be")
+
+
+def test_part_of_a_tree(make_tree: MakeTree) -> None:
+    assert cli.main(["port", "--tree", str(make_tree(access_c(COMMENTED), version=None))]) == ExitCode.USAGE
+
+
+@pytest.mark.parametrize("taken", [f"{DEFAULT}.patch", f"{DEFAULT}.conflict"])
+def test_nothing_is_overwritten(make_tree: MakeTree, compiled: list[dict[str, bytes]], taken: str) -> None:
+    root = make_tree(access_c(COMMENTED))
+    Path(taken).symlink_to("nowhere")
+    refused(lambda: do_port(root, BUG), BadInput, f"^{taken} exists already: ")
+    assert not compiled
+    (done,) = do_port(root, BUG, out=Path("other.patch"))
+    assert done.wrote == Path("other.patch")
+    refused(lambda: do_port(root, BUG, out=Path("no/other.patch")), BadInput, "^no: no such folder$")
+
+
+def test_unknown_variant(make_tree: MakeTree) -> None:
+    root = make_tree(access_c(COMMENTED))
+    refused(lambda: do_port(root, BUG, variant="v1.patch"), BadInput, f"no such variant of one patch; known: {FIX}$")
+
+
+def test_out_is_for_one(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(port, "_nothing_to_do", lambda *_: "")
+    root = make_tree(access_c(COMMENTED))
+    twice = [*manifest.load().select([BUG])] * 2
+    act = lambda: list(port.port(Tree.open(root), twice, "", Path("a.patch"), quiet))  # noqa: E731
+    refused(act, BadInput, "--out is for one finding, but")
+
+
+def test_wiggle_missing(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_: Callable[[str], None], files: list[str]) -> None:
+        raise Infrastructure(f"missing here; run as root: apt-get install {' '.join(files)}")
+
+    monkeypatch.setattr(setup, "ensure", missing)
+    root = make_tree(access_c(COMMENTED))
+    refused(lambda: do_port(root, BUG), Infrastructure, "apt-get install wiggle$")
+    assert "wiggle" in {need.file for need in setup.needs()}
+
+
+def test_wiggle_broken(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/wiggle").write_text("#!/bin/sh\nexit 3\n")
+    (tmp_path / "bin/wiggle").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    root = make_tree(access_c(COMMENTED))
+    refused(lambda: do_port(root, BUG), Infrastructure, f"wiggle failed on {FIX} with exit status 3$")
+
+
+def test_command_line(
+    make_tree: MakeTree, compiled: list[dict[str, bytes]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_tree(access_c(OTHER_CALL))
+    assert cli.main(["port", "--tree", str(root), "--bug", BUG, "--out", "new.patch"]) == ExitCode.FAILED
+    said = capsys.readouterr().out
+    assert f"{root} (4.19.90): {BUG}/unlocked-queue: not done\n" in said
+    assert "  see      new.conflict/README\n" in said
+    assert cli.main(["port", "--continue", "new.conflict", "--bug", BUG]) == ExitCode.USAGE
+    assert cli.main(["port", "--continue", "new.conflict"]) == ExitCode.FAILED
+    Path("new.conflict/files", ACCESS).write_text(access_c(WAIT_EVENT))
+    capsys.readouterr()
+    assert cli.main(["port", "--continue", "new.conflict"]) == ExitCode.OK
+    assert f"  wrote    {Path('new.patch').absolute()}\n" in capsys.readouterr().out
+    assert cli.main(["port"]) == ExitCode.USAGE
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "distance"),
+    [
+        ("v3.4-v5.8.patch", "4.19.90", 0),
+        ("v3.4-v5.8.patch", "5.10.223", 2),
+        ("no-wait-v4.19.patch", "5.4.49", 5),
+        ("inflight-leak-v6.12.patch", "6.1.192", 11),
+        ("inflight-leak-v6.6.patch", "6.1.192", 5),
+        ("v6.12-unqueue-first.patch", "7.2.13", 10),
+        ("v4.19.90-extra.patch", "4.19.0", 0),
+        ("feature-v7.x.patch", "6.12.0", 18),
+        ("olk-6.6-first-01-early-free.patch", "6.6.0", 0),
+        ("some-shape.patch", "6.6.0", 1000),
+    ],
+)
+def test_distance(name: str, version: str, distance: int) -> None:
+    assert port._distance(name, version) == distance
+
+
+def test_codes() -> None:
+    def of(*codes: ExitCode) -> ExitCode:
+        return port.exit_code([Ported(Path(), "", "", "", "", (), "", Path(), code) for code in codes])
+
+    assert of() is of(ExitCode.OK) is ExitCode.OK
+    assert of(ExitCode.OK, ExitCode.INFRASTRUCTURE) is ExitCode.INFRASTRUCTURE
+    assert of(ExitCode.FAILED, ExitCode.INFRASTRUCTURE) is ExitCode.FAILED
+
+
+class Make:
+    """Stands in for the engine where something is compiled: a file with the word "broken" in it is an error."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, root: Path, src: Path) -> None:
+        self.targets: list[list[str]] = []
+        self.workspaces: list[Workspace] = []
+        monkeypatch.setenv("XDG_CACHE_HOME", str(src))
+        monkeypatch.setattr(setup, "ensure", lambda *_: None)
+        monkeypatch.setattr(port.source, "need_space", lambda *_: None)
+        monkeypatch.setattr(build, "configure", lambda *_: 0.0)
+        monkeypatch.setattr(build, "objects", self.objects)
+
+    def objects(self, workspace: Workspace, arch: object, names: list[str], log: Path) -> None:
+        self.targets.append(names)
+        self.workspaces.append(workspace)
+        for name in names:
+            if "broken" in (workspace.src("x86_64") / name).with_suffix(".c").read_text():
+                raise build.BuildError(f"{name}: error: broken")
+
+
+def test_what_is_compiled(make_tree: MakeTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The merged file, in a private copy."""
+    root = make_tree(access_c(COMMENTED))
+    make = Make(monkeypatch, root, tmp_path / "cache")
+    (done,) = do_port(root, BUG)
+    assert done.code is ExitCode.OK
+    assert make.targets == [["drivers/pci/access.o"]]
+    text = (make.workspaces[0].src("x86_64") / ACCESS).read_text()
+    assert "wait_event" in text and (make.workspaces[0].pristine / ACCESS).read_text() == access_c(COMMENTED)
+
+
+def test_whose_fault_it_is(make_tree: MakeTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tree that does not compile without the fix either says nothing of it."""
+    root = make_tree(access_c(COMMENTED) + "/* broken */\n")
+    make = Make(monkeypatch, root, tmp_path / "cache")
+    (done,) = do_port(root, BUG)
+    assert done.code is ExitCode.INFRASTRUCTURE
+    assert "does not build here without the fix, either: drivers/pci/access.o: error: broken" in done.problem
+    assert len(make.targets) == 2
+    done.wrote.rename("first.conflict")
+    (root / ACCESS).write_text(access_c(COMMENTED))
+    tree = Tree.open(root)
+    (bug,) = manifest.load().select([BUG])
+    with pytest.raises(build.BuildError, match=r"^drivers/pci/access.o: error: broken$"):
+        port._compile(tree, bug, bug.findings[0], {ACCESS: b"broken"}, quiet)
+
+
+def test_targets(make_tree: MakeTree) -> None:
+    """A header is seen in the finding's own files, and make enters virt/kvm from the architecture alone."""
+    root = make_tree()
+    for name in ("fs/nfsd/nfs4callback.c", "fs/nfsd/nfs4state.c"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    tree = Tree.open(root)
+
+    def targets(id: str, *files: str) -> list[str]:
+        (bug,) = manifest.load().select([id])
+        return port._objects(tree, bug.findings[0], files, "x86_64")
+
+    assert targets("nfsd-cb-shutdown/no-wait", "fs/nfsd/nfs4callback.c") == ["fs/nfsd/nfs4callback.o"]
+    both = ["fs/nfsd/nfs4callback.o", "fs/nfsd/nfs4state.o"]
+    assert targets("nfsd-cb-shutdown/no-wait", "fs/nfsd/nfs4callback.c", "fs/nfsd/state.h") == both
+    assert targets("kvm-shadow/early-free", "virt/kvm/eventfd.c", "virt/kvm/kvm_main.c") == ["arch/x86/kvm/"]
+
+
+def real(version: str) -> Path:
+    found = [path for path in real_trees() if path.name == version]
+    if not found:
+        pytest.skip(f"no tree of {version} in KMEND_TREES")
+    return found[0].resolve()
+
+
+@real_audit
+@pytest.mark.parametrize(
+    ("version", "start", "like"),
+    [
+        ("4.19.0", "nfsd-cb-shutdown/no-wait-v5.0-v5.4.patch", "nfsd-cb-shutdown/no-wait-v4.19.patch"),
+        ("4.19.90", "nfsd-cb-shutdown/no-wait-v5.0-v5.4.patch", "nfsd-cb-shutdown/no-wait-v4.19.patch"),
+        ("6.1.192", "nfsd-cb-shutdown/inflight-leak-v6.12.patch", "nfsd-cb-shutdown/inflight-leak-v6.1.patch"),
+    ],
+)
+def test_neighbour_becomes_the_variant_of_this_tree(
+    version: str, start: str, like: str, compiled: list[dict[str, bytes]]
+) -> None:
+    """What was made by hand, line for line."""
+    root = real(version)
+    id = f"nfsd-cb-shutdown/{'no-wait' if 'no-wait' in start else 'inflight-leak'}"
+    (bug,) = manifest.load().select([id])
+    (done,) = port.port(Tree.open(root), [bug], start, None, quiet)
+    assert done.code is ExitCode.OK, done.to_text()
+    assert series.fits(root, done.wrote.absolute())
+    if (PATCHES / like).exists():
+        assert changes(done.wrote.read_text()) == changes((PATCHES / like).read_text())
+
+
+@real_audit
+@pytest.mark.parametrize(
+    ("version", "start"),
+    [
+        ("5.4.49", "nfsd-cb-shutdown/no-wait-v4.19.patch"),
+        ("6.6.80", "nfsd-cb-shutdown/inflight-leak-v6.12.patch"),
+        ("6.12.117", "nfsd-cb-shutdown/inflight-leak-v6.6.patch"),
+        ("6.6.80", "riscv-kvm-exit/exit-order-v6.13-v6.14.patch"),
+    ],
+)
+def test_neighbour_that_conflicts(version: str, start: str, compiled: list[dict[str, bytes]]) -> None:
+    root = real(version)
+    bugs: list[Bug] = [
+        bug
+        for finding in [each for bug in manifest.load().bugs for each in bug.findings if (start,) in each.fix]
+        for bug in manifest.load().select([finding.id])
+    ]
+    (done,) = port.port(Tree.open(root), bugs, start, None, quiet)
+    assert done.code is ExitCode.FAILED and done.problem.startswith("conflicts in "), done.to_text()
+    assert not compiled
+    marked = [path.read_text() for path in (done.wrote / "files").rglob("*") if path.is_file()]
+    assert any("<<<<<<< found\n" in text for text in marked)
+
+
+@real_audit
+@pytest.mark.parametrize(
+    ("version", "start", "own"),
+    [
+        ("5.4.49", "no-wait-v4.19.patch", "no-wait-v5.0-v5.4.patch"),
+        ("6.6.80", "inflight-leak-v6.12.patch", "inflight-leak-v6.6.patch"),
+    ],
+)
+def test_resolved_by_hand(version: str, start: str, own: str, compiled: list[dict[str, bytes]]) -> None:
+    """Whoever resolves the conflicts as the tree's own variant does gets that variant."""
+    root = real(version)
+    (bug,) = manifest.load().select([f"nfsd-cb-shutdown/{start.rpartition('-v')[0]}"])
+    (done,) = port.port(Tree.open(root), [bug], f"nfsd-cb-shutdown/{start}", None, quiet)
+    series.materialize(root, [PATCHES / "nfsd-cb-shutdown" / own], done.wrote / "files")
+    done = port.resume(done.wrote, None, quiet)
+    assert done.code is ExitCode.OK, done.to_text()
+    assert changes(done.wrote.read_text()) == changes((PATCHES / "nfsd-cb-shutdown" / own).read_text())
+    assert "merged by hand]" in " ".join(done.wrote.read_text().split())
+
+
+@real_audit
+def test_next_variant_where_the_nearest_conflicts(compiled: list[dict[str, bytes]]) -> None:
+    root = real("6.1.192")
+    (bug,) = manifest.load().select(["nfsd-cb-shutdown/inflight-leak"])
+    near, far = "nfsd-cb-shutdown/inflight-leak-v6.6.patch", "nfsd-cb-shutdown/inflight-leak-v6.12.patch"
+    finding = dataclasses.replace(bug.findings[0], fix=((far,), (near,)))
+    (done,) = port.port(Tree.open(root), [dataclasses.replace(bug, findings=(finding,))], "", None, quiet)
+    assert (done.code, done.variant) == (ExitCode.OK, far), done.to_text()
+    assert f"nearer: {near} conflicts in fs/nfsd/nfs4state.c (1)" in done.why
+
+
+@real_audit
+@pytest.mark.parametrize("change", ["blank", "comment", "static"])
+@pytest.mark.parametrize("version", ["4.19.0", "4.19.90", "5.4.49"])
+def test_altered_copies(version: str, change: str, compiled: list[dict[str, bytes]]) -> None:
+    """Trees as vendors have them: the context of the change is another one."""
+    origin = real(version)
+    root = Path("copy")
+    (root / "drivers/pci").mkdir(parents=True)
+    shutil.copyfile(origin / "Makefile", root / "Makefile")
+    text = (origin / ACCESS).read_text()
+    old = text
+    if change == "blank":
+        text = text.replace("(pci_cfg_wait);\n\nstatic", "(pci_cfg_wait);\n\n\nstatic")
+    elif change == "comment":
+        text = text.replace("\t\tschedule();\n", "\t\t/* See pci_cfg_access_unlock(). */\n\t\tschedule();\n")
+    else:
+        text = text.replace("static DECLARE_WAIT_QUEUE_HEAD(pci_cfg_wait)", "DECLARE_WAIT_QUEUE_HEAD(pci_cfg_wait)")
+    assert text != old
+    (root / ACCESS).write_text(text)
+    (done,) = do_port(root, BUG)
+    assert done.code is ExitCode.OK, done.to_text()
+    assert changes(done.wrote.read_text()) == changes((PATCHES / FIX).read_text())
