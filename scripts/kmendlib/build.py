@@ -20,7 +20,7 @@ from kmendlib.source import Workspace
 _OBJECT = re.compile(r"^  (?:CC|AS|LDS|AR|LD|HOSTCC)\b")
 # A build from scratch takes about this many steps for each option that is on: 2.2 (arm64) to 2.7 (x86_64) on 6.12.
 _STEPS_PER_OPTION = 2.5
-_ERROR = re.compile(r"error[: ]|undefined symbol|\*\*\* ", re.IGNORECASE)
+_ERROR = re.compile(r"error(?:[: ]|$)|undefined symbol|Permission denied|\*\*\* ", re.IGNORECASE)
 
 
 # Where all distributions have it; not everybody's PATH has that folder.

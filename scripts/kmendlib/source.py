@@ -259,7 +259,18 @@ def copy_tree(workspace: Workspace, tree: Tree, say: Callable[[str], None]) -> T
     command += [f"{tree.path}/", f"{workspace.pristine}/"]
     if proc.run_logged(command, log):
         raise Infrastructure(f"cannot copy {tree.path}: {_last_words(log)}")
+    _make_executable(workspace.pristine)
     return Tree.open(workspace.pristine)
+
+
+def _make_executable(tree: Path) -> None:
+    """Let scripts be run that have lost their mode, as in a tree that came through a zip file or another system."""
+    for pattern in ("scripts/**/*", "arch/*/**/*.sh", "usr/*.sh", "kernel/*.sh", "tools/**/*.sh"):
+        for path in tree.glob(pattern):
+            if path.is_file() and not path.is_symlink() and not os.access(path, os.X_OK):
+                with path.open("rb") as script:
+                    if script.read(2) == b"#!":
+                        path.chmod(path.stat().st_mode | 0o111)
 
 
 def link_arch(workspace: Workspace, arch: str, changed: Sequence[str]) -> list[str]:

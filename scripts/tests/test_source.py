@@ -95,6 +95,18 @@ def test_copy_sees_a_change_with_an_old_date(tmp_path: Path) -> None:
     assert copied.read_text() == "int b;\n" and copied.stat().st_mtime > 1_000_000
 
 
+def test_script_that_lost_its_mode_can_be_run(tmp_path: Path) -> None:
+    tree = user_tree(tmp_path)
+    (tree.path / "scripts").mkdir()
+    for name, text in {"mk.sh": "#!/bin/sh\n", "data": "x\n"}.items():
+        (tree.path / "scripts" / name).write_text(text)
+    place = Workspace("u", tmp_path / "work")
+    source.copy_tree(place, tree, lambda line: None)
+    assert os.stat(place.pristine / "scripts/mk.sh").st_mode & 0o111 == 0o111
+    assert not os.stat(place.pristine / "scripts/data").st_mode & 0o111
+    assert not os.stat(tree.path / "scripts/mk.sh").st_mode & 0o111
+
+
 def test_tree_built_in_place_is_refused(tmp_path: Path) -> None:
     tree = user_tree(tmp_path)
     (tree.path / ".config").write_text("CONFIG_A=y\n")
