@@ -27,6 +27,7 @@ queues = {}    # what shows whose the split queues are: position, "memcg" or "no
 whole = []     # shows that pages which are mapped as a whole are queued too
 changes = {}   # changes of the memcg of a page: position
 bare = set()   # of these, those that a queued page can come to
+perhaps = {}   # changes of a page that went to a function before: its name
 wordy = []     # not empty: judge aloud
 
 def key(p):
@@ -45,6 +46,9 @@ def judge(k, aware):
             "queues belong to the nodes" % fn
     if k not in bare:
         return "fixed", "%s() changes the memcg of a page off its queue" % fn
+    if k in perhaps:
+        return "unknown", "%s() changes the memcg, and it is not known what " \
+            "%s() does to the page before" % (fn, perhaps[k])
     if whole:
         return "affected", "%s() changes the memcg of a page that may be " \
             "queued" % fn
@@ -150,6 +154,35 @@ X->f@p = E
 p << bare.p;
 @@
 bare.add(key(p))
+
+// What has no other use of a page, and no lock's name, may take it off its queue.
+
+@perhaps exists@
+identifier fn =~ "^(__)?(memcg1|mem_cgroup)_(swapout|migrate|move_account|replace_folio)$";
+identifier f =~ "^(memcg_data|mem_cgroup)$";
+identifier g !~ "unqueue_deferred_split|undo_large_rmappable|deferred_split_queued|lock|^(VM_|WARN|BUG)";
+identifier w =~ "^(VM_)?(WARN|BUG)_ON(_ONCE)?$";
+expression X, E;
+position p;
+@@
+fn(...)
+{
+... when any
+(
+g(X);
+|
+w(g(X));
+)
+... when any
+X->f@p = E
+... when any
+}
+
+@script:python@
+p << perhaps.p;
+g << perhaps.g;
+@@
+perhaps[key(p)] = g
 
 @finalize:python@
 @@

@@ -20,6 +20,8 @@ virtual audit
 
 @initialize:python@
 @@
+import re
+
 FINDING = "riscv-kvm-exit/init-leak"
 CAUSE = 'b8d13949a612 ("RISC-V: KVM: Prevent HGATP_MODE_BARE passed")'
 
@@ -40,6 +42,7 @@ returns = {}   # returns of an error after a step: their text
 leaks = {}     # of these, which can be reached without undoing: steps
 undone = set() # of these, which can be reached with it, and the step
 failing = set() # returns of a value that was just found to be an error
+called = {}    # file: what undoes a step in it
 modes = set()  # returns that only the G-stage mode leads to
 
 def key(p):
@@ -56,17 +59,30 @@ def say(p, status, reason):
         coccilib.report.print_report(
             p[0], "%s: %s: %s" % (FINDING, status, reason))
 
+def hidden(p):
+    """True if the function up to here has an #if right behind a case label:
+    Coccinelle takes what is in it for granted."""
+    with open(p[0].file, encoding="latin-1") as file:
+        lines = file.read().splitlines()[:int(p[0].line)]
+    text = "\n".join(lines).rpartition("\n{")[2]
+    text = re.sub(r"/\*.*?\*/|//[^\n]*", "", text, flags=re.DOTALL)
+    return re.search(r"\b(case\b[^:;]*|default\s*):\s*#\s*if(?!\s+0\b)", text)
+
 def judge(p):
     """The status of a return of an error, and why."""
     k = key(p)
     value = returns[k].replace(" ", "")
     steps = sorted(leaks.get(k, ()))
+    if not steps and hidden(p):
+        return "unknown", "return %s, which an #if behind a case label hides" % value
     if not steps:
         return "fixed", "return %s with all undone" % value
     names = " and ".join(step + "()" for step in steps)
     reason = "return %s without undoing %s" % (value, names)
     if any((k, step) in undone for step in steps):
         return "unknown", reason + " on some paths"
+    if any(not may_undo[step] & called.get(p[0].file, set()) for step in steps):
+        return "unknown", reason + ", but in this file nothing is known that does"
     if value.isidentifier() and k not in failing:
         return "unknown", reason + ", if it is an error"
     if k in modes and values == {"sound"}:
@@ -129,18 +145,21 @@ for names in undoes.values():
 @may_help exists@
 identifier h;
 identifier f =~ "^(kvm_riscv_aia_exit|kvm_riscv_nacl_exit|kvm_unregister_perf_callbacks|kvm_exit)$";
+position p;
 @@
 h(...)
 {
 ... when any
-f(...)
+f@p(...)
 ... when any
 }
 
 @script:python@
 h << may_help.h;
 f << may_help.f;
+p << may_help.p;
 @@
+called.setdefault(p[0].file, set()).add(f)
 for names in may_undo.values():
     if f in names:
         names.add(h)

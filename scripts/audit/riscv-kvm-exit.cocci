@@ -240,6 +240,24 @@ step << odd.step;
 @@
 say(p, "unknown", step + "() before kvm_exit(): it is not known what it frees")
 
+@twice exists@
+identifier unload.fn;
+position p;
+@@
+fn(...)
+{
+... when any
+kvm_exit(...)
+... when any
+kvm_exit@p(...)
+... when any
+}
+
+@script:python@
+p << twice.p;
+@@
+say(p, "unknown", "kvm_exit() for a second time")
+
 // Every step is judged where module exit takes it.
 
 @use@

@@ -19,7 +19,8 @@ from kmendlib.errors import ExitCode, Infrastructure
 from kmendlib.manifest import PATCHES, Bug, Finding
 from kmendlib.tree import Tree, version_key
 
-# A rule needs about half a second for a file; more than this, in seconds, is a file that it cannot work on.
+# A rule needs about half a second for a file; more than this, in seconds on an idle host, is a file that it cannot
+# work on.
 _LIMIT = 60
 
 
@@ -293,7 +294,7 @@ def _judge(
     except _Refused as error:
         refused = f"Coccinelle cannot read it: {error}"
     said = [item for name in finding.files for item in _judge_file(tree, bug, finding, name, refused, lines)]
-    said += [item for name in finding.context for item in _statuses(name, lines)]
+    said += [item for name in finding.context for item in _statuses(name, lines) + _torn(tree, name)]
     status = worst(status for status, _ in said)
     # What speaks for a better status does not explain the finding's.
     return status, list(dict.fromkeys(evidence for each, evidence in said if each is status))
@@ -302,6 +303,15 @@ def _judge(
 def _statuses(name: str, lines: Sequence[_Said]) -> list[tuple[Status, Evidence]]:
     here = sorted(item for item in lines if item.file == name)
     return [(Status(item.status), Evidence(name, item.line, item.reason)) for item in here if item.status != "seen"]
+
+
+def _torn(tree: Tree, name: str) -> list[tuple[Status, Evidence]]:
+    try:
+        text = (tree.path / name).read_text(encoding="latin-1")
+    except OSError:
+        return []
+    found = _torn_at(text)
+    return [(Status.UNKNOWN, Evidence(name, *found))] if found else []
 
 
 def _judge_file(
@@ -326,7 +336,7 @@ def _judge_file(
         return [(Status.UNKNOWN, Evidence(name, 0, f"cannot be read: {error.strerror}"))]
     if refused:
         return [(Status.UNKNOWN, Evidence(name, 0, refused))]
-    said = _statuses(name, lines)
+    said = _statuses(name, lines) + _torn(tree, name)
     if finding.symbol:
         judged = {(item.line, item.column) for item in lines if item.file == name}
         lost = [line for line, column in _uses(text, finding.symbol) if (line, column) not in judged]
@@ -366,6 +376,8 @@ def _spatch(rule: Path, tree: Path, names: Sequence[str]) -> str:
         # A .cocciconfig in the tree or of the user's own must not change what the rule does.
         environment = proc.environment({"HOME": folder, "TMPDIR": folder})
 
+        limit = _LIMIT * proc.slowness()
+
         def run(*files: Path) -> subprocess.CompletedProcess[str]:
             return subprocess.run(
                 [*command, *map(str, files)],
@@ -375,7 +387,7 @@ def _spatch(rule: Path, tree: Path, names: Sequence[str]) -> str:
                 capture_output=True,
                 text=True,
                 errors="replace",
-                timeout=_LIMIT,
+                timeout=limit,
             )
 
         try:
@@ -391,7 +403,7 @@ def _spatch(rule: Path, tree: Path, names: Sequence[str]) -> str:
         except FileNotFoundError as error:
             raise Infrastructure("spatch (Coccinelle) is not installed: run kmend setup") from error
         except subprocess.TimeoutExpired as error:
-            raise _Refused(f"no answer after {_LIMIT} s") from error
+            raise _Refused(f"no answer after {limit:.0f} s") from error
     return done.stdout
 
 
@@ -407,9 +419,39 @@ _NOT_CODE = re.compile(r'//(?:\\\n|[^\n])*|/\*.*?(?:\*/|\Z)|"(?:\\.|[^"\\\n])*"|
 _DIRECTIVE = re.compile(r"\s*#\s*(if|ifdef|ifndef|elif|else|endif)\b\s*(.*)")
 
 
+def _code(text: str) -> str:
+    return _NOT_CODE.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text)
+
+
+def _torn_at(text: str) -> tuple[int, str] | None:
+    """Return line and reason if C code is not whole as it stands: Coccinelle would take a part of it for all."""
+    depths, off = [0], [False]  # of the file, and of the branch of each #if: how deep, and whether it is "#if 0"
+    number, macro = 0, False
+    for number, line in enumerate(_code(text).splitlines(), 1):
+        directive = None if macro else _DIRECTIVE.match(line)
+        if directive:
+            word, condition = directive[1], directive[2].strip()
+            ends = not word.startswith("if")
+            if ends and len(depths) == 1:
+                continue
+            if ends:
+                live = not any(off)
+                off.pop()
+                if depths.pop() and live:
+                    return number, "an #if has a brace in one of its branches that ends in none"
+            if word != "endif":
+                depths.append(0)
+                off.append(word == "if" and condition == "0")
+        elif not macro and not line.lstrip().startswith("#"):
+            depths[-1] += line.count("{") - line.count("}")
+        macro = (macro or line.lstrip().startswith("#")) and line.endswith("\\")
+    whole = len(depths) == 1 and sum(depths) <= 0
+    return None if whole else (number, "the file ends within a function or an #if")
+
+
 def _uses(text: str, symbol: str) -> list[tuple[int, int]]:
     """Return line and column of each use of `symbol` in C code: not in comments, strings, or under "#if 0"."""
-    code = _NOT_CODE.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text)
+    code = _code(text)
     name = re.compile(rf"\b{re.escape(symbol)}\b")
     uses = []
     off: list[bool] = []

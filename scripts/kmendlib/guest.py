@@ -16,6 +16,7 @@ from kmendlib import proc
 from kmendlib.arches import Arch
 from kmendlib.errors import Infrastructure
 from kmendlib.manifest import Guest
+from kmendlib.proc import slowness
 
 CONSOLE_LIMIT = 16 << 20
 # A guest that is alive prints within this many seconds; a KUnit case that waits is bounded by far less.
@@ -58,11 +59,6 @@ class Boot:
     seconds: float
     ktap_seconds: float | None
     command: str
-
-
-def slowness() -> float:
-    """Return by how much limits are stretched: the load on each CPU of the host, never below 1."""
-    return max(1.0, os.getloadavg()[0] / len(os.sched_getaffinity(0)))
 
 
 def command(

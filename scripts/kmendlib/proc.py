@@ -83,3 +83,8 @@ def output(command: Sequence[str]) -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.decode(errors="replace")
+
+
+def slowness() -> float:
+    """Return by how much limits are stretched: the load on each CPU of the host, never below 1."""
+    return max(1.0, os.getloadavg()[0] / len(os.sched_getaffinity(0)))

@@ -275,6 +275,44 @@ def test_garbage_is_unknown(make_tree: MakeTree, content: bytes) -> None:
     assert look(root).bugs[0].status is Status.UNKNOWN
 
 
+@pytest.mark.parametrize("last", ["wait_event(pci_cfg_wait", "wake_up_all(&pci_cfg_wait);", "pcie_cap_version("])
+def test_file_that_ends_in_a_function_is_unknown(make_tree: MakeTree, last: str) -> None:
+    """What is left may be sound, but nobody knows what the rest says."""
+    root = make_tree()
+    (root / ACCESS).write_text(access_c(WAIT_EVENT).partition(last)[0] + last + "\n{\n")
+    (finding,) = look(root).bugs[0].findings
+    assert finding.status is Status.UNKNOWN
+    assert finding.evidence[0].reason == "the file ends within a function or an #if"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("int f(void) {\n#ifdef A\n{ }\n#else\n}\n", 5),
+        ("void f(void) {\n#ifdef A\nif (a) {\n#else\nif (b) {\n#endif\n} }\n", 4),
+        ("void f(void) {\n#ifdef A\nif (a) { }\n#else\nif (b) {\n#endif\n} }\n", 6),
+        ("void f(void) {\n#if 0\nif (a) {\n#else\nif (b) { }\n#endif\n}\n", 0),
+        ("void f(void) {\n#if 0\n#ifdef B\n{\n#endif\n#endif\n}\n", 0),
+        ("#define B do { \\\n\t{\\\n#if a {\nvoid f(void) { }\n/* { */ // {\n#define E }\n#endif\n", 0),
+        ("#endif\nvoid f(void) { }\n", 0),
+        ("", 0),
+    ],
+)
+def test_code_that_is_not_whole(text: str, line: int) -> None:
+    found = audit_module._torn_at(text)
+    assert (found[0] if found else 0) == line
+    assert (audit_module._torn_at(text.replace("\n", "\r\n")) or (0,))[0] == line
+
+
+def test_fix_under_an_if_that_cuts_a_statement_is_unknown(make_tree: MakeTree) -> None:
+    """Coccinelle reads the first branch, as if there were no other."""
+    whole = "\t} while (dev->block_cfg_access);\n"
+    cut = "#ifdef CONFIG_X\n\t} while (dev->block_cfg_access);\n#else\n\t} while (0);\n#endif\n"
+    (finding,) = look(make_tree(access_c(edit(WAIT_EVENT, whole, cut)))).bugs[0].findings
+    assert finding.status is Status.UNKNOWN
+    assert finding.evidence[0].reason == "an #if has a brace in one of its branches that ends in none"
+
+
 def test_latin_1_in_a_comment(make_tree: MakeTree) -> None:
     root = make_tree()
     (root / ACCESS).write_bytes(b"/* J\xf6rg */\n" + (root / ACCESS).read_bytes())

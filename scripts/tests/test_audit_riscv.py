@@ -311,6 +311,7 @@ RIGHT = {
 ORDER_UNKNOWN = {
     "no kvm_exit()": early("\tkvm_riscv_aia_exit();\n"),
     "nothing is freed": early("\tkvm_exit();\n"),
+    "half the fix: kvm_exit() before and after": early(EARLY_RIGHT + "\tkvm_exit();\n"),
     "a helper does it all": late(
         "\tundo_all();\n",
         teardown=TEARDOWN + "static void undo_all(void)\n{\n\tkvm_exit();\n\tkvm_riscv_teardown();\n}\n",
@@ -511,6 +512,8 @@ INIT_UNKNOWN = {
         "static int setup(void)\n{\n\treturn kvm_riscv_aia_init();\n}\n\n" + BEFORE_INIT,
     ),
     "undoes what was not set up": early(undo=UNDO_LATE),
+    "undone under #ifdef": early(undo="#ifdef CONFIG_X\n\t\tkvm_riscv_aia_exit();\n#endif\n"),
+    "undone by a function with another name": early(undo=UNDO_EARLY).replace("kvm_riscv_aia_exit", "kvm_riscv_aia_undo"),
     "does not parse": edit(early(), "\tdefault:", "\t%% ((\n\tdefault:"),
     "no module_init()": early(undo=UNDO_EARLY).replace("module_init(riscv_kvm_init);", ""),
 }

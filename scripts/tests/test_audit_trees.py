@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The audit on real trees and on their mutants: no wrong verdict.
+
+All mutants of ten trees take an hour. So each tree in KMEND_TREES gets its share of half of them, another half for each
+finding; KMEND_AUDIT=all is for all. scripts/audit-table counts the same mutants.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import mutants
+from conftest import ACCESS, MakeTree, access_c, real_trees
+from kmendlib import manifest
+from kmendlib.audit import Status
+from kmendlib.manifest import Bug, Finding
+from kmendlib.tree import Tree
+
+BUGS = manifest.load().bugs
+FINDINGS = {finding.id: (bug, finding) for bug in BUGS for finding in bug.findings}
+PCI = "pci-cfg-wait/unlocked-queue"
+TREES = real_trees()
+
+
+def known_of(tree: Tree, bug: Bug, finding: Finding, name: str) -> dict[str, Status]:
+    """Return what is true of a tree; of one that nobody has read, what the audit says is taken for true."""
+    known = mutants.truth(tree, name)
+    if known and finding.id not in known:
+        pytest.skip(f"{name}: nobody has read what there is of this tree for {finding.id}")
+    return known or {finding.id: mutants.verdict(tree, bug, finding)}
+
+
+@pytest.mark.skipif(not TREES, reason="KMEND_TREES names no folder with real trees")
+@pytest.mark.parametrize("id", FINDINGS)
+@pytest.mark.parametrize("number", range(len(TREES)), ids=[path.name for path in TREES])
+def test_no_wrong_verdict(number: int, id: str) -> None:
+    path, (bug, finding) = TREES[number], FINDINGS[id]
+    tree = Tree.open(path)
+    share = 1 if os.environ.get("KMEND_AUDIT") == "all" else 2 * len(TREES)
+    turn = number + list(FINDINGS).index(id)
+    every = list(mutants.mutants(tree, bug, finding, known_of(tree, bug, finding, path.name)))
+    chosen = every[:1] + [mutant for index, mutant in enumerate(every[1:]) if index % share == turn % share]
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        said = list(pool.map(lambda mutant: mutants.judge(tree, bug, finding, mutant.files), chosen))
+    wrong = [
+        f"{mutant.state}: {mutant.change}: {status}, not {' or '.join(sorted(mutant.right))}"
+        for mutant, status in zip(chosen, said, strict=True)
+        if mutant.outcome(status) == "wrong"
+    ]
+    assert not wrong
+    assert said[0] is not Status.UNKNOWN, "a whole tree is known"
+
+
+# The generator itself, on a made-up tree.
+
+
+def made(make_tree: MakeTree) -> list[mutants.Mutant]:
+    bug, finding = FINDINGS[PCI]
+    return list(mutants.mutants(Tree.open(make_tree()), bug, finding, {PCI: Status.AFFECTED}))
+
+
+def test_every_group_is_there(make_tree: MakeTree) -> None:
+    every = made(make_tree)
+    assert {mutant.group for mutant in every} == set(mutants.GROUPS)
+    assert {mutant.state for mutant in every} == {"as is", "as is, mended"}
+
+
+def test_the_same_again(make_tree: MakeTree, tmp_path: Path) -> None:
+    bug, finding = FINDINGS[PCI]
+    again = list(mutants.mutants(Tree.open(make_tree(name="again")), bug, finding, {PCI: Status.AFFECTED}))
+    assert again == made(make_tree)
+    assert len({(mutant.state, mutant.change) for mutant in again}) == len(again)
+
+
+def test_noise_leaves_the_code(make_tree: MakeTree) -> None:
+    text = access_c()
+    for noise in (mutants.with_comments, mutants.with_blanks, mutants.with_tabs_gone, mutants.with_cr):
+        assert noise(text) != text
+        assert mutants.code(noise(text)).split() != [], "comments and directives are gone"
+        assert "".join(mutants.code(noise(text)).split()) == "".join(mutants.code(text).split())
+
+
+def test_locals_are_renamed_and_members_are_not() -> None:
+    text = "int f(struct a *p, int m)\n{\n\tint i = m;\n\n\treturn p->i + container_of(p, struct b, m)->i;\n}\n"
+    renamed = (
+        "int f(struct a *p_1, int m)\n{\n\tint i_1 = m;\n\n\treturn p_1->i + container_of(p_1, struct b, m)->i;\n}\n"
+    )
+    assert mutants.with_other_locals(text) == renamed
+
+
+def test_half_ends_within_a_function() -> None:
+    head = "int f(void)\n{\n\tg();\n}\n\nint h(void)\n{\n"
+    assert mutants._half(head + "\tg();\n\treturn 0;\n}\n") == head
+
+
+def test_a_text_matcher_would_be_wrong(make_tree: MakeTree) -> None:
+    """What takes a line of the fix for the fix does not get through this."""
+
+    def match(files: mutants.Files) -> Status:
+        return Status.FIXED if "wait_event(pci_cfg_wait" in files.get(ACCESS, "") else Status.AFFECTED
+
+    wrong = {mutant.change for mutant in made(make_tree) if mutant.outcome(match(mutant.files)) == "wrong"}
+    assert {"fix in a comment", "fix under #if 0", "fix in strings", "fix under #ifdef"} <= wrong
+    assert "unchanged" not in wrong
+
+
+def test_outcome() -> None:
+    mutant = mutants.Mutant(PCI, "as is", "noise", "none", frozenset({Status.LATENT}), {})
+    assert [mutant.outcome(status) for status in (Status.LATENT, Status.UNKNOWN, Status.FIXED)] == [
+        "right",
+        "no answer",
+        "wrong",
+    ]
+
+
+def test_truth_is_of_known_findings() -> None:
+    for path in TREES:
+        assert {name.partition(",")[0] for name in mutants.truth(Tree.open(path), path.name)} <= set(FINDINGS)
