@@ -21,22 +21,26 @@
 #include <linux/ktime.h>
 #include <linux/list.h>
 #include <linux/memcontrol.h>
+#include <linux/migrate.h>
 #include <linux/mount.h>
 #include <linux/namei.h>
-#include <linux/pagevec.h>
+#include <linux/page_counter.h>
+#include <linux/rmap.h>
+#include <linux/rwsem.h>
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/task.h>
 #include <linux/string.h>
-#include <linux/swap_cgroup.h>
+#include <linux/swap.h>
 #include <linux/timekeeping.h>
 #include <linux/uaccess.h>
+#include <kunit/kernel_versions.h>
 
 #define MSQ_MEMCGS	2
 #define MSQ_NODE	MSQ_MEMCGS	/* index of the node's queue */
 #define MSQ_QUEUES	(MSQ_MEMCGS + 1)
 #define MSQ_FOLIOS	16		/* of one case, but for the load */
-#define MSQ_ORDER	2		/* the smallest with room for a list */
+#define MSQ_ORDER	KV_MIN_HUGE_ORDER	/* the smallest with room for a list */
 #define MSQ_TIMEOUT	(5 * HZ)	/* no single step may take longer */
 
 /* Hold-the-lock cases: by the clock, as a step takes long on a slow guest. */
@@ -61,6 +65,8 @@ enum msq_op {
 	MSQ_PUT,
 	MSQ_PUT_BATCH,
 	MSQ_RECLAIM,
+	MSQ_PUT_BACK_ACTIVE,
+	MSQ_PUT_BACK_INACTIVE,
 	MSQ_SWAPOUT,
 	MSQ_MIGRATE,
 	MSQ_QUEUE,
@@ -73,12 +79,17 @@ struct msq_op_case {
 	bool frees;			/* the folio is gone afterwards */
 	bool swaps;			/* its charge is the swap entry's */
 	bool moves;			/* its charge is the other folio's */
+	bool isolates;			/* frees what the test has mapped */
 };
 
 static const struct msq_op_case msq_free_cases[] = {
 	{ .name = "put", .op = MSQ_PUT, .frees = true },
 	{ .name = "batch of puts", .op = MSQ_PUT_BATCH, .frees = true },
 	{ .name = "reclaim", .op = MSQ_RECLAIM, .frees = true },
+	{ .name = "put back on the active list", .op = MSQ_PUT_BACK_ACTIVE,
+	  .frees = true, .isolates = true },
+	{ .name = "put back on the inactive list", .op = MSQ_PUT_BACK_INACTIVE,
+	  .frees = true, .isolates = true },
 };
 
 static const struct msq_op_case msq_change_cases[] = {
@@ -116,6 +127,7 @@ struct msq_actor {
 	struct completion done;
 	struct folio *folio;
 	struct folio *to;		/* where the folio migrates to */
+	struct anon_vma *gate;		/* locked: the thread waits there */
 	int ret;
 	int round;
 	struct folio *share[MSQ_QUEUES][MSQ_SHARE];
@@ -129,7 +141,7 @@ struct msq_memcg {
 
 struct msq_ctx {
 	struct msq_memcg cg[MSQ_MEMCGS];
-	struct deferred_split *queue[MSQ_QUEUES];
+	struct kv_split_queue *queue[MSQ_QUEUES];
 	int nid;
 	struct folio *folios[MSQ_FOLIOS];
 	struct msq_actor actors[MSQ_THREADS];
@@ -160,14 +172,14 @@ static const char *msq_queue_name(int i)
  * leads anywhere, so its entries are read with care.  Counts @folio alone if it
  * is not NULL.  Returns -1 if the links are broken.
  */
-static int msq_count_locked(struct deferred_split *queue,
+static int msq_count_locked(struct kv_split_queue *queue,
 			    const struct folio *folio)
 {
-	struct list_head *head = &queue->split_queue;
+	struct list_head *head = &queue->KV_QUEUE_LIST;
 	struct list_head *pos, entry, next, prev;
 	int nodes = 0, count = 0;
 
-	lockdep_assert_held(&queue->split_queue_lock);
+	lockdep_assert_held(&queue->KV_QUEUE_LOCK);
 
 	pos = head;
 	do {
@@ -178,7 +190,7 @@ static int msq_count_locked(struct deferred_split *queue,
 		if (next.prev != pos || prev.next != pos)
 			return -1;
 		if (pos != head) {
-			if (!folio || pos == &folio->_deferred_list)
+			if (!folio || pos == kv_deferred_list(folio))
 				count++;
 			if (++nodes > MSQ_MAX_NODES)
 				return -1;
@@ -189,27 +201,29 @@ static int msq_count_locked(struct deferred_split *queue,
 }
 
 /* Returns the queue's length if list and counter agree on it, else -1. */
-static int msq_length(struct deferred_split *queue)
+static int msq_length(struct kv_split_queue *queue)
 {
 	unsigned long flags;
 	int count;
 
-	spin_lock_irqsave(&queue->split_queue_lock, flags);
+	spin_lock_irqsave(&queue->KV_QUEUE_LOCK, flags);
 	count = msq_count_locked(queue, NULL);
-	if (count >= 0 && queue->split_queue_len != count)
+	if (count >= 0 && queue->KV_QUEUE_LEN != count)
 		count = -1;
-	spin_unlock_irqrestore(&queue->split_queue_lock, flags);
+	spin_unlock_irqrestore(&queue->KV_QUEUE_LOCK, flags);
 	return count;
 }
 
-static bool msq_is_on(struct deferred_split *queue, const struct folio *folio)
+static bool msq_is_on(struct kv_split_queue *queue, const struct folio *folio)
 {
 	unsigned long flags;
 	int count;
 
-	spin_lock_irqsave(&queue->split_queue_lock, flags);
+	if (!queue)
+		return false;
+	spin_lock_irqsave(&queue->KV_QUEUE_LOCK, flags);
 	count = msq_count_locked(queue, folio);
-	spin_unlock_irqrestore(&queue->split_queue_lock, flags);
+	spin_unlock_irqrestore(&queue->KV_QUEUE_LOCK, flags);
 	return count > 0;
 }
 
@@ -230,14 +244,17 @@ static void msq_expect_on(struct kunit *test, const struct folio *folio,
 static void msq_expect_length(struct kunit *test, int i, int want)
 {
 	struct msq_ctx *ctx = test->priv;
-	struct deferred_split *queue = ctx->queue[i];
+	struct kv_split_queue *queue = ctx->queue[i];
 	unsigned long flags, len;
 	int count;
 
-	spin_lock_irqsave(&queue->split_queue_lock, flags);
+	/* That of a removed cgroup can be gone. */
+	if (!queue)
+		return;
+	spin_lock_irqsave(&queue->KV_QUEUE_LOCK, flags);
 	count = msq_count_locked(queue, NULL);
-	len = queue->split_queue_len;
-	spin_unlock_irqrestore(&queue->split_queue_lock, flags);
+	len = queue->KV_QUEUE_LEN;
+	spin_unlock_irqrestore(&queue->KV_QUEUE_LOCK, flags);
 
 	KUNIT_EXPECT_EQ_MSG(test, count, want, "folios on the list of %s",
 			    msq_queue_name(i));
@@ -264,28 +281,16 @@ static unsigned long msq_memsw(struct msq_ctx *ctx, int i)
 	return page_counter_read(&ctx->cg[i].memcg->memsw);
 }
 
-/* The cgroup that the folio is charged to; no lock holds it still. */
-static struct mem_cgroup *msq_memcg_of(const struct folio *folio)
-{
-	return (struct mem_cgroup *)READ_ONCE(folio->memcg_data);
-}
-
 /* A new folio, charged to cgroup @i unless that is MSQ_NODE. */
 static struct folio *msq_new(struct msq_ctx *ctx, unsigned int order, int i)
 {
-	struct mem_cgroup *old;
 	struct folio *folio;
-	int err;
 
 	folio = folio_alloc(order == HPAGE_PMD_ORDER ? GFP_TRANSHUGE :
 						       GFP_KERNEL, order);
 	if (!folio || i == MSQ_NODE)
 		return folio;
-
-	old = set_active_memcg(ctx->cg[i].memcg);
-	err = mem_cgroup_charge(folio, NULL, GFP_KERNEL);
-	set_active_memcg(old);
-	if (err) {
+	if (kv_charge(folio, ctx->cg[i].memcg)) {
 		folio_put(folio);
 		return NULL;
 	}
@@ -339,21 +344,32 @@ static unsigned long msq_scan(struct msq_ctx *ctx, int i, unsigned long nr)
 	return deferred_split_scan(NULL, &sc);
 }
 
-/* Make the folio look like one that reclaim may drop: clean and unmapped. */
-static void msq_make_lazyfree(struct folio *folio)
+/* Take the folio off whatever queue it is on, with that queue's lock. */
+static bool msq_take_off(struct kv_split_queue *queue, struct folio *folio)
 {
-	folio->mapping = (void *)PAGE_MAPPING_ANON;
-	mod_mthp_stat(folio_order(folio), MTHP_STAT_NR_ANON, 1);
+	unsigned long flags;
+	bool found;
+
+	if (!queue)
+		return false;
+	spin_lock_irqsave(&queue->KV_QUEUE_LOCK, flags);
+	found = msq_count_locked(queue, folio) > 0;
+	if (found)
+		kv_queue_del(queue, folio);
+	spin_unlock_irqrestore(&queue->KV_QUEUE_LOCK, flags);
+	return found;
 }
 
-static int msq_reclaim(struct folio *folio)
+/*
+ * A queued folio of no cgroup leaves the node's queue by way of the shrinker,
+ * where that drops it; else by hand.
+ */
+static void msq_leave_node(struct msq_ctx *ctx, struct folio *folio)
 {
-	unsigned long nr = folio_nr_pages(folio);
-	LIST_HEAD(list);
-
-	msq_make_lazyfree(folio);
-	list_add(&folio->lru, &list);
-	return reclaim_pages(&list) == nr ? 0 : -EBUSY;
+	if (KV_SCAN_DROPS_USED)
+		msq_scan(ctx, MSQ_NODE, MSQ_SHARE);
+	else
+		msq_take_off(ctx->queue[MSQ_NODE], folio);
 }
 
 /* As reclaim does: no references, and interrupts off. */
@@ -362,36 +378,22 @@ static int msq_swapout(struct folio *folio)
 	if (!folio_ref_freeze(folio, 1))
 		return -EBUSY;
 	local_irq_disable();
-	mem_cgroup_swapout(folio, MSQ_SWAP_ENTRY);
+	kv_memcg_swapout(folio, MSQ_SWAP_ENTRY);
 	local_irq_enable();
 	folio_ref_unfreeze(folio, 1);
 	return 0;
 }
 
-/* As migration does with a folio that nobody maps. */
 static int msq_migrate(struct folio *folio, struct folio *to)
 {
 	int ret;
 
 	folio_lock(folio);
 	folio_lock(to);
-	ret = folio_migrate_mapping(NULL, to, folio, 0);
-	if (ret == MIGRATEPAGE_SUCCESS)
-		mem_cgroup_migrate(folio, to);
+	ret = kv_migrate(folio, to);
 	folio_unlock(to);
 	folio_unlock(folio);
 	return ret;
-}
-
-static void msq_put_batch(struct folio **folios, int nr)
-{
-	struct folio_batch batch;
-	int i;
-
-	folio_batch_init(&batch);
-	for (i = 0; i < nr; i++)
-		folio_batch_add(&batch, folios[i]);
-	folios_put(&batch);
 }
 
 /*
@@ -408,7 +410,7 @@ static bool msq_fill_share(struct msq_actor *a)
 			folio = msq_new(a->ctx, MSQ_ORDER, i);
 			if (!folio)
 				return false;
-			deferred_split_folio(folio, i != MSQ_NODE);
+			kv_deferred_split(folio, i != MSQ_NODE);
 			a->share[i][j] = folio;
 		}
 	}
@@ -426,15 +428,15 @@ static bool msq_free_share(struct msq_actor *a)
 
 	for (i = 0; i < MSQ_SHARE; i++)
 		folio_put(a->share[puts][i]);
-	msq_put_batch(a->share[!puts], MSQ_SHARE);
+	kv_folios_put(a->share[!puts], MSQ_SHARE);
 
 	for (i = 0; i < MSQ_SHARE; i++) {
 		folio = a->share[MSQ_NODE][i];
 		/* Another thread's scan may have it in hand. */
-		while (!data_race(list_empty(&folio->_deferred_list))) {
+		while (!list_empty_careful(kv_deferred_list(folio))) {
 			if (scans++ == MSQ_SCANS)
 				return false;
-			msq_scan(a->ctx, MSQ_NODE, MSQ_SHARE);
+			msq_leave_node(a->ctx, folio);
 			cond_resched();
 		}
 		folio_put(folio);
@@ -455,6 +457,18 @@ static int msq_load(struct msq_actor *a)
 	return 0;
 }
 
+/* What the LRU lists have of cgroup 0 is reclaimed, and no queue is looked at. */
+static void msq_shrink(struct msq_actor *a)
+{
+	struct reclaim_state state = { 0 };
+	unsigned long scanned = 0;
+
+	current->reclaim_state = &state;
+	mem_cgroup_shrink_node(a->ctx->cg[0].memcg, GFP_KERNEL, false,
+			       NODE_DATA(a->ctx->nid), &scanned);
+	current->reclaim_state = NULL;
+}
+
 static void msq_act(struct msq_actor *a)
 {
 	a->ret = 0;
@@ -463,10 +477,14 @@ static void msq_act(struct msq_actor *a)
 		folio_put(a->folio);
 		break;
 	case MSQ_PUT_BATCH:
-		msq_put_batch(&a->folio, 1);
+		kv_folios_put(&a->folio, 1);
 		break;
 	case MSQ_RECLAIM:
-		a->ret = msq_reclaim(a->folio);
+		a->ret = kv_reclaim(a->folio) ? 0 : -EBUSY;
+		break;
+	case MSQ_PUT_BACK_ACTIVE:
+	case MSQ_PUT_BACK_INACTIVE:
+		msq_shrink(a);
 		break;
 	case MSQ_SWAPOUT:
 		a->ret = msq_swapout(a->folio);
@@ -475,7 +493,7 @@ static void msq_act(struct msq_actor *a)
 		a->ret = msq_migrate(a->folio, a->to);
 		break;
 	case MSQ_QUEUE:
-		deferred_split_folio(a->folio, true);
+		kv_deferred_split(a->folio, true);
 		break;
 	case MSQ_LOAD:
 		a->ret = msq_load(a);
@@ -552,21 +570,33 @@ static int msq_other_cpu(struct kunit *test)
  * before the CPU spins on it.  Without lockdep the lock itself may tell, but
  * not every kind of lock does.
  */
-static bool msq_at_lock(struct msq_actor *a, struct deferred_split *queue)
+static bool msq_at_lock(struct msq_actor *a, struct kv_split_queue *queue)
 {
 #ifdef CONFIG_LOCKDEP
 	int i, depth = READ_ONCE(a->task->lockdep_depth);
 
 	for (i = 0; i < depth && i < MAX_LOCK_DEPTH; i++)
 		if (READ_ONCE(a->task->held_locks[i].instance) ==
-		    &queue->split_queue_lock.dep_map)
+		    &queue->KV_QUEUE_LOCK.dep_map)
 			return true;
 #endif
-	return spin_is_contended(&queue->split_queue_lock);
+	return spin_is_contended(&queue->KV_QUEUE_LOCK);
+}
+
+/* Let the thread on the other CPU go on, or begin. */
+static void msq_let_go(struct msq_actor *a)
+{
+	struct anon_vma *gate = a->gate;
+
+	a->gate = NULL;
+	if (gate)
+		anon_vma_unlock_write(gate);
+	else
+		msq_set_going(a);
 }
 
 /*
- * Hold the queue's lock, set the thread on the other CPU going, and watch the
+ * Hold the queue's lock, let the thread on the other CPU go, and watch the
  * queue and the folio's charge until the thread has come to the lock and a
  * while longer.  In correct code it can do nothing but wait for the lock.
  * Returns when the thread is done.
@@ -575,29 +605,31 @@ static void msq_expect_still_while_locked(struct kunit *test,
 					  struct msq_actor *a, int i)
 {
 	struct msq_ctx *ctx = test->priv;
-	struct deferred_split *queue = ctx->queue[i];
-	struct list_head *head = &queue->split_queue;
+	struct kv_split_queue *queue = ctx->queue[i];
+	struct list_head *head = &queue->KV_QUEUE_LIST;
 	unsigned long memory = msq_memory(ctx, i);
-	struct mem_cgroup *memcg = msq_memcg_of(a->folio);
+	struct mem_cgroup *memcg = kv_folio_memcg(a->folio);
 	u64 now, arrived = 0, start = ktime_get_mono_fast_ns();
+	/* Of a mapping the counter has page tables, too, which go late. */
+	bool exact = !a->gate;
 	const char *moved = NULL;
 	struct list_head *next, *prev;
 	unsigned long flags, len;
 
-	spin_lock_irqsave(&queue->split_queue_lock, flags);
+	spin_lock_irqsave(&queue->KV_QUEUE_LOCK, flags);
 	next = READ_ONCE(head->next);
 	prev = READ_ONCE(head->prev);
-	len = READ_ONCE(queue->split_queue_len);
-	msq_set_going(a);
+	len = READ_ONCE(queue->KV_QUEUE_LEN);
+	msq_let_go(a);
 	do {
 		if (READ_ONCE(head->next) != next ||
 		    READ_ONCE(head->prev) != prev)
 			moved = "list";
-		else if (READ_ONCE(queue->split_queue_len) != len)
+		else if (READ_ONCE(queue->KV_QUEUE_LEN) != len)
 			moved = "length";
-		else if (msq_memcg_of(a->folio) != memcg)
+		else if (kv_folio_memcg(a->folio) != memcg)
 			moved = "memcg of a queued folio";
-		else if (msq_memory(ctx, i) != memory)
+		else if (exact && msq_memory(ctx, i) != memory)
 			moved = "memory counter";
 		if (moved)
 			break;
@@ -607,7 +639,7 @@ static void msq_expect_still_while_locked(struct kunit *test,
 			arrived = now;
 	} while (arrived ? now - arrived < MSQ_STILL_NS :
 			   now - start < MSQ_WATCH_NS);
-	spin_unlock_irqrestore(&queue->split_queue_lock, flags);
+	spin_unlock_irqrestore(&queue->KV_QUEUE_LOCK, flags);
 
 	KUNIT_EXPECT_NULL_MSG(test, moved,
 			      "changed while the lock was held: %s",
@@ -626,201 +658,22 @@ static void msq_expect_still_while_locked(struct kunit *test,
 static void msq_prepare_swap(struct kunit *test)
 {
 	struct msq_ctx *ctx = test->priv;
+	int err;
 
 	if (!IS_ENABLED(CONFIG_SWAP))
 		kunit_skip(test, "needs CONFIG_SWAP");
-	KUNIT_ASSERT_EQ(test, 0, swap_cgroup_swapon(MSQ_SWAP_TYPE,
-						    2 * HPAGE_PMD_NR));
+	err = kv_swap_begin(MSQ_SWAP_ENTRY, HPAGE_PMD_NR);
+	if (err == -EOPNOTSUPP)
+		kunit_skip(test, "swapout needs real swap here");
+	KUNIT_ASSERT_EQ(test, 0, err);
 	ctx->swap_ready = true;
 }
 
 static void msq_uncharge_swap(struct msq_ctx *ctx)
 {
 	if (ctx->swapped)
-		mem_cgroup_uncharge_swap(MSQ_SWAP_ENTRY, HPAGE_PMD_NR);
+		kv_swap_uncharge(MSQ_SWAP_ENTRY, HPAGE_PMD_NR);
 	ctx->swapped = false;
-}
-
-/* A huge folio of cgroup 0, queued, is taken through @c by a thread. */
-static void msq_test_waits_for_lock(struct kunit *test)
-{
-	const struct msq_op_case *c = test->param_value;
-	struct msq_ctx *ctx = test->priv;
-	unsigned long memory = msq_memory(ctx, 0);
-	struct msq_actor *a = msq_start(test, c->op, msq_other_cpu(test));
-
-	if (c->swaps)
-		msq_prepare_swap(test);
-	if (c->moves)
-		a->to = msq_get(test, HPAGE_PMD_ORDER, MSQ_NODE);
-	a->folio = msq_get(test, HPAGE_PMD_ORDER, 0);
-	deferred_split_folio(a->folio, true);
-	msq_expect_on(test, a->folio, 0);
-	KUNIT_ASSERT_EQ(test, msq_memory(ctx, 0), memory + HPAGE_PMD_NR);
-
-	msq_expect_still_while_locked(test, a, 0);
-	KUNIT_ASSERT_EQ(test, a->ret, 0);
-	ctx->swapped = c->swaps;
-	if (c->frees)
-		msq_forget(ctx, a->folio);
-
-	msq_expect_lengths(test, 0, 0, 0);
-	KUNIT_EXPECT_EQ(test, msq_memory(ctx, 0),
-			memory + (c->moves ? HPAGE_PMD_NR : 0));
-}
-
-/* A folio that is freed leaves its memcg's queue only with the queue's lock. */
-static void memcg_split_queue_test_free_waits_for_lock(struct kunit *test)
-{
-	msq_test_waits_for_lock(test);
-}
-
-/* So does one whose charge goes elsewhere. */
-static void memcg_split_queue_test_change_waits_for_lock(struct kunit *test)
-{
-	msq_test_waits_for_lock(test);
-}
-
-/* A folio joins the queue only with the queue's lock. */
-static void memcg_split_queue_test_queueing_waits_for_lock(struct kunit *test)
-{
-	struct msq_ctx *ctx = test->priv;
-	struct msq_actor *a = msq_start(test, MSQ_QUEUE, msq_other_cpu(test));
-
-	a->folio = msq_get(test, HPAGE_PMD_ORDER, 0);
-	msq_expect_still_while_locked(test, a, 0);
-	msq_expect_on(test, a->folio, 0);
-	msq_expect_lengths(test, 1, 0, 0);
-
-	msq_put(ctx, a->folio);
-	msq_expect_lengths(test, 0, 0, 0);
-}
-
-/* A folio is on its memcg's queue while it is charged, and on no other. */
-static void memcg_split_queue_test_one_queue(struct kunit *test)
-{
-	struct msq_ctx *ctx = test->priv;
-	struct folio *folio[MSQ_QUEUES], *to;
-	int i;
-
-	for (i = 0; i < MSQ_QUEUES; i++) {
-		folio[i] = msq_get(test, HPAGE_PMD_ORDER, i);
-		msq_expect_on(test, folio[i], -1);
-		deferred_split_folio(folio[i], false);
-	}
-	for (i = 0; i < MSQ_QUEUES; i++)
-		msq_expect_on(test, folio[i], i);
-	msq_expect_lengths(test, 1, 1, 1);
-
-	/* Once queued, it is not queued again. */
-	for (i = 0; i < MSQ_QUEUES; i++)
-		deferred_split_folio(folio[i], false);
-	msq_expect_lengths(test, 1, 1, 1);
-
-	/* The folio of no cgroup leaves its queue by way of the shrinker. */
-	msq_scan(ctx, MSQ_NODE, 1);
-	msq_expect_on(test, folio[MSQ_NODE], -1);
-	msq_expect_lengths(test, 1, 1, 0);
-
-	/* On none, once its charge is another folio's. */
-	to = msq_get(test, HPAGE_PMD_ORDER, MSQ_NODE);
-	KUNIT_ASSERT_EQ(test, msq_migrate(folio[0], to), 0);
-	KUNIT_EXPECT_NULL(test, msq_memcg_of(folio[0]));
-	KUNIT_EXPECT_PTR_EQ(test, msq_memcg_of(to), ctx->cg[0].memcg);
-	msq_expect_on(test, folio[0], -1);
-	msq_expect_on(test, to, -1);
-	msq_expect_lengths(test, 0, 1, 0);
-
-	/* The new one can be queued in its place. */
-	deferred_split_folio(to, true);
-	msq_expect_on(test, to, 0);
-	msq_expect_lengths(test, 1, 1, 0);
-
-	msq_put(ctx, folio[1]);
-	msq_expect_lengths(test, 1, 0, 0);
-	msq_put(ctx, to);
-	msq_expect_lengths(test, 0, 0, 0);
-}
-
-/* However a folio loses its charge, it is uncharged once. */
-static void memcg_split_queue_test_uncharged_once(struct kunit *test)
-{
-	const struct msq_op_case *c = test->param_value;
-	struct msq_ctx *ctx = test->priv;
-	struct msq_actor a = { .ctx = ctx, .op = c->op };
-	unsigned long memory, memsw;
-
-	/* Something to lose: a counter does not fall below zero. */
-	msq_get(test, HPAGE_PMD_ORDER, 0);
-	memory = msq_memory(ctx, 0);
-	memsw = msq_memsw(ctx, 0);
-
-	if (c->swaps)
-		msq_prepare_swap(test);
-	if (c->moves)
-		a.to = msq_get(test, HPAGE_PMD_ORDER, MSQ_NODE);
-	a.folio = msq_get(test, HPAGE_PMD_ORDER, 0);
-	deferred_split_folio(a.folio, true);
-	KUNIT_EXPECT_EQ(test, msq_memory(ctx, 0), memory + HPAGE_PMD_NR);
-	KUNIT_EXPECT_EQ(test, msq_memsw(ctx, 0), memsw + HPAGE_PMD_NR);
-
-	msq_act(&a);
-	KUNIT_ASSERT_EQ(test, a.ret, 0);
-	ctx->swapped = c->swaps;
-	if (c->frees)
-		msq_forget(ctx, a.folio);
-	KUNIT_EXPECT_EQ(test, msq_memory(ctx, 0),
-			memory + (c->moves ? HPAGE_PMD_NR : 0));
-	KUNIT_EXPECT_EQ(test, msq_memsw(ctx, 0),
-			memsw + (c->frees ? 0 : HPAGE_PMD_NR));
-
-	if (!c->frees) {
-		KUNIT_EXPECT_NULL(test, msq_memcg_of(a.folio));
-		msq_expect_on(test, a.folio, -1);
-		/* Freed while on a queue, it would damage that: see msq_exit(). */
-		if (test->status == KUNIT_SUCCESS)
-			msq_put(ctx, a.folio);
-		KUNIT_EXPECT_EQ(test, msq_memsw(ctx, 0), memsw + HPAGE_PMD_NR);
-	}
-	if (c->moves)
-		msq_put(ctx, a.to);
-	msq_uncharge_swap(ctx);
-	KUNIT_EXPECT_EQ(test, msq_memory(ctx, 0), memory);
-	KUNIT_EXPECT_EQ(test, msq_memsw(ctx, 0), memsw);
-	msq_expect_lengths(test, 0, 0, 0);
-}
-
-/* List and counter agree, whichever folio leaves. */
-static void memcg_split_queue_test_length_through_free(struct kunit *test)
-{
-	static const int order_of_leaving[] = { 2, 0, 4, 1, 3 };
-	struct folio *folio[MSQ_MEMCGS][ARRAY_SIZE(order_of_leaving)];
-	int i, n = ARRAY_SIZE(order_of_leaving);
-	struct msq_ctx *ctx = test->priv;
-
-	for (i = 0; i < n; i++) {
-		folio[0][i] = msq_get(test, MSQ_ORDER, 0);
-		folio[1][i] = msq_get(test, MSQ_ORDER, 1);
-		deferred_split_folio(folio[0][i], true);
-		deferred_split_folio(folio[1][i], i & 1);
-		msq_expect_lengths(test, i + 1, i + 1, 0);
-	}
-
-	/* The shrinker can split none of them: those in use drop out. */
-	KUNIT_EXPECT_EQ(test, msq_scan(ctx, 0, n), 0UL);
-	msq_expect_lengths(test, n, n, 0);
-	KUNIT_EXPECT_EQ(test, msq_scan(ctx, 1, n), 0UL);
-	msq_expect_lengths(test, n, n / 2, 0);
-	for (i = 0; i < n; i++)
-		msq_expect_on(test, folio[1][i], i & 1 ? 1 : -1);
-
-	for (i = 0; i < n; i++) {
-		msq_put(ctx, folio[0][order_of_leaving[i]]);
-		msq_expect_lengths(test, n - i - 1, n / 2, 0);
-	}
-	for (i = 0; i < n; i++)
-		msq_put(ctx, folio[1][i]);
-	msq_expect_lengths(test, 0, 0, 0);
 }
 
 /* Move this thread to a cgroup of the hierarchy, by its file of tasks. */
@@ -866,37 +719,310 @@ static bool msq_want_huge(unsigned long addr)
 }
 
 /*
- * The real path: this thread maps and touches huge pages of cgroup 0, unmaps a
- * part of one, lets the shrinker split that, and unmaps the rest.
+ * Map and touch @nr huge pages, charged to cgroup 0.  Returns where they begin;
+ * the mapping begins at ctx->addr.
  */
-static void memcg_split_queue_test_partial_unmap(struct kunit *test)
+static unsigned long msq_map_huge(struct kunit *test, int nr,
+				  struct folio **folio)
 {
 	struct msq_ctx *ctx = test->priv;
 	unsigned long addr, huge;
-	struct folio *folio[2];
-	int i, queued;
+	int i;
 
 	if (!transparent_hugepage_flags)
 		kunit_skip(test, "this machine has too little memory for huge pages");
 	KUNIT_ASSERT_EQ(test, 0, msq_attach(ctx->cg[0].name));
 
-	ctx->len = 3 * HPAGE_PMD_SIZE;
+	ctx->len = (nr + 1) * HPAGE_PMD_SIZE;
 	addr = kunit_vm_mmap(test, NULL, 0, ctx->len, PROT_READ | PROT_WRITE,
 			     MAP_ANONYMOUS | MAP_PRIVATE, 0);
 	KUNIT_ASSERT_NE(test, addr, 0UL);
 	KUNIT_ASSERT_FALSE(test, IS_ERR_VALUE(addr));
+	ctx->addr = addr;
 	huge = ALIGN(addr, HPAGE_PMD_SIZE);
 	KUNIT_ASSERT_TRUE(test, msq_want_huge(addr));
-	for (i = 0; i < 2; i++) {
+	for (i = 0; i < nr; i++) {
 		KUNIT_ASSERT_EQ(test, 0,
 				put_user(i, (int __user *)(huge +
 							   i * HPAGE_PMD_SIZE)));
 		folio[i] = msq_mapped(test, huge + i * HPAGE_PMD_SIZE);
 		KUNIT_ASSERT_EQ_MSG(test, folio_order(folio[i]),
 				    HPAGE_PMD_ORDER, "no huge page %d", i);
-		KUNIT_EXPECT_PTR_EQ(test, msq_memcg_of(folio[i]),
+		KUNIT_EXPECT_PTR_EQ(test, kv_folio_memcg(folio[i]),
 				    ctx->cg[0].memcg);
 	}
+	KUNIT_ASSERT_EQ(test, 0, msq_attach("."));
+	return huge;
+}
+
+/*
+ * Leave the last reference of a queued folio to reclaim.  The thread isolates
+ * the folio, and looks for those who map it; with the lock that this needs held
+ * here it waits there, and meanwhile the mapping goes.
+ */
+static void msq_leave_to_reclaim(struct kunit *test, struct msq_actor *a)
+{
+	unsigned long huge, end = jiffies + MSQ_TIMEOUT;
+	struct vm_area_struct *vma;
+	struct mm_struct *mm;
+	int refs = -1;
+
+	huge = msq_map_huge(test, 1, &a->folio);
+	mm = current->mm;
+	KUNIT_ASSERT_EQ(test, 0, vm_munmap(huge, PAGE_SIZE));
+
+	/* Reclaim looks at it without swap if nobody wants the data. */
+	lru_add_drain_all();
+	folio_mark_lazyfree(a->folio);
+	lru_add_drain();
+	if (a->op == MSQ_PUT_BACK_ACTIVE) {
+		folio_mark_accessed(a->folio);
+		folio_mark_accessed(a->folio);
+		lru_add_drain();
+	}
+
+	huge += PAGE_SIZE;
+	mmap_write_lock(mm);
+	vma = vma_lookup(mm, huge);
+	a->gate = vma->anon_vma;
+	anon_vma_lock_write(a->gate);
+	msq_set_going(a);
+	while (time_before(jiffies, end) && !completion_done(&a->done)) {
+		if (rwsem_is_contended(&a->gate->root->rwsem)) {
+			kv_zap(vma, huge, HPAGE_PMD_SIZE - PAGE_SIZE);
+			refs = folio_ref_count(a->folio);
+			break;
+		}
+		usleep_range(100, 200);
+	}
+	if (refs != 1)
+		msq_let_go(a);
+	mmap_write_unlock(mm);
+
+	KUNIT_ASSERT_NE_MSG(test, refs, -1, "reclaim does not look at the folio");
+	KUNIT_ASSERT_EQ_MSG(test, refs, 1, "others refer to the folio");
+}
+
+/* Skip what this kernel does in another way, and get ready for the rest. */
+static void msq_prepare(struct kunit *test, const struct msq_op_case *c)
+{
+	if (c->op == MSQ_RECLAIM && !KV_RECLAIM_FREES_HUGE)
+		kunit_skip(test, "reclaim splits huge pages before it frees them here");
+	if (c->moves && !KV_MIGRATION_MOVES_CHARGE)
+		kunit_skip(test, "migration leaves the old folio charged here");
+	if (c->op == MSQ_PUT_BACK_ACTIVE && !KV_SHRINK_NODE_ACTIVE)
+		kunit_skip(test, "reclaim of one cgroup leaves active folios alone here");
+	if (c->swaps)
+		msq_prepare_swap(test);
+}
+
+/* A huge folio of cgroup 0, queued, is taken through @c by a thread. */
+static void msq_test_waits_for_lock(struct kunit *test)
+{
+	const struct msq_op_case *c = test->param_value;
+	struct msq_ctx *ctx = test->priv;
+	unsigned long memory = msq_memory(ctx, 0);
+	struct msq_actor *a;
+
+	msq_prepare(test, c);
+	a = msq_start(test, c->op, msq_other_cpu(test));
+	if (c->isolates) {
+		msq_leave_to_reclaim(test, a);
+	} else {
+		if (c->moves)
+			a->to = msq_get(test, HPAGE_PMD_ORDER, MSQ_NODE);
+		a->folio = msq_get(test, HPAGE_PMD_ORDER, 0);
+		kv_deferred_split(a->folio, true);
+		KUNIT_ASSERT_EQ(test, msq_memory(ctx, 0),
+				memory + HPAGE_PMD_NR);
+	}
+	msq_expect_on(test, a->folio, 0);
+
+	msq_expect_still_while_locked(test, a, 0);
+	KUNIT_ASSERT_EQ(test, a->ret, 0);
+	ctx->swapped = c->swaps;
+	if (c->frees)
+		msq_forget(ctx, a->folio);
+
+	msq_expect_lengths(test, 0, 0, 0);
+	if (!c->isolates)
+		KUNIT_EXPECT_EQ(test, msq_memory(ctx, 0),
+				memory + (c->moves ? HPAGE_PMD_NR : 0));
+}
+
+/* A folio that is freed leaves its memcg's queue only with the queue's lock. */
+static void memcg_split_queue_test_free_waits_for_lock(struct kunit *test)
+{
+	msq_test_waits_for_lock(test);
+}
+
+/* So does one whose charge goes elsewhere. */
+static void memcg_split_queue_test_change_waits_for_lock(struct kunit *test)
+{
+	msq_test_waits_for_lock(test);
+}
+
+/* A folio joins the queue only with the queue's lock. */
+static void memcg_split_queue_test_queueing_waits_for_lock(struct kunit *test)
+{
+	struct msq_ctx *ctx = test->priv;
+	struct msq_actor *a = msq_start(test, MSQ_QUEUE, msq_other_cpu(test));
+
+	a->folio = msq_get(test, HPAGE_PMD_ORDER, 0);
+	msq_expect_still_while_locked(test, a, 0);
+	msq_expect_on(test, a->folio, 0);
+	msq_expect_lengths(test, 1, 0, 0);
+
+	msq_put(ctx, a->folio);
+	msq_expect_lengths(test, 0, 0, 0);
+}
+
+/* A folio is on its memcg's queue while it is charged, and on no other. */
+static void memcg_split_queue_test_one_queue(struct kunit *test)
+{
+	struct msq_ctx *ctx = test->priv;
+	struct folio *folio[MSQ_QUEUES], *to;
+	int i;
+
+	for (i = 0; i < MSQ_QUEUES; i++) {
+		folio[i] = msq_get(test, HPAGE_PMD_ORDER, i);
+		msq_expect_on(test, folio[i], -1);
+		kv_deferred_split(folio[i], false);
+	}
+	for (i = 0; i < MSQ_QUEUES; i++)
+		msq_expect_on(test, folio[i], i);
+	msq_expect_lengths(test, 1, 1, 1);
+
+	/* Once queued, it is not queued again. */
+	for (i = 0; i < MSQ_QUEUES; i++)
+		kv_deferred_split(folio[i], false);
+	msq_expect_lengths(test, 1, 1, 1);
+
+	msq_leave_node(ctx, folio[MSQ_NODE]);
+	msq_expect_on(test, folio[MSQ_NODE], -1);
+	msq_expect_lengths(test, 1, 1, 0);
+
+	if (!KV_MIGRATION_MOVES_CHARGE) {
+		msq_put(ctx, folio[0]);
+		msq_put(ctx, folio[1]);
+		msq_expect_lengths(test, 0, 0, 0);
+		return;
+	}
+
+	/* On none, once its charge is another folio's. */
+	to = msq_get(test, HPAGE_PMD_ORDER, MSQ_NODE);
+	KUNIT_ASSERT_EQ(test, msq_migrate(folio[0], to), 0);
+	KUNIT_EXPECT_NULL(test, kv_folio_memcg(folio[0]));
+	KUNIT_EXPECT_PTR_EQ(test, kv_folio_memcg(to), ctx->cg[0].memcg);
+	msq_expect_on(test, folio[0], -1);
+	msq_expect_on(test, to, -1);
+	msq_expect_lengths(test, 0, 1, 0);
+
+	/* The new one can be queued in its place. */
+	kv_deferred_split(to, true);
+	msq_expect_on(test, to, 0);
+	msq_expect_lengths(test, 1, 1, 0);
+
+	msq_put(ctx, folio[1]);
+	msq_expect_lengths(test, 1, 0, 0);
+	msq_put(ctx, to);
+	msq_expect_lengths(test, 0, 0, 0);
+}
+
+/* However a folio loses its charge, it is uncharged once. */
+static void memcg_split_queue_test_uncharged_once(struct kunit *test)
+{
+	const struct msq_op_case *c = test->param_value;
+	struct msq_ctx *ctx = test->priv;
+	struct msq_actor a = { .ctx = ctx, .op = c->op };
+	unsigned long memory, memsw;
+
+	msq_prepare(test, c);
+	/* Something to lose: a counter does not fall below zero. */
+	msq_get(test, HPAGE_PMD_ORDER, 0);
+	memory = msq_memory(ctx, 0);
+	memsw = msq_memsw(ctx, 0);
+
+	if (c->moves)
+		a.to = msq_get(test, HPAGE_PMD_ORDER, MSQ_NODE);
+	a.folio = msq_get(test, HPAGE_PMD_ORDER, 0);
+	kv_deferred_split(a.folio, true);
+	KUNIT_EXPECT_EQ(test, msq_memory(ctx, 0), memory + HPAGE_PMD_NR);
+	KUNIT_EXPECT_EQ(test, msq_memsw(ctx, 0), memsw + HPAGE_PMD_NR);
+
+	msq_act(&a);
+	KUNIT_ASSERT_EQ(test, a.ret, 0);
+	ctx->swapped = c->swaps;
+	if (c->frees)
+		msq_forget(ctx, a.folio);
+	KUNIT_EXPECT_EQ(test, msq_memory(ctx, 0),
+			memory + (c->moves ? HPAGE_PMD_NR : 0));
+	KUNIT_EXPECT_EQ(test, msq_memsw(ctx, 0),
+			memsw + (c->frees ? 0 : HPAGE_PMD_NR));
+
+	if (!c->frees) {
+		KUNIT_EXPECT_NULL(test, kv_folio_memcg(a.folio));
+		msq_expect_on(test, a.folio, -1);
+		/* Freed while on a queue, it would damage that: see msq_exit(). */
+		if (test->status == KUNIT_SUCCESS)
+			msq_put(ctx, a.folio);
+		KUNIT_EXPECT_EQ(test, msq_memsw(ctx, 0), memsw + HPAGE_PMD_NR);
+	}
+	if (c->moves)
+		msq_put(ctx, a.to);
+	msq_uncharge_swap(ctx);
+	KUNIT_EXPECT_EQ(test, msq_memory(ctx, 0), memory);
+	KUNIT_EXPECT_EQ(test, msq_memsw(ctx, 0), memsw);
+	msq_expect_lengths(test, 0, 0, 0);
+}
+
+/* List and counter agree, whichever folio leaves. */
+static void memcg_split_queue_test_length_through_free(struct kunit *test)
+{
+	static const int order_of_leaving[] = { 2, 0, 4, 1, 3 };
+	struct folio *folio[MSQ_MEMCGS][ARRAY_SIZE(order_of_leaving)];
+	int i, n = ARRAY_SIZE(order_of_leaving);
+	int stay = KV_SCAN_DROPS_USED ? n / 2 : n;
+	struct msq_ctx *ctx = test->priv;
+
+	for (i = 0; i < n; i++) {
+		folio[0][i] = msq_get(test, MSQ_ORDER, 0);
+		folio[1][i] = msq_get(test, MSQ_ORDER, 1);
+		kv_deferred_split(folio[0][i], true);
+		kv_deferred_split(folio[1][i], i & 1);
+		msq_expect_lengths(test, i + 1, i + 1, 0);
+	}
+
+	/* The shrinker can split none of them. */
+	KUNIT_EXPECT_EQ(test, msq_scan(ctx, 0, n), 0UL);
+	msq_expect_lengths(test, n, n, 0);
+	KUNIT_EXPECT_EQ(test, msq_scan(ctx, 1, n), 0UL);
+	msq_expect_lengths(test, n, stay, 0);
+	for (i = 0; i < n; i++)
+		msq_expect_on(test, folio[1][i],
+			      i & 1 || !KV_SCAN_DROPS_USED ? 1 : -1);
+
+	for (i = 0; i < n; i++) {
+		msq_put(ctx, folio[0][order_of_leaving[i]]);
+		msq_expect_lengths(test, n - i - 1, stay, 0);
+	}
+	for (i = 0; i < n; i++)
+		msq_put(ctx, folio[1][i]);
+	msq_expect_lengths(test, 0, 0, 0);
+}
+
+/*
+ * The real path: this thread maps and touches huge pages of cgroup 0, unmaps a
+ * part of one, lets the shrinker split that, and unmaps the rest.
+ */
+static void memcg_split_queue_test_partial_unmap(struct kunit *test)
+{
+	struct msq_ctx *ctx = test->priv;
+	struct folio *folio[2];
+	unsigned long huge;
+	int queued;
+
+	huge = msq_map_huge(test, 2, folio);
 
 	/* Wholly mapped ones are queued if the kernel splits unused ones. */
 	queued = split_underused_thp ? 2 : 0;
@@ -918,10 +1044,9 @@ static void memcg_split_queue_test_partial_unmap(struct kunit *test)
 	msq_expect_on(test, folio[1], 0);
 	msq_expect_lengths(test, 1, 0, 0);
 
-	KUNIT_ASSERT_EQ(test, 0, vm_munmap(addr, ctx->len));
+	KUNIT_ASSERT_EQ(test, 0, vm_munmap(ctx->addr, ctx->len));
 	lru_add_drain_all();
 	msq_expect_lengths(test, 0, 0, 0);
-	KUNIT_ASSERT_EQ(test, 0, msq_attach("."));
 }
 
 static bool msq_until(bool (*cond)(struct msq_memcg *), struct msq_memcg *cg)
@@ -948,15 +1073,9 @@ static bool msq_no_memory(struct msq_memcg *cg)
 
 static bool msq_try_rmdir(struct msq_memcg *cg)
 {
-	struct inode *dir = d_inode(msq_mnt->mnt_root);
-	int err;
-
 	if (!cg->dir)
 		return true;
-	inode_lock_nested(dir, I_MUTEX_PARENT);
-	err = vfs_rmdir(&nop_mnt_idmap, dir, cg->dir);
-	inode_unlock(dir);
-	if (err)
+	if (kv_rmdir(cg->dir))
 		return false;
 	dput(cg->dir);
 	cg->dir = NULL;
@@ -972,19 +1091,20 @@ static void memcg_split_queue_test_removed_cgroup(struct kunit *test)
 	struct msq_ctx *ctx = test->priv;
 	struct folio *first = msq_get(test, HPAGE_PMD_ORDER, 0);
 	struct folio *late = msq_get(test, HPAGE_PMD_ORDER, 0);
-	struct deferred_split *queue;
+	struct kv_split_queue *queue;
 
-	deferred_split_folio(first, true);
+	kv_deferred_split(first, true);
 	KUNIT_ASSERT_TRUE(test, msq_until(msq_try_rmdir, &ctx->cg[0]));
 	KUNIT_ASSERT_TRUE(test, msq_until(msq_offline, &ctx->cg[0]));
 
-	queue = get_deferred_split_queue(first);
+	/* It may have become its parent's, and the queue with it. */
+	if (kv_folio_memcg(first) != ctx->cg[0].memcg)
+		ctx->queue[0] = NULL;
+	queue = ctx->queue[0] ?: ctx->queue[MSQ_NODE];
 	KUNIT_EXPECT_TRUE(test, msq_is_on(queue, first));
 	KUNIT_EXPECT_EQ(test, msq_length(queue), 1);
-	if (queue != ctx->queue[0])
-		msq_expect_lengths(test, 0, 0, 0);
 
-	deferred_split_folio(late, true);
+	kv_deferred_split(late, true);
 	KUNIT_EXPECT_TRUE(test, msq_is_on(queue, late));
 	KUNIT_EXPECT_EQ(test, msq_length(queue), 2);
 
@@ -1028,7 +1148,9 @@ static void memcg_split_queue_test_load(struct kunit *test)
 	cpu = cpumask_first(cpu_online_mask);
 	for (i = 0; i < MSQ_THREADS; i++) {
 		msq_start(test, MSQ_LOAD, cpu);
-		cpu = cpumask_next_wrap(cpu, cpu_online_mask, -1, false);
+		cpu = cpumask_next(cpu, cpu_online_mask);
+		if (cpu >= nr_cpu_ids)
+			cpu = cpumask_first(cpu_online_mask);
 	}
 	for (i = 0; i < MSQ_THREADS; i++)
 		msq_set_going(&ctx->actors[i]);
@@ -1063,45 +1185,29 @@ static void memcg_split_queue_test_load(struct kunit *test)
 	kunit_info(test, "%d looks, %d at queues in use\n", 2 * looks, in_use);
 }
 
-/* Take the folio off whatever queue it is on, with that queue's lock. */
-static bool msq_take_off(struct deferred_split *queue, struct folio *folio)
-{
-	unsigned long flags;
-	bool found;
-
-	spin_lock_irqsave(&queue->split_queue_lock, flags);
-	found = msq_count_locked(queue, folio) > 0;
-	if (found) {
-		list_del_init(&folio->_deferred_list);
-		queue->split_queue_len--;
-	}
-	spin_unlock_irqrestore(&queue->split_queue_lock, flags);
-	return found;
-}
-
 /* Let list and counter agree again; nothing else uses the queue. */
-static bool msq_repair(struct deferred_split *queue)
+static bool msq_repair(struct kv_split_queue *queue)
 {
 	unsigned long flags;
 	bool damaged;
 	int count;
 
-	spin_lock_irqsave(&queue->split_queue_lock, flags);
+	spin_lock_irqsave(&queue->KV_QUEUE_LOCK, flags);
 	count = msq_count_locked(queue, NULL);
-	damaged = queue->split_queue_len != count;
+	damaged = queue->KV_QUEUE_LEN != count;
 	if (count < 0) {
-		INIT_LIST_HEAD(&queue->split_queue);
+		INIT_LIST_HEAD(&queue->KV_QUEUE_LIST);
 		count = 0;
 	}
-	queue->split_queue_len = count;
-	spin_unlock_irqrestore(&queue->split_queue_lock, flags);
+	queue->KV_QUEUE_LEN = count;
+	spin_unlock_irqrestore(&queue->KV_QUEUE_LOCK, flags);
 	return damaged;
 }
 
 /* Give back a folio of the case; a queue that is not its own is damaged. */
 static void msq_give_back(struct msq_ctx *ctx, struct folio *folio)
 {
-	struct mem_cgroup *memcg = msq_memcg_of(folio);
+	struct mem_cgroup *memcg = kv_folio_memcg(folio);
 	int i;
 
 	for (i = 0; i < MSQ_QUEUES; i++) {
@@ -1122,24 +1228,11 @@ static void msq_exit_memcg(struct kunit *test, struct msq_memcg *cg)
 
 static int msq_init_memcg(struct msq_memcg *cg, int i)
 {
-	struct dentry *root = msq_mnt->mnt_root, *dir;
 	struct cgroup_subsys_state *css;
-	int err;
+	struct dentry *dir;
 
 	snprintf(cg->name, sizeof(cg->name), "kmend_msq%d", i);
-	inode_lock_nested(d_inode(root), I_MUTEX_PARENT);
-	dir = lookup_one_len(cg->name, root, strlen(cg->name));
-	err = PTR_ERR_OR_ZERO(dir);
-	if (!err) {
-		err = vfs_mkdir(&nop_mnt_idmap, d_inode(root), dir, 0755);
-		dput(dir);
-	}
-	inode_unlock(d_inode(root));
-	if (err)
-		return err;
-
-	/* The file system's mkdir leaves the first lookup's result as it is. */
-	dir = lookup_one_len_unlocked(cg->name, root, strlen(cg->name));
+	dir = kv_mkdir(msq_mnt->mnt_root, cg->name, 0755);
 	if (IS_ERR(dir))
 		return PTR_ERR(dir);
 	cg->dir = dir;
@@ -1164,12 +1257,14 @@ static int msq_init(struct kunit *test)
 		return -ENOMEM;
 	test->priv = ctx;
 	ctx->nid = first_online_node;
-	ctx->queue[MSQ_NODE] = &NODE_DATA(ctx->nid)->deferred_split_queue;
+	ctx->queue[MSQ_NODE] = kv_queue_of(NULL, ctx->nid);
 	for (i = 0; i < MSQ_MEMCGS; i++) {
 		err = msq_init_memcg(&ctx->cg[i], i);
 		if (err)
 			return err;
-		ctx->queue[i] = &ctx->cg[i].memcg->deferred_split_queue;
+		ctx->queue[i] = kv_queue_of(ctx->cg[i].memcg, ctx->nid);
+		if (!ctx->queue[i])
+			return -ENOMEM;
 	}
 	return 0;
 }
@@ -1206,7 +1301,7 @@ static void msq_exit(struct kunit *test)
 			msq_give_back(ctx, ctx->folios[i]);
 	msq_uncharge_swap(ctx);
 	if (ctx->swap_ready)
-		swap_cgroup_swapoff(MSQ_SWAP_TYPE);
+		kv_swap_end(MSQ_SWAP_ENTRY);
 	for (i = 0; i < MSQ_QUEUES; i++)
 		if (ctx->queue[i] && msq_repair(ctx->queue[i]))
 			msq_damaged = true;

@@ -39,6 +39,8 @@ QUEUE = {"queue_work", "queue_work_on", "queue_delayed_work", "mod_delayed_work"
 # Callbacks that their callers run once, or guard by a flag of their own.
 ONCE = {"nbl_cb", "co_cb", "cp_cb", "ls_recall", "ra_cb", "ncf_getattr"}
 PROBE = "cl_cb_null"
+# What a client is given for reading at most.
+NOT_TO_WRITE = re.compile(r"^(NFS4_)?OPEN_DELEGATE_(NONE|READ)(_[A-Z_]+)?$")
 
 class Facts:
     def __init__(self, anchor):
@@ -847,7 +849,7 @@ def judge_callers(at, fn):
     reason = "%s() ignores that the callback is queued already: its count is never ended" % fn
     if not opens():
         # Nothing like a latch, in no file.
-        if given and not any("DELEGATE_WRITE" in kind for kind in given):
+        if given and all(NOT_TO_WRITE.match(kind) for kind in given):
             say(at, LEAK, "latent", reason + "; but without write delegations none is run twice")
         else:
             say(at, LEAK, "affected", reason)

@@ -82,11 +82,12 @@ def command(
         cpus: how many CPUs it has.
     """
     line = [arch.qemu, "-nodefaults", "-nographic", "-no-reboot", "-accel", "tcg,thread=multi"]
-    line += arch.params.extra_qemu_params
-    # Of several -smp options the last one counts, several -machine options are merged.
-    line += ["-smp", str(cpus), "-m", str(needs.memory)]
+    # Several -machine options are merged, and a base may take back what a suite asks for.
     if arch.name in needs.machine:
         line += ["-machine", needs.machine[arch.name]]
+    line += arch.params.extra_qemu_params
+    # Of several -smp options the last one counts.
+    line += ["-smp", str(cpus), "-m", str(needs.memory)]
     line += ["-serial", "stdio", "-kernel", str(image)]
     line += ["-append", " ".join([arch.params.kernel_command_line, "panic=-1", *words])]
     if initrd:

@@ -105,13 +105,12 @@ def load_parser(tree: Path) -> Parser | None:
     return parse
 
 
-def parser_for(*trees: Path) -> Parser:
-    """Return the first tree's parser that can be used; raise Infrastructure where none can."""
-    for tree in trees:
-        parser = load_parser(tree)
-        if parser:
-            return parser
-    raise Infrastructure(f"no tools/testing/kunit/kunit_parser.py that can be used in {', '.join(map(str, trees))}")
+def parser_for(tree: Path) -> Parser:
+    """Return a tree's parser; raise Infrastructure where it cannot be used."""
+    parser = load_parser(tree)
+    if not parser:
+        raise Infrastructure(f"no tools/testing/kunit/kunit_parser.py that can be used in {tree}")
+    return parser
 
 
 def _below(test: Any) -> Iterator[Any]:

@@ -237,7 +237,7 @@ def provable(tree: Tree, said: BugAudit) -> Provable:
                 fixes += [PATCHES / name for name in result.fix]
             elif result.covered:
                 pass
-            elif result.status is Status.FIXED:
+            elif result.status in (Status.FIXED, Status.LATENT):
                 reintroduce.append(_fitting(tree, finding.reintroduce_paths, f"way back to {finding.id}"))
             else:
                 raise BadInput(f"{finding.id} is {result.status}")
@@ -472,13 +472,13 @@ class _Run:
         for workspace in dict.fromkeys((self.workspace, default)):
             stack.enter_context(source.locked(workspace))
             source.need_space(workspace, request.arches if workspace == self.workspace else [])
-        # The default base's nolibc and KTAP parser serve trees that have none.
+        # The default base's nolibc and KTAP parser serve all trees: an old parser misses what is wrong with a plan.
         self.tools = source.fetch_base(default, self.display.say).path
         if user_tree:
             tree = source.copy_tree(self.workspace, user_tree, self.display.say)
         else:
             tree = source.fetch_base(self.workspace, self.display.say)
-        self.parse = ktap.parser_for(tree.path, self.tools)
+        self.parse = ktap.parser_for(self.tools)
         name = str(request.tree or self.workspace.name)
         found = audit(tree, request.bugs, latent=True)
         chosen: dict[str, Provable] = {}

@@ -510,6 +510,11 @@ LEAKS = {
     "upstream": (COUNTED, OWNER, Status.AFFECTED),
     "who delegates what is not known": (COUNTED, None, Status.AFFECTED),
     "read delegations alone": (COUNTED, READS, Status.LATENT),
+    "delegations of any kind": (
+        COUNTED,
+        edit(OWNER, ("= NFS4_OPEN_DELEGATE_WRITE;", "= dp->dl_type;")),
+        Status.AFFECTED,
+    ),
     "not counted": (UNCOUNTED, OWNER, Status.NOT_APPLICABLE),
     "no latch needed": (edit(COUNTED, DROPS), OWNER, Status.FIXED),
     "requeue ends the count": (
@@ -691,6 +696,7 @@ def test_report_mode_names_faults(make_nfsd: MakeNfsd) -> None:
 REAL = {
     "4.19": (Status.AFFECTED, Status.NOT_APPLICABLE, Status.NOT_APPLICABLE),
     "5.4": (Status.AFFECTED, Status.NOT_APPLICABLE, Status.NOT_APPLICABLE),
+    "5.10.223": (Status.FIXED, Status.LATENT, Status.AFFECTED),
     "6.1.192": (Status.FIXED, Status.LATENT, Status.FIXED),
     "6.6.57": (Status.FIXED, Status.AFFECTED, Status.AFFECTED),
     "6.6.80": (Status.FIXED, Status.AFFECTED, Status.FIXED),

@@ -10,6 +10,7 @@ from conftest import real_trees
 from kmendlib import ktap
 from kmendlib.guest import Boot, End
 from kmendlib.ktap import Verdict
+from kmendlib.tree import Tree, version_key
 
 LOGS = Path(__file__).with_name("logs")
 SUITE = "pci_cfg_wait"
@@ -30,6 +31,10 @@ CASES = [
     ("kunit_no_tests", SUITE, End.EXIT, 0, Verdict.MISS, f"no results of '{SUITE}'"),
     ("kunit_no_power_off", SUITE, End.SILENT, None, Verdict.TIMEOUT, "no output any more"),
     ("kunit_warning_after_power_off", SUITE, End.EXIT, 0, Verdict.PASS, ""),
+    # Of the small KUnit.
+    ("compat_pass", SUITE, End.EXIT, 0, Verdict.PASS, ""),
+    ("compat_fail", SUITE, End.EXIT, 0, Verdict.FAIL, f"not ok: {PROOF}"),
+    ("compat_skips", "nfsd_cb_shutdown", End.EXIT, 0, Verdict.FAIL, "not ok: nfsd_cb_shutdown_test_waits_for_release"),
     ("kselftest_pass", SELFTEST, End.EXIT, 0, Verdict.PASS, ""),
     ("kselftest_pass_riscv64", SELFTEST, End.EXIT, 0, Verdict.PASS, ""),
     ("kselftest_pass_loongarch64", SELFTEST, End.EXIT, 0, Verdict.PASS, ""),
@@ -55,8 +60,9 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def parse() -> ktap.Parser:
-    """Give the KTAP parser of a real tree."""
-    for tree in real_trees():
+    """Give the KTAP parser of the newest real tree that has one."""
+    newest = sorted(real_trees(), key=lambda tree: version_key(Tree.open(tree).version or "0"), reverse=True)
+    for tree in newest:
         parser = ktap.load_parser(tree)
         if parser:
             return parser

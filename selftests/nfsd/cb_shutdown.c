@@ -414,7 +414,11 @@ static int start_server(int threads)
 	char line[64];
 	unsigned int i;
 
-	/* Versions 2 and 3 would want a port mapper. */
+	/*
+	 * Versions 2 and 3 would want a port mapper.  Where none has been
+	 * chosen yet, old kernels take a first "-2" for a wish for all.
+	 */
+	write_file(NFSD "/versions", "+4\n");
 	write_file(NFSD "/versions", "-2\n");
 	write_file(NFSD "/versions", "-3\n");
 	for (i = 0; i < ARRAY_SIZE(steps); i++) {

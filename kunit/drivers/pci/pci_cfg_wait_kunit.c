@@ -21,6 +21,7 @@
 #include <linux/sched/task.h>
 #include <linux/string.h>
 #include <linux/uaccess.h>
+#include <kunit/kernel_versions.h>
 
 #define PCW_MAX_ACTORS	16
 #define PCW_TIMEOUT	(5 * HZ)	/* no single step may take longer */

@@ -229,13 +229,15 @@ static int kib_destroy(struct kvm *kvm)
 	int i, left = 0;
 
 	refcount_set(&kvm->users_count, 0);
-	kvm_ioeventfd_batch_abort(kvm);
+	kib_batch_drop(kvm);
 	for (i = 0; i < KVM_NR_BUSES; i++)
 		kib_destroy_bus(kvm, i);
 	list_for_each_entry_safe(p, tmp, &kvm->ioeventfds, list) {
 		ioeventfd_release(p);
 		left++;
 	}
+	/* In v7.x a bus that was replaced may not be freed yet. */
+	srcu_barrier(&kvm->srcu);
 	cleanup_srcu_struct(&kvm->srcu);
 	kvfree(kvm);
 	return left;
@@ -250,19 +252,20 @@ static struct kvm *kib_create(struct kunit *test)
 {
 	struct kib_ctx *ctx = test->priv;
 	struct kvm *kvm;
-	int i;
+	int i, err;
 
 	KUNIT_ASSERT_LT(test, ctx->nr_vms, KIB_MAX_VMS);
 	kvm = kvzalloc(sizeof(*kvm), GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, kvm);
-	if (init_srcu_struct(&kvm->srcu)) {
+	err = init_srcu_struct(&kvm->srcu);
+	if (err)
 		kvfree(kvm);
-		KUNIT_FAIL_AND_ABORT(test, "no memory for a VM");
-	}
+	KUNIT_ASSERT_EQ(test, err, 0);
 	mutex_init(&kvm->slots_lock);
 	refcount_set(&kvm->users_count, 1);
 	kvm_eventfd_init(kvm);
 	ctx->vms[ctx->nr_vms++] = kvm;
+	KUNIT_ASSERT_EQ(test, kib_batch_make(kvm), 0);
 	for (i = 0; i < KVM_NR_BUSES; i++) {
 		struct kvm_io_bus *bus = kzalloc(sizeof(*bus), GFP_KERNEL);
 
@@ -671,7 +674,7 @@ static struct kvm_ioeventfd kib_random_call(struct rnd_state *rnd,
 
 static bool kib_same(const struct _ioeventfd *a, const struct _ioeventfd *b)
 {
-	return a->state == b->state && a->bus_idx == b->bus_idx &&
+	return kib_state(a) == kib_state(b) && a->bus_idx == b->bus_idx &&
 	       a->addr == b->addr && a->length == b->length &&
 	       a->eventfd == b->eventfd && a->wildcard == b->wildcard &&
 	       a->datamatch == b->datamatch;
@@ -796,11 +799,15 @@ static void kvm_ioeventfd_batch_test_one_grace_period(struct kunit *test)
 			kunit_add_action_or_reset(test, kib_remove_probe, &kp));
 	WRITE_ONCE(kib_grace_task, current);
 
-	kib_graces = 0;
 	for (i = 0; i < KIB_HALF; i++)
 		KUNIT_ASSERT_EQ(test, kib_assign(kvm, i), 0);
+	kib_graces = 0;
+	for (i = 0; i < KIB_HALF; i++)
+		KUNIT_ASSERT_EQ(test, kib_deassign(kvm, i), 0);
 	KUNIT_EXPECT_EQ(test, kib_graces, KIB_HALF);
 
+	for (i = 0; i < KIB_HALF; i++)
+		KUNIT_ASSERT_EQ(test, kib_assign(kvm, i), 0);
 	kib_graces = 0;
 	bus = kib_bus(kvm, KVM_PIO_BUS);
 	KUNIT_ASSERT_EQ(test, kib_begin(kvm), 0);
@@ -897,7 +904,7 @@ static void kib_begin_and_end(struct kib_actor *a)
 	complete(&a->begun);
 	wait_for_completion_timeout(&a->go, KIB_TIMEOUT);
 	if (a->destroy)
-		kvm_ioeventfd_batch_abort(a->kvm);
+		kib_batch_drop(a->kvm);
 	else
 		a->ret = kib_end(a->kvm);
 }
@@ -982,7 +989,7 @@ static bool kib_consistent_locked(struct kvm *kvm)
 		return false;
 	for (i = 0; i < list.nr; i++) {
 		p = list.p[i];
-		on = p->state != IOEVENTFD_ADDED;
+		on = kib_is_on_bus(p);
 		if (kib_on_bus(kvm, p->bus_idx, &p->dev) != on)
 			return false;
 		on_bus[p->bus_idx] += on;

@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Fixes for linux-5.10.y, in the order in which they are applied.
+
+# pci-cfg-wait, memcg-uncharge: fixed upstream, nothing to push.
+
+# nfsd-cb-shutdown/courtesy-hang: nothing is sent to a silent client. 5.10.223
+# has not got the upstream fix, of v6.14; 5.10.262 has.
+nfsd-cb-shutdown/courtesy-hang-v5.10-v6.13.patch
+
+# nfsd-cb-shutdown/inflight-leak: a recall in flight is not run a second time.
+# Latent: nfsd gives no write delegation here, and a read delegation is recalled
+# once. Who takes those of v6.6 back needs it.
+nfsd-cb-shutdown/inflight-leak-v6.6.patch

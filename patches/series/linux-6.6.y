@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Fixes for linux-6.6.y, in the order in which they are applied.
+
+# pci-cfg-wait, memcg-uncharge: fixed upstream, nothing to push.
+
+# riscv-kvm-exit: both findings are latent. kmend apply pushes their fixes with
+# --latent.
+
+# nfsd-cb-shutdown/courtesy-hang: fixed in 6.6.80. For older trees there is the
+# series linux-6.6.57.
+
+# nfsd-cb-shutdown/inflight-leak: a recall in flight is not run a second time.
+# Upstream has another fix in v6.15, which 6.6.80 has not got.
+nfsd-cb-shutdown/inflight-leak-v6.6.patch

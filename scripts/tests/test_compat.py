@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The small KUnit: it has what the suites use, it goes into old trees, and what it prints reads like the real one's."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from conftest import real_trees
+from kmendlib import manifest, overlay
+from kmendlib.manifest import KUNIT
+from kmendlib.tree import Tree
+
+LOGS = Path(__file__).with_name("logs")
+HEADER = (overlay.COMPAT / "include/kunit/test.h").read_text()
+RUNNER = (overlay.COMPAT / "lib/kunit/test.c").read_text()
+SUITES = [suite for bug in manifest.load().bugs for suite in bug.suites]
+# A part of KVM, which is younger than v5.10 there: never with the small KUnit.
+YOUNG = {"riscv_kvm_exit"}
+
+
+def code(path: Path) -> str:
+    return re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("suite", [suite for suite in SUITES if suite.name not in YOUNG], ids=lambda suite: suite.name)
+def test_has_what_the_suites_use(suite: manifest.Suite) -> None:
+    sources = [KUNIT / name for name in suite.sources if name != "include/kunit/kernel_versions.h"]
+    used = {word for path in sources for word in re.findall(r"\b(?:KUNIT|kunit)_\w+(?=\()", code(path))}
+    assert used
+    missing = {word for word in used if not re.search(rf"\b{word}\(", HEADER)}
+    assert not missing
+
+
+def test_only_one_file_asks_for_the_version() -> None:
+    asking = [path for path in KUNIT.rglob("*.[ch]") if re.search(r"LINUX_VERSION_CODE|KV_BEFORE", code(path))]
+    assert asking == [KUNIT / "include/kunit/kernel_versions.h"]
+
+
+def test_who_includes_that_file_brings_it() -> None:
+    name = "include/kunit/kernel_versions.h"
+    for suite in SUITES:
+        uses = any("<kunit/kernel_versions.h>" in (KUNIT / source).read_text() for source in suite.sources)
+        assert uses == (name in suite.sources), suite.name
+
+
+def test_takes_the_parameters_of_kunit() -> None:
+    assert set(re.findall(r"module_param_named\((\w+)", RUNNER)) == {"enable", "filter_glob"}
+    assert "core_param(kunit_shutdown" in RUNNER
+    # The object's name is the prefix of the first two.
+    assert "obj-$(CONFIG_KUNIT) += kunit.o" in (overlay.COMPAT / "lib/kunit/Makefile").read_text()
+
+
+@pytest.mark.parametrize("path", [tree for tree in real_trees() if tree.name < "6"], ids=lambda path: path.name)
+def test_goes_into_old_trees(path: Path) -> None:
+    """Trees that have none need a patch; where there is an old one, the files alone replace it."""
+    tree = Tree.open(path)
+    hooks, files = overlay.compat(tree)
+    assert [hook.name for hook in hooks] == ([] if overlay.has_kunit(tree) else ["v4.19-v5.4.patch"])
+    assert "include/kunit/test.h" in files and "lib/kunit/test.c" in files
+
+
+def results(log: str) -> list[str]:
+    """Return the lines of results and the headers, without numbers, counts, times and what failed."""
+    lines = [line.rstrip() for line in (LOGS / log).read_text(errors="replace").splitlines()]
+    found = [line for line in lines if re.match(r" *(KTAP version|# |ok |not ok |1\.\.)", line)]
+    found = [line for line in found if not re.search(r"Test should be marked slow|FAILED at", line)]
+    # This case is younger than the captured log of the real one.
+    found = [line for line in found if "late_block_holds_waiter" not in line]
+    return [re.sub(r"(?<=ok )\d+|(?<=1\.\.)\d+|(?<=:)\d+", "N", line) for line in found]
+
+
+def test_prints_what_kunit_prints() -> None:
+    assert results("compat_pass.log") == results("kunit_pass.log")
+    proof = [line for line in results("kunit_fail.log") if "_while_locked" in line]
+    assert proof == [line for line in results("compat_fail.log") if "_while_locked" in line]
