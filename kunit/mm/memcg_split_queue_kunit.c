@@ -810,6 +810,8 @@ static void msq_prepare(struct kunit *test, const struct msq_op_case *c)
 		kunit_skip(test, "reclaim splits huge pages before it frees them here");
 	if (c->moves && !KV_MIGRATION_MOVES_CHARGE)
 		kunit_skip(test, "migration leaves the old folio charged here");
+	if (c->isolates && !KV_RECLAIM_WAITS_FOR_RMAP)
+		kunit_skip(test, "reclaim does not wait for those who map a folio here");
 	if (c->op == MSQ_PUT_BACK_ACTIVE && !KV_SHRINK_NODE_ACTIVE)
 		kunit_skip(test, "reclaim of one cgroup leaves active folios alone here");
 	if (c->swaps)

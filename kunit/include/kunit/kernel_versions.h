@@ -278,6 +278,9 @@ static inline struct folio *folio_alloc(gfp_t gfp, unsigned int order)
 /* The shrinker drops from the queue what is in use and mapped as a whole. */
 #define KV_SCAN_DROPS_USED	(!KV_BEFORE(6, 12))
 
+/* Reclaim waits for the lock of a mapping; later it passes over the page. */
+#define KV_RECLAIM_WAITS_FOR_RMAP	KV_BEFORE(5, 19)
+
 /* Reclaim frees a huge page without splitting it if nobody needs its data. */
 #define KV_RECLAIM_FREES_HUGE	(!KV_BEFORE(6, 0))
 
