@@ -847,12 +847,13 @@ def opens():
 
 def judge_callers(at, fn):
     reason = "%s() ignores that the callback is queued already: its count is never ended" % fn
+    status = "affected"
+    if given and all(NOT_TO_WRITE.match(kind) for kind in given):
+        status = "latent"
+        reason += "; but without write delegations none is run twice"
     if not opens():
         # Nothing like a latch, in no file.
-        if given and all(NOT_TO_WRITE.match(kind) for kind in given):
-            say(at, LEAK, "latent", reason + "; but without write delegations none is run twice")
-        else:
-            say(at, LEAK, "affected", reason)
+        say(at, LEAK, status, reason)
         return True
     if "dl_recall" not in run_by:
         say(at, LEAK, "unknown", reason + ", unless its caller has a latch")
@@ -862,8 +863,8 @@ def judge_callers(at, fn):
         for place in places:
             if name == "dl_recall":
                 said = True
-                say(at, LEAK, "affected", reason)
-                say(place, LEAK, "affected", "%s() runs %s without a latch" % (fn_of(place), name))
+                say(at, LEAK, status, reason)
+                say(place, LEAK, status, "%s() runs %s without a latch" % (fn_of(place), name))
             elif name not in ONCE | {PROBE}:
                 said = True
                 say(place, LEAK, "unknown", "%s() runs %s without a latch" % (fn_of(place), name))

@@ -336,7 +336,8 @@ def _judge_file(
         return [(Status.UNKNOWN, Evidence(name, 0, f"cannot be read: {error.strerror}"))]
     if refused:
         return [(Status.UNKNOWN, Evidence(name, 0, refused))]
-    said = _statuses(name, lines) + _torn(tree, name)
+    # What was read of code that is not whole is not what is there.
+    said = _torn(tree, name) or _statuses(name, lines)
     if finding.symbol:
         judged = {(item.line, item.column) for item in lines if item.file == name}
         lost = [line for line, column in _uses(text, finding.symbol) if (line, column) not in judged]
@@ -426,11 +427,13 @@ def _code(text: str) -> str:
 def _torn_at(text: str) -> tuple[int, str] | None:
     """Return line and reason if C code is not whole as it stands: Coccinelle would take a part of it for all."""
     depths, off = [0], [False]  # of the file, and of the branch of each #if: how deep, and whether it is "#if 0"
-    number, macro = 0, False
+    number, macro, open_ = 0, False, 0
     for number, line in enumerate(_code(text).splitlines(), 1):
         directive = None if macro else _DIRECTIVE.match(line)
         if directive:
             word, condition = directive[1], directive[2].strip()
+            if open_ > 0 and (word, condition) == ("if", "0"):
+                return number, "an #if 0 stands within an expression"
             ends = not word.startswith("if")
             if ends and len(depths) == 1:
                 continue
@@ -444,6 +447,7 @@ def _torn_at(text: str) -> tuple[int, str] | None:
                 off.append(word == "if" and condition == "0")
         elif not macro and not line.lstrip().startswith("#"):
             depths[-1] += line.count("{") - line.count("}")
+            open_ = 0 if line.rstrip().endswith((";", "{", "}")) else open_ + line.count("(") - line.count(")")
         macro = (macro or line.lstrip().startswith("#")) and line.endswith("\\")
     whole = len(depths) == 1 and sum(depths) <= 0
     return None if whole else (number, "the file ends within a function or an #if")
