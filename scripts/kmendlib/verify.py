@@ -495,12 +495,15 @@ class _Run:
                     del why_not[said.id]
                 except BadInput as error:
                     why_not[said.id] += f"; {error}"
-        if request.kunit:
-            chosen = {id: replace(bug, bug=replace(bug.bug, selftests=())) for id, bug in chosen.items()}
         self.bugs = [bug.bug for bug in chosen.values()]
         folder = evidence.new_folder(request.out)
         self.states = make_states(tree, tuple(chosen.values()), scratch, kunit == "compat")
-        self.suites = [suite for bug in chosen.values() for suite in suites(bug.bug, bug.findings)]
+        self.suites = [
+            suite
+            for bug in chosen.values()
+            for suite in suites(bug.bug, bug.findings)
+            if not request.kunit or suite.kind == "kunit"
+        ]
         plan = []
         self.shown: set[tuple[str, str, str, str]] = set()
         for bug in request.bugs:

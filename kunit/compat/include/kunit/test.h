@@ -179,23 +179,6 @@ unsigned long kunit_vm_mmap(struct kunit *test, struct file *file,
 			    unsigned long prot, unsigned long flag,
 			    unsigned long offset);
 
-/* Where other code of the kernel asks for what a case expects: nothing. */
-#define _KUNIT_RESOURCE_H
-
-struct kunit_resource {
-	void *data;
-};
-
-static inline struct kunit_resource *
-kunit_find_named_resource(struct kunit *test, const char *name)
-{
-	return NULL;
-}
-
-static inline void kunit_put_resource(struct kunit_resource *res)
-{
-}
-
 /*
  * What was expected, in the words of the source.  What @left and @right name
  * is printed with its value, unless they are NULL.
@@ -400,5 +383,7 @@ void __printf(5, 6) kunit_failed(struct kunit *test,
 	KUNIT_MEM(test, true, l, ==, r, size, ##__VA_ARGS__)
 #define KUNIT_ASSERT_MEMEQ(test, l, r, size) \
 	KUNIT_ASSERT_MEMEQ_MSG(test, l, r, size, NULL)
+
+#include <kunit/resource.h>
 
 #endif /* _KUNIT_TEST_H */
