@@ -254,8 +254,8 @@ def _setup(_: argparse.Namespace) -> ExitCode:
 
 def _check(_: argparse.Namespace) -> ExitCode:
     setup.ensure(_say)
-    # The page is looked at in it.
-    setup.ensure(_say, ["chromium"])
+    # What the tests of the page and of port need.
+    setup.ensure(_say, ["chromium", "wiggle"])
     from kmendlib.check import check
 
     return check()
