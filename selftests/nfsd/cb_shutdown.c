@@ -785,6 +785,9 @@ static pid_t setup(void)
 		run_tracker();
 	if (connect_clients(1))
 		ksft_exit_fail_msg("lo: %s\n", strerror(errno));
+	/* nfsd takes a client of uptime's second 0 for an expired one. */
+	while (now_ms() < 1000)
+		usleep(POLL_MS * 1000);
 	write_file(NFSD "/nfsv4leasetime", text("%d\n", LEASE));
 	write_file(NFSD "/nfsv4gracetime", "10\n");
 	if (start_server(2))
