@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Builds kernels and the guest's initramfs, out of tree; but for old kernels with one toolchain for all."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 from kmendlib import proc
 from kmendlib.arches import Arch
 from kmendlib.errors import Infrastructure
+from kmendlib.jobs import Jobs
 from kmendlib.manifest import SELFTESTS, Bug
 from kmendlib.paths import CONFIGS, cache
 from kmendlib.source import Workspace
@@ -86,8 +86,13 @@ def _make(workspace: Workspace, arch: Arch) -> list[str]:
         f"CROSS_COMPILE={arch.triplet}" if arch.compiler == "gcc" else f"LLVM={toolchain()[0]}",
         f"CC=ccache {compiler(arch)}",
         *arch.make,
-        f"-j{len(os.sched_getaffinity(0))}",
     ]
+
+
+def _run(command: Sequence[str], log: Path, jobs: Jobs, on_line: Callable[[str], None] | None = None) -> int:
+    """Run make within a budget; return its exit code."""
+    with jobs.make() as (flags, pipe):
+        return proc.run_logged(command, log, env=_environment() | flags, on_line=on_line, pass_fds=pipe)
 
 
 def fragments(arch: Arch, bugs: Sequence[Bug]) -> list[tuple[str, str]]:
@@ -129,7 +134,7 @@ def _known(source: Path, options: Sequence[str]) -> set[str]:
     return {option for option in options if option.partition("=")[0].removeprefix("CONFIG_") in defined}
 
 
-def configure(workspace: Workspace, arch: Arch, bugs: Sequence[Bug], log: Path) -> float:
+def configure(workspace: Workspace, arch: Arch, bugs: Sequence[Bug], log: Path, jobs: Jobs) -> float:
     """Write the build's configuration: the fragments on top of allnoconfig.
 
     Args:
@@ -137,6 +142,7 @@ def configure(workspace: Workspace, arch: Arch, bugs: Sequence[Bug], log: Path) 
         arch: the architecture.
         bugs: whose suites and kselftests the kernel has to hold.
         log: takes make's output.
+        jobs: the budget.
 
     Returns:
         Seconds of wall time; 0 where nothing has changed since the last time.
@@ -157,7 +163,7 @@ def configure(workspace: Workspace, arch: Arch, bugs: Sequence[Bug], log: Path) 
     allconfig = build / "allconfig"
     allconfig.write_text(text)
     command = [*_make(workspace, arch), "-s", f"KCONFIG_ALLCONFIG={allconfig}", "allnoconfig"]
-    if proc.run_logged(command, log, env=_environment()):
+    if _run(command, log, jobs):
         raise BuildError(f"configuration failed: {_first_error(log)}")
     needed = [each for each in parts if ("/" in each[0] or ".kunitconfig" in each[0]) and each != arch.fragment]
     dropped = [(option, name) for name, part in needed for option in _missing(config, part)]
@@ -183,6 +189,7 @@ def kernel(
     arch: Arch,
     state: str,
     log: Path,
+    jobs: Jobs,
     on_progress: Callable[[int, int | None], None],
     modules: bool = False,
 ) -> Built:
@@ -193,6 +200,7 @@ def kernel(
         arch: the architecture.
         state: ``before`` or ``after``; names the image's copy.
         log: takes make's output.
+        jobs: the budget.
         on_progress: called with the steps done and, for a build from scratch, how many it will take: as many as
             the last one, or an estimate.
         modules: build the modules, too.
@@ -216,7 +224,7 @@ def kernel(
 
     command = [*_make(workspace, arch), arch.make_target, *(["modules"] if modules else [])]
     started = time.monotonic()
-    if proc.run_logged(command, log, env=_environment(), on_line=count):
+    if _run(command, log, jobs, count):
         raise BuildError(_first_error(log))
     seconds = time.monotonic() - started
     if not image.exists():
@@ -229,7 +237,7 @@ def kernel(
     return Built(kept, build / ".config", seconds, " ".join(command), version)
 
 
-def objects(workspace: Workspace, arch: Arch, names: Sequence[str], log: Path) -> None:
+def objects(workspace: Workspace, arch: Arch, names: Sequence[str], log: Path, jobs: Jobs) -> None:
     """Compile parts of a kernel, of what is installed in the architecture's source folder.
 
     Args:
@@ -237,11 +245,12 @@ def objects(workspace: Workspace, arch: Arch, names: Sequence[str], log: Path) -
         arch: the architecture.
         names: make's targets: objects, or folders with a slash at the end.
         log: takes make's output.
+        jobs: the budget.
 
     Raises:
         BuildError: one does not compile; the text is the first error.
     """
-    if proc.run_logged([*_make(workspace, arch), *names], log, env=_environment()):
+    if _run([*_make(workspace, arch), *names], log, jobs):
         raise BuildError(_first_error(log))
 
 
@@ -301,13 +310,14 @@ def load_order(archive: Path, names: Sequence[str]) -> list[str]:
     return order[: last + 1]
 
 
-def initramfs(kernel_source: Path, arch: Arch, tests: Sequence[str]) -> Path:
+def initramfs(kernel_source: Path, arch: Arch, tests: Sequence[str], jobs: Jobs) -> Path:
     """Build the guest's init and the kselftests named into an initramfs.
 
     Args:
         kernel_source: a tree with tools/include/nolibc (v6.12 or later is known to do).
         arch: the architecture.
         tests: kselftests as ``COLLECTION:NAME``.
+        jobs: the budget.
 
     Raises:
         Infrastructure: they do not build.
@@ -327,6 +337,6 @@ def initramfs(kernel_source: Path, arch: Arch, tests: Sequence[str]) -> Path:
         f"O={out}",
         f"TESTS={' '.join(tests)}",
     ]
-    if proc.run_logged(command, log, env=_environment()):
+    if _run(command, log, jobs):
         raise Infrastructure(f"the guest's programs do not build for {arch.name}: {_first_error(log)} (log: {log})")
     return out / "initramfs.cpio"

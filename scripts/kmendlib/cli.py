@@ -69,6 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     add_bugs(verify)
     verify.add_argument("--arch", default="x86_64", metavar="A,…|all", help="architectures (default: x86_64)")
     verify.add_argument("--repeat", type=int, default=1, metavar="N", help="boot each suite N times and report k of N")
+    verify.add_argument(
+        "--jobs", type=int, metavar="N", help="jobs of make and guests at once, in all (default: one for each CPU)"
+    )
     verify.add_argument("--out", type=Path, metavar="DIR", help="folder for the evidence (default: one in the cache)")
 
     command = add("audit", "tell which bugs a tree has, from its source")
@@ -139,6 +142,8 @@ def _bugs(ids: list[str] | None) -> tuple[manifest.Bug, ...]:
 def _verify(arguments: argparse.Namespace) -> ExitCode:
     if arguments.repeat < 1:
         raise BadInput(f"--repeat {arguments.repeat}: give a number of boots, 1 or more")
+    if arguments.jobs is not None and arguments.jobs < 1:
+        raise BadInput(f"--jobs {arguments.jobs}: give a number of jobs, 1 or more")
     bugs = _bugs(arguments.bug)
     chosen = arches.select(arguments.arch)
     setup.ensure(_say, _SHOWS)
@@ -147,7 +152,9 @@ def _verify(arguments: argparse.Namespace) -> ExitCode:
     from kmendlib.progress import Display
     from kmendlib.report import print_report
 
-    request = verify.Request(arguments.tree, arguments.base, bugs, chosen, arguments.repeat, arguments.out)
+    request = verify.Request(
+        arguments.tree, arguments.base, bugs, chosen, arguments.repeat, arguments.out, arguments.jobs or 0
+    )
     with Display() as display:
         evidence, code = verify.verify(request, display)
     print_report(evidence)

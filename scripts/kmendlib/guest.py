@@ -5,7 +5,6 @@ import os
 import selectors
 import shutil
 import subprocess
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,10 +22,6 @@ CONSOLE_LIMIT = 16 << 20
 SILENCE_LIMIT = 60.0
 # A guest that has panicked has said all; not every one of them manages to reboot.
 PANIC_LIMIT = 5.0
-
-
-# Set to end every boot of this process at once.
-stopping = threading.Event()
 
 
 class End(StrEnum):
@@ -107,7 +102,7 @@ def boot(words: Sequence[str], console: Path, limit: float) -> Boot:
 
     Raises:
         Infrastructure: QEMU cannot be started.
-        InterruptedError: `stopping` was set.
+        InterruptedError: all children of this process were stopped.
     """
     if not shutil.which(words[0]):
         raise Infrastructure(f"no {words[0]} here: run kmend setup")
@@ -118,9 +113,13 @@ def boot(words: Sequence[str], console: Path, limit: float) -> Boot:
     silence = SILENCE_LIMIT
     size = 0
     tail = b""
-    with console.open("wb") as out, proc.child(
-        words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=proc.environment()
-    ) as process, selectors.DefaultSelector() as selector:
+    with (
+        console.open("wb") as out,
+        proc.child(
+            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=proc.environment()
+        ) as process,
+        selectors.DefaultSelector() as selector,
+    ):
         assert process.stdout and process.stderr
         errors = b""
         for stream in (process.stdout, process.stderr):
@@ -134,8 +133,6 @@ def boot(words: Sequence[str], console: Path, limit: float) -> Boot:
                 end = End.SILENT
             elif size > CONSOLE_LIMIT:
                 end = End.FLOOD
-            elif stopping.is_set():
-                raise InterruptedError("stopped")
             if end is not End.EXIT:
                 break
             for key, _ in selector.select(1.0):

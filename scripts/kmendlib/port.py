@@ -8,6 +8,7 @@ what was not exact is told. The tree itself is only read.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -24,6 +25,7 @@ from pathlib import Path
 from kmendlib import arches, bases, build, manifest, proc, series, setup, source
 from kmendlib.audit import Audit, FindingAudit, Status, audit
 from kmendlib.errors import BadInput, ExitCode, Infrastructure, KmendError, NothingToDo
+from kmendlib.jobs import Jobs
 from kmendlib.manifest import PATCHES, Bug, Finding
 from kmendlib.tree import Tree
 
@@ -429,7 +431,11 @@ def _compile(tree: Tree, bug: Bug, finding: Finding, files: dict[str, bytes], sa
     workspace = source.tree_workspace(tree)
     # Beside what verify builds, which would have to be built anew after this.
     scratch = replace(workspace, root=workspace.root / "port")
-    with source.locked(workspace), tempfile.TemporaryDirectory(prefix="kmend-") as stage:
+    with (
+        source.locked(workspace),
+        tempfile.TemporaryDirectory(prefix="kmend-") as stage,
+        contextlib.closing(Jobs()) as jobs,
+    ):
         source.need_space(workspace, [])
         source.copy_tree(workspace, tree, say)
         source.need_space(scratch, [name])
@@ -443,18 +449,18 @@ def _compile(tree: Tree, bug: Bug, finding: Finding, files: dict[str, bytes], sa
         say(f"compiling {', '.join(objects)} for {name}")
         source.install(scratch, name, Path(stage), changed)
         try:
-            build.configure(scratch, arch, [bug], log)
+            build.configure(scratch, arch, [bug], log, jobs)
         except build.BuildError as error:
             raise Infrastructure(f"{tree.path} does not build here: {error}") from error
         _lay(Path(stage), files)
         source.install(scratch, name, Path(stage), changed)
         try:
-            build.objects(scratch, arch, objects, log)
+            build.objects(scratch, arch, objects, log, jobs)
         except build.BuildError as error:
             with tempfile.TemporaryDirectory(prefix="kmend-") as nothing:
                 source.install(scratch, name, Path(nothing), changed)
             try:
-                build.objects(scratch, arch, objects, log)
+                build.objects(scratch, arch, objects, log, jobs)
             except build.BuildError as own:
                 raise Infrastructure(f"{tree.path} does not build here without the fix, either: {own}") from own
             raise error

@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -23,22 +24,51 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 _GRACE_SECONDS = 5.0
 
+# Set while all children of all threads are to end; none is started then.
+stopping = threading.Event()
+_starting = threading.Lock()
+_children: set[subprocess.Popen[bytes]] = set()
+
+
+def stop() -> None:
+    """End the children of all threads: each thread's wait for its own raises InterruptedError."""
+    with _starting:
+        stopping.set()
+        for process in list(_children):
+            _signal(process, signal.SIGTERM)
+
+
+def _signal(process: subprocess.Popen[bytes], number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
 
 @contextlib.contextmanager
 def child(command: Sequence[str], **options: object) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a command in a process group of its own and leave nothing of the group behind."""
-    process = subprocess.Popen(command, start_new_session=True, **options)  # type: ignore[call-overload]
+    """Start a command in a process group of its own and leave nothing of the group behind.
+
+    Raises:
+        InterruptedError: `stopping` was set, before or meanwhile.
+    """
+    with _starting:
+        if stopping.is_set():
+            raise InterruptedError("stopped")
+        process = subprocess.Popen(command, start_new_session=True, **options)  # type: ignore[call-overload]
+        _children.add(process)
     try:
         yield process
+        if stopping.is_set():
+            raise InterruptedError("stopped")
     finally:
         # make removes half-written targets, if it is asked to end and given the time.
         if process.poll() is None:
-            with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
-                os.killpg(process.pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                _signal(process, signal.SIGTERM)
                 process.wait(_GRACE_SECONDS)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        _signal(process, signal.SIGKILL)
         process.wait()
+        with _starting:
+            _children.discard(process)
         for stream in (process.stdout, process.stderr):
             if stream:
                 stream.close()
@@ -50,6 +80,7 @@ def run_logged(
     *,
     env: Mapping[str, str] | None = None,
     on_line: Callable[[str], None] | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> int:
     """Run a command, append its output to `log`, and return its exit code.
 
@@ -58,6 +89,7 @@ def run_logged(
         log: the file that takes standard output and standard error, after a line with the command.
         env: the whole environment; by default `environment()`.
         on_line: called with each line of output, for progress.
+        pass_fds: file descriptors that the command gets as they are.
     """
     with log.open("ab") as out:
         out.write(("$ " + " ".join(command) + "\n").encode())
@@ -67,13 +99,15 @@ def run_logged(
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=environment() if env is None else env,
+            pass_fds=pass_fds,
         ) as process:
             assert process.stdout
             for line in process.stdout:
                 out.write(line)
                 if on_line:
                     on_line(line.decode(errors="replace").rstrip())
-            return process.wait()
+            code = process.wait()
+    return code
 
 
 def output(command: Sequence[str]) -> str | None:

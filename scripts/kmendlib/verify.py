@@ -7,7 +7,7 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from kmendlib.apply import refuse_prepared
 from kmendlib.audit import BugAudit, Status, audit
 from kmendlib.errors import BadInput, ExitCode
 from kmendlib.evidence import Evidence
+from kmendlib.jobs import GUEST_EXTRA, Jobs
 from kmendlib.manifest import PATCHES, Bug, Guest
 from kmendlib.progress import Display
 from kmendlib.tree import Tree
@@ -37,6 +38,7 @@ class Request:
         arches: names of the architectures to boot.
         repeat: boots of each suite in each state.
         out: the evidence folder, or None for one in the cache.
+        jobs: how much runs at once: jobs of make, and guests; 0 for as many as there are CPUs.
         kunit: ``own`` or ``compat`` where it is not to be as the base has it; the kselftests are left out then.
     """
 
@@ -46,6 +48,7 @@ class Request:
     arches: tuple[str, ...]
     repeat: int
     out: Path | None
+    jobs: int = 0
     kunit: str = ""
 
     def command(self) -> str:
@@ -349,7 +352,7 @@ class _Arch:
         tests = sorted({suite.name for suite in both if suite.kind == "kselftest"})
         needed = bool(tests) or any(suite.in_module(arch.name) for suite in both)
         # First in the boots' queue, so that it is made while the kernel compiles.
-        initrd = run.pool.submit(build.initramfs, run.tools, arch, tests) if needed else None
+        initrd = run.boots.submit(build.initramfs, run.tools, arch, tests, run.jobs) if needed else None
         log = self.folder / "build.log"
         for state in filter(wanted.get, self.states_in_order()):
             source.install(run.workspace, arch.name, run.states.stages[state], changed)
@@ -357,18 +360,22 @@ class _Arch:
             start = evidence.now()
             try:
                 run.display.update(arch.name, "configure")
-                configure_seconds = build.configure(run.workspace, arch, run.bugs, log)
+                configure_seconds = build.configure(run.workspace, arch, run.bugs, log, run.jobs)
                 built = build.kernel(
                     run.workspace,
                     arch,
                     state,
                     log,
+                    run.jobs,
                     lambda done, total, state=state: run.display.update(  # type: ignore[misc]
                         arch.name, f"compile {state}", done, total
                     ),
                     modules=bool(modules),
                 )
                 archive = build.module_archive(run.workspace, arch, state, modules) if modules else None
+                if archive and initrd:
+                    # The kernel unpacks archives one after the other.
+                    archive.with_name("initramfs.cpio").write_bytes(initrd.result().read_bytes() + archive.read_bytes())
             except build.BuildError as error:
                 run.display.say(f"{arch.name}: {state}: no kernel: {error}")
                 place = f"{arch.name}/build.log"
@@ -395,7 +402,9 @@ class _Arch:
             )
             for suite in wanted[state]:
                 for number in range(1, run.request.repeat + 1):
-                    run.submit(self.boot, identity, built.image, initrd, archive, suite, state, number)
+                    run.pending.append(
+                        run.boots.submit(self.boot, identity, built.image, initrd, archive, suite, state, number)
+                    )
 
     def boot(
         self,
@@ -409,8 +418,6 @@ class _Arch:
     ) -> None:
         """Boot once and record the verdict."""
         run = self.run
-        self.booted += 1
-        run.display.update(self.arch.name, f"test {state} {suite.label}", self.booted, self.boots)
         console = self.folder / f"{state}-{suite.file}-{number}.log"
         in_module = suite.in_module(self.arch.name)
         root = initrd.result() if initrd and (suite.kind == "kselftest" or in_module) else None
@@ -419,14 +426,15 @@ class _Arch:
             # One in a module runs when the guest's init loads it, and init powers off.
             kernel_words.append("printk.devkmsg=on" if in_module else "kunit_shutdown=poweroff")
         if root and archive and self.arch.name in suite.needs.modules:
-            # The kernel unpacks archives one after the other.
-            programs, root = root, archive.with_name("initramfs.cpio")
-            root.write_bytes(programs.read_bytes() + archive.read_bytes())
+            root = archive.with_name("initramfs.cpio")
             if in_module:
                 kernel_words.append("kmend.modules=" + ",".join(build.load_order(archive, [suite.module])))
         words = guest.command(self.arch, image, kernel_words, root, suite.devices, suite.needs, suite.cpus)
-        start = evidence.now()
-        boot = guest.boot(words, console, suite.limit)
+        with run.jobs.slot(suite.needs.memory + GUEST_EXTRA):
+            self.booted += 1
+            run.display.update(self.arch.name, f"test {state} {suite.label}", self.booted, self.boots)
+            start = evidence.now()
+            boot = guest.boot(words, console, suite.limit)
         result = ktap.judge(boot, suite.name, run.parse)
         run.evidence.add_test(
             identity,
@@ -449,8 +457,10 @@ class _Run:
     def __init__(self, request: Request, display: Display) -> None:
         self.request = request
         self.display = display
+        self.jobs = Jobs(request.jobs)
+        self.builds = concurrent.futures.ThreadPoolExecutor(max_workers=len(request.arches))
+        self.boots = concurrent.futures.ThreadPoolExecutor(max_workers=self.jobs.count)
         self.pending: list[concurrent.futures.Future[None]] = []
-        self.pool = concurrent.futures.ThreadPoolExecutor(max_workers=1)
 
     def prepare(self, stack: ExitStack) -> None:
         """Fetch the trees, audit, and make both states."""
@@ -569,23 +579,27 @@ class _Run:
             self.evidence.add_patches(state, self.states.patches[state])
         self.evidence.write()
 
-    def submit(self, task: Callable[..., None], *arguments: object) -> None:
-        """Hand a boot on; one runs at a time, beside the builds.  Raise what an earlier one raised."""
-        for future in self.pending:
-            if future.done():
+    def build_and_boot(self) -> None:
+        """Build and boot all architectures at once, as far as the budget goes; raise what one of them raised."""
+        ways = [
+            _Arch(self, arch) for arch in self.arches.values() if any(arch.name == shown[2] for shown in self.shown)
+        ]
+        self.pending += [self.builds.submit(way.go) for way in ways]
+        done: set[concurrent.futures.Future[None]] = set()
+        # A build hands its boots on before it is done.
+        while waiting := set(self.pending) - done:
+            ended, _ = concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED)
+            for future in ended:
                 future.result()
-        self.pending.append(self.pool.submit(task, *arguments))
-
-    def finish(self) -> None:
-        """Wait for all boots; raise what one of them raised."""
-        for future in self.pending:
-            future.result()
+            done |= ended
 
     def abandon(self) -> None:
-        """Stop all boots at once."""
-        guest.stopping.set()
-        self.pool.shutdown(wait=True, cancel_futures=True)
-        guest.stopping.clear()
+        """Stop what still runs, at once."""
+        proc.stop()
+        for pool in (self.builds, self.boots):
+            pool.shutdown(wait=True, cancel_futures=True)
+        proc.stopping.clear()
+        self.jobs.close()
 
 
 def verify(request: Request, display: Display) -> tuple[Evidence, ExitCode]:
@@ -608,10 +622,7 @@ def verify(request: Request, display: Display) -> tuple[Evidence, ExitCode]:
         run = _Run(request, display)
         stack.callback(run.abandon)
         run.prepare(stack)
-        for arch in run.arches.values():
-            if any(name == arch.name for _, _, name, _ in run.shown):
-                _Arch(run, arch).go()
-        run.finish()
+        run.build_and_boot()
     seconds = time.monotonic() - started
     run.evidence.checkout["misc"]["seconds"]["total"] = round(seconds, 1)
     run.evidence.seal()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kmendlib import arches, guest
+from kmendlib import arches, guest, proc
 from kmendlib.errors import Infrastructure
 from kmendlib.guest import End
 from kmendlib.manifest import Guest
@@ -80,7 +80,7 @@ def test_no_process_is_left_behind(tmp_path: Path) -> None:
 
 
 def test_stop_ends_a_boot_at_once(tmp_path: Path) -> None:
-    timer = threading.Timer(0.5, guest.stopping.set)
+    timer = threading.Timer(0.5, proc.stop)
     timer.start()
     started = time.monotonic()
     try:
@@ -88,7 +88,7 @@ def test_stop_ends_a_boot_at_once(tmp_path: Path) -> None:
             run("while :; do echo tick; sleep 0.1; done", tmp_path)
     finally:
         timer.join()
-        guest.stopping.clear()
+        proc.stopping.clear()
     assert time.monotonic() - started < 5
 
 

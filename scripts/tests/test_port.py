@@ -17,6 +17,7 @@ from conftest import ACCESS, UNLOCKED, WAIT_EVENT, MakeTree, access_c, real_tree
 from kmendlib import build, cli, manifest, port, series, setup
 from kmendlib.audit import Audit, BugAudit, Evidence, FindingAudit, Status
 from kmendlib.errors import BadInput, ExitCode, Infrastructure, KmendError, NothingToDo
+from kmendlib.jobs import Jobs
 from kmendlib.manifest import PATCHES, Bug
 from kmendlib.port import Ported
 from kmendlib.source import Workspace
@@ -434,7 +435,7 @@ class Make:
         monkeypatch.setattr(build, "configure", lambda *_: 0.0)
         monkeypatch.setattr(build, "objects", self.objects)
 
-    def objects(self, workspace: Workspace, arch: object, names: list[str], log: Path) -> None:
+    def objects(self, workspace: Workspace, arch: object, names: list[str], log: Path, jobs: Jobs) -> None:
         self.targets.append(names)
         self.workspaces.append(workspace)
         for name in names:

@@ -14,6 +14,7 @@ from kmendlib import arches, build, cli, manifest, verify
 from kmendlib.apply import apply, refuse_prepared
 from kmendlib.audit import BugAudit, Status, audit
 from kmendlib.errors import BadInput
+from kmendlib.jobs import Jobs
 from kmendlib.source import Workspace
 from kmendlib.tree import Tree
 
@@ -141,7 +142,7 @@ def fake_make(text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     """Put a make in the path that runs a shell script with O set to the build folder."""
     script = tmp_path / "bin/make"
     script.parent.mkdir()
-    script.write_text(f'#!/bin/sh\nfor word; do case $word in O=*) O=${{word#O=}};; esac; done\n{text}\n')
+    script.write_text(f"#!/bin/sh\nfor word; do case $word in O=*) O=${{word#O=}};; esac; done\n{text}\n")
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{script.parent}", prepend=":")
 
@@ -195,7 +196,7 @@ def test_option_that_kconfig_drops_is_an_error(monkeypatch: pytest.MonkeyPatch, 
     place.src("x86_64").mkdir(parents=True)
     (place.src("x86_64") / "Kconfig.pci").write_text("config PCI\nconfig PCI_CFG_WAIT_KUNIT_TEST\n")
     with pytest.raises(build.BuildError, match="does not take CONFIG_PCI_CFG_WAIT_KUNIT_TEST=y .pci_cfg_wait.kunit"):
-        build.configure(place, arches.load("x86_64"), [BUG], tmp_path / "log")
+        build.configure(place, arches.load("x86_64"), [BUG], tmp_path / "log", Jobs())
 
 
 def test_kernel_that_does_not_build_names_the_first_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -206,7 +207,7 @@ def test_kernel_that_does_not_build_names_the_first_error(monkeypatch: pytest.Mo
     (place.build("x86_64") / ".config").write_text("CONFIG_A=y\nCONFIG_B=y\n")
     seen: list[tuple[int, int | None]] = []
     with pytest.raises(build.BuildError, match="^a.c:3:1: error: no such thing$"):
-        build.kernel(place, arches.load("x86_64"), "after", tmp_path / "log", lambda *step: seen.append(step))
+        build.kernel(place, arches.load("x86_64"), "after", tmp_path / "log", Jobs(), lambda *step: seen.append(step))
     assert seen == [(1, 5)]
 
 
@@ -273,5 +274,5 @@ def test_option_that_a_line_has_not_is_left_out(monkeypatch: pytest.MonkeyPatch,
     place = Workspace("t", tmp_path)
     place.src("x86_64").mkdir(parents=True)
     (place.src("x86_64") / "Kconfig").write_text("# config PCI_CFG_WAIT_KUNIT_TEST\nconfig PCI\n")
-    build.configure(place, arches.load("x86_64"), [BUG], tmp_path / "log")
+    build.configure(place, arches.load("x86_64"), [BUG], tmp_path / "log", Jobs())
     assert "# not in this tree: CONFIG_PCI_CFG_WAIT_KUNIT_TEST=y" in (tmp_path / "log").read_text()

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Tests of the job budget: real makes and waiting threads share it."""
+
+import concurrent.futures
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kmendlib import proc
+from kmendlib.jobs import BUILD_MEMORY, Jobs
+
+
+@pytest.fixture
+def three() -> Iterator[Jobs]:
+    with contextlib.closing(Jobs(3, 3 * BUILD_MEMORY)) as jobs:
+        yield jobs
+
+
+def free(jobs: Jobs) -> int:
+    """Count the tokens: take all that can be had, and give them back."""
+    with contextlib.ExitStack() as stack:
+        taken = 0
+        with contextlib.suppress(InterruptedError):
+            timer = threading.Timer(0.6, proc.stopping.set)
+            timer.start()
+            while True:
+                stack.enter_context(jobs.slot(0))
+                taken += 1
+    timer.join()
+    proc.stopping.clear()
+    return taken
+
+
+def run_make(jobs: Jobs, folder: Path, text: str) -> int:
+    folder.mkdir(exist_ok=True)
+    (folder / "Makefile").write_text(text)
+    with jobs.make() as (flags, pipe):
+        return proc.run_logged(["make", "-C", str(folder)], folder / "log", env=proc.environment(flags), pass_fds=pipe)
+
+
+# Each recipe waits until another one has begun, of any make: alone it would fail.
+MEET = """all: a b
+a b:
+	touch {meet}/$@-{name}; n=0; \\
+	until [ $$(ls {meet} | wc -l) -ge {many} ]; do n=$$((n+1)); [ $$n -lt 100 ] || exit 1; sleep 0.1; done
+"""
+
+
+def test_make_takes_further_jobs(three: Jobs, tmp_path: Path) -> None:
+    meet = tmp_path / "meet"
+    meet.mkdir()
+    assert run_make(three, tmp_path / "x", MEET.format(meet=meet, name="x", many=2)) == 0
+    assert "jobserver" not in (tmp_path / "x/log").read_text()
+    assert free(three) == 3
+
+
+def test_two_makes_share_the_budget(three: Jobs, tmp_path: Path) -> None:
+    """Of their eight recipes never more than three run at once."""
+    busy = tmp_path / "busy"
+    busy.mkdir()
+    text = (
+        "all: a b c d\na b c d:\n"
+        "\ttouch {busy}/$@-{name}; ls {busy} | wc -l >> {seen}; sleep 0.2; rm {busy}/$@-{name}\n"
+    )
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        makes = [
+            pool.submit(run_make, three, tmp_path / name, text.format(busy=busy, name=name, seen=tmp_path / "seen"))
+            for name in ("x", "y")
+        ]
+    assert [make.result() for make in makes] == [0, 0]
+    seen = [int(line) for line in (tmp_path / "seen").read_text().split()]
+    assert len(seen) == 8 and 2 <= max(seen) <= 3
+    assert free(three) == 3
+
+
+def test_one_job_is_one_at_a_time(tmp_path: Path) -> None:
+    with contextlib.closing(Jobs(1, BUILD_MEMORY)) as one:
+        text = f"all: a b\na b:\n\tmkdir {tmp_path}/lock && sleep 0.2 && rmdir {tmp_path}/lock\n"
+        assert run_make(one, tmp_path / "x", text) == 0
+
+
+def test_killed_make_takes_no_token_along(three: Jobs, tmp_path: Path) -> None:
+    assert run_make(three, tmp_path / "x", "all: a b\na b:\n\tsleep 0.2; kill -9 $$PPID; sleep 0.2\n") < 0
+    assert free(three) == 3
+
+
+def test_memory_is_counted(three: Jobs) -> None:
+    order = []
+
+    def second() -> None:
+        with three.slot(2 * BUILD_MEMORY):
+            order.append("second")
+
+    thread = threading.Thread(target=second)
+    with three.slot(2 * BUILD_MEMORY):
+        thread.start()
+        # There is a job for it, but no memory.
+        time.sleep(0.2)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+
+
+def test_what_is_larger_than_all_runs_alone(three: Jobs) -> None:
+    with three.slot(100 * BUILD_MEMORY):
+        pass
+
+
+def test_stop_ends_a_make_and_those_that_wait(tmp_path: Path) -> None:
+    with contextlib.closing(Jobs(1, BUILD_MEMORY)) as one, concurrent.futures.ThreadPoolExecutor() as pool:
+        started = tmp_path / "x/started"
+        first = pool.submit(run_make, one, tmp_path / "x", f"all:\n\ttouch {started}; sleep 60\n")
+        while not started.exists():
+            time.sleep(0.01)
+        second = pool.submit(run_make, one, tmp_path / "y", "all:\n\ttrue\n")
+        begin = time.monotonic()
+        try:
+            proc.stop()
+            for make in (first, second):
+                with pytest.raises(InterruptedError):
+                    make.result(5)
+        finally:
+            proc.stopping.clear()
+        assert time.monotonic() - begin < 5
+        assert free(one) == 1
+
+
+def test_nothing_starts_while_stopping(tmp_path: Path) -> None:
+    try:
+        proc.stop()
+        with pytest.raises(InterruptedError):
+            proc.run_logged(["touch", str(tmp_path / "mark")], tmp_path / "log")
+    finally:
+        proc.stopping.clear()
+    assert not (tmp_path / "mark").exists()
