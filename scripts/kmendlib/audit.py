@@ -10,7 +10,6 @@ import subprocess
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +17,21 @@ from kmendlib import proc, series
 from kmendlib.errors import ExitCode, Infrastructure
 from kmendlib.manifest import PATCHES, Bug, Finding
 from kmendlib.tree import Tree, version_key
+from kmendlib.words import Word
 
 # A rule needs about half a second for a file; more than this, in seconds on an idle host, is a file that it cannot
 # work on.
 _LIMIT = 60
 
 
-class Status(StrEnum):
+class Status(Word):
     """What the audit says of a finding or a bug, the worst first."""
 
-    AFFECTED = "affected"
-    UNKNOWN = "unknown"
-    LATENT = "latent"
-    FIXED = "fixed"
-    NOT_APPLICABLE = "not-applicable"
+    AFFECTED = "affected", "the fault is in the source, and what makes it happen, too"
+    UNKNOWN = "unknown", "no rule knows this code, or not all of it could be read"
+    LATENT = "latent", "the fault is there, but nothing in this tree makes it happen"
+    FIXED = "fixed", "the code is there, and sound"
+    NOT_APPLICABLE = "not-applicable", "the tree has not got the code that could be at fault"
 
 
 _ORDER = tuple(Status)

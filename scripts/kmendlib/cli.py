@@ -6,27 +6,26 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from kmendlib import arches, manifest, setup
+from kmendlib.audit import Status
 from kmendlib.errors import BadInput, ExitCode, KmendError
+from kmendlib.ktap import Verdict
+from kmendlib.words import Outcome, Word
 
 if TYPE_CHECKING:
     from kmendlib.evidence import Evidence
 
-EPILOG = """\
-exit codes:
-  0    proved, or clean
-  1    a test did not give the verdict it must; audit: something is affected; port: conflicts
-  2    usage or bad input
-  3    the guest panicked where it must not
-  4    nothing to do, or all skipped; audit: something is unknown
-  5    infrastructure: build, QEMU, disk
-  124  time-out
-"""
+
+def _list(title: str, words: Iterable[Word | ExitCode]) -> str:
+    """List words and their meanings for a help text."""
+    named = [(str(word.value), word.meaning) for word in words]
+    width = max(len(name) for name, _ in named)
+    return "\n".join([f"{title}:", *(f"  {name:{width}}  {meaning}" for name, meaning in named)])
 
 
 # What shows evidence, among the things that setup installs.
@@ -42,17 +41,32 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+class _Formatter(argparse.HelpFormatter):
+    """Wraps paragraphs and leaves lists, whose lines are indented, as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines = (
+            line if line.startswith(" ") else super(_Formatter, self)._fill_text(line, width, indent)
+            for line in text.split("\n")
+        )
+        return "\n".join(lines)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line; Documentation is made from it, too."""
+    top = _Parser(
         prog="kmend",
         description="Audits a kernel tree for documented lifetime and locking bugs, mends it, and proves both.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_list("exit codes", ExitCode),
+        formatter_class=_Formatter,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
 
-    def add(name: str, text: str) -> argparse.ArgumentParser:
-        return commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    def add(name: str, text: str, more: str = "", epilog: str = "") -> argparse.ArgumentParser:
+        description = f"{text[0].upper()}{text[1:]}. {more}".strip()
+        return commands.add_parser(
+            name, help=text, description=description, epilog=epilog or None, formatter_class=_Formatter
+        )
 
     def add_bugs(command: argparse.ArgumentParser) -> None:
         command.add_argument(
@@ -62,34 +76,60 @@ def _parser() -> argparse.ArgumentParser:
             help="look at this bug, or finding (BUG/NAME), alone; may be given again",
         )
 
-    verify = add("verify", "build and boot a tree with and without each bug, and show the tests red and green")
+    verify = add(
+        "verify",
+        "build and boot a tree with and without each bug, and show the tests red and green",
+        "The tree is only read: kmend works on a private copy. Consoles, configurations, build logs, patches and"
+        " results go into a folder of evidence, which the end of the output names, with report.html, junit.xml and"
+        " summary.md for readers and other programs.",
+        _list("results", Outcome) + "\n\n" + _list("verdicts of a boot", Verdict),
+    )
     what = verify.add_mutually_exclusive_group()
     what.add_argument("--tree", type=Path, metavar="DIR", help="a kernel tree; it is only read")
     what.add_argument("--base", metavar="NAME", help="a named line of trees, fetched by itself (default: linux-6.12.y)")
     add_bugs(verify)
-    verify.add_argument("--arch", default="x86_64", metavar="A,…|all", help="architectures (default: x86_64)")
+    verify.add_argument(
+        "--arch",
+        default="x86_64",
+        metavar="A,…|all",
+        help=f"architectures, of {', '.join(arches.names())} (default: x86_64)",
+    )
     verify.add_argument("--repeat", type=int, default=1, metavar="N", help="boot each suite N times and report k of N")
     verify.add_argument(
         "--jobs", type=int, metavar="N", help="jobs of make and guests at once, in all (default: one for each CPU)"
     )
     verify.add_argument("--out", type=Path, metavar="DIR", help="folder for the evidence (default: one in the cache)")
 
-    command = add("audit", "tell which bugs a tree has, from its source")
-    command.add_argument("tree", type=Path, metavar="TREE")
+    command = add(
+        "audit",
+        "tell which bugs a tree has, from its source",
+        "Nothing is built, and nothing is written.",
+        _list("statuses", Status),
+    )
+    command.add_argument("tree", type=Path, metavar="TREE", help="a kernel tree, or a part of one")
     add_bugs(command)
     command.add_argument("--json", action="store_true", help="print JSON")
 
-    command = add("apply", "push the fixes that the audit chooses onto a tree, all or nothing")
-    command.add_argument("tree", type=Path, metavar="TREE")
+    command = add(
+        "apply",
+        "push the fixes that the audit chooses onto a tree, all or nothing",
+        "A tree is refused, and stays as it is, where a file that would be patched has local changes, where a finding"
+        " is unknown, and where one is affected and no fix fits. TREE/.kmend keeps what unapply needs.",
+    )
+    command.add_argument("tree", type=Path, metavar="TREE", help="a kernel tree")
     add_bugs(command)
     command.add_argument("--latent", action="store_true", help="push the fixes of what is only latent as well")
     command.add_argument("--dry-run", action="store_true", help="say what would be done")
     command.add_argument("--with-tests", action="store_true", help="put the KUnit suites and kselftests in as well")
 
-    command = add("unapply", "take back what apply did")
-    command.add_argument("tree", type=Path, metavar="TREE")
+    command = add("unapply", "take back what apply did, whole or half", "The very bytes come back.")
+    command.add_argument("tree", type=Path, metavar="TREE", help="the kernel tree")
 
-    command = add("export", "write the fixes of a base or a tree as mails, ready to send or to git am")
+    command = add(
+        "export",
+        "write the fixes of a base or a tree as mails, ready to send or to git am",
+        "Nobody has signed them off: --signoff does it in your name.",
+    )
     what = command.add_mutually_exclusive_group(required=True)
     what.add_argument("--tree", type=Path, metavar="DIR", help="what this kernel tree needs; it is only read")
     what.add_argument("--base", metavar="NAME", help="what trees of this base, or series, need")
@@ -106,7 +146,12 @@ def _parser() -> argparse.ArgumentParser:
         "--cve", default="NA", metavar="ID", help="the CVE that openEuler's header names (default: NA)"
     )
 
-    command = add("port", "carry a fix to a tree that no variant of it fits: as a new variant, or with conflicts")
+    command = add(
+        "port",
+        "carry a fix to a tree that no variant of it fits: as a new variant, or with conflicts",
+        "The tree is only read. A merge counts if the touched files compile and the audit says fixed; what was not"
+        " exact is told: read those hunks.",
+    )
     what = command.add_mutually_exclusive_group(required=True)
     what.add_argument("--tree", type=Path, metavar="DIR", help="a kernel tree; it is only read")
     what.add_argument(
@@ -124,15 +169,22 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, metavar="FILE", help="the new variant's path (default: BUG-FINDING-VERSION.patch)"
     )
 
-    command = add("report", "show the results in evidence folders again, and make a page of them")
-    command.add_argument("evidence", type=Path, nargs="+", metavar="EVIDENCE_DIR")
+    command = add(
+        "report",
+        "show the results in evidence folders again, and make a page of them",
+        "Several folders are compared side by side. Evidence that was cut off, edited, or left by an older kmend is"
+        " no pass. junit.xml and summary.md go beside the page.",
+    )
+    command.add_argument(
+        "evidence", type=Path, nargs="+", metavar="EVIDENCE_DIR", help="a folder that kmend verify has left"
+    )
     command.add_argument(
         "--out", type=Path, metavar="FILE", help="the page (default: report.html in the folder, if it is one folder)"
     )
 
     add("setup", "install what is missing on this machine")
     add("check", "run the project's own tests, the proofs on all architectures among them")
-    return parser
+    return top
 
 
 def _bugs(ids: list[str] | None) -> tuple[manifest.Bug, ...]:
@@ -261,8 +313,8 @@ def _setup(_: argparse.Namespace) -> ExitCode:
 
 def _check(_: argparse.Namespace) -> ExitCode:
     setup.ensure(_say)
-    # What the tests of the page and of port need.
-    setup.ensure(_say, ["chromium", "wiggle"])
+    # What the tests of the page, of the books and of port need.
+    setup.ensure(_say, ["chromium", "sphinx-build", "wiggle"])
     from kmendlib.check import check
 
     return check()
@@ -292,20 +344,20 @@ def main(words: Sequence[str]) -> int:
         words: the command line without the program's name.
 
     Returns:
-        The exit code, as `EPILOG` lists them; 130 after Ctrl-C, as shells have it.
+        The exit code, one of `ExitCode`.
     """
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        arguments = _parser().parse_args(words)
+        arguments = parser().parse_args(words)
         return int(_COMMANDS[arguments.command](arguments))
     except KmendError as error:
         print(f"kmend: error: {error}", file=sys.stderr)
         return int(error.code)
     except KeyboardInterrupt:
         print("kmend: stopped", file=sys.stderr)
-        return 130
+        return int(ExitCode.STOPPED)
     except BrokenPipeError:
-        return 141
+        return int(ExitCode.NO_READER)
     except OSError as error:
         print(f"kmend: error: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
         return int(ExitCode.INFRASTRUCTURE)

@@ -4,18 +4,29 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Self
 
 
 class ExitCode(IntEnum):
-    """What the exit status of a command says. One code for each verdict."""
+    """What the exit status of a command says. One code for each verdict; `meaning` says it to the user."""
 
-    OK = 0  # proved, or clean
-    FAILED = 1  # a test did not give the verdict it must; audit: affected
-    USAGE = 2  # wrong usage or bad input
-    PANIC = 3  # the guest panicked where it must not
-    NOTHING = 4  # nothing to do, or all skipped; audit: something unknown
-    INFRASTRUCTURE = 5  # a tool, the build, QEMU or the disk
-    TIMEOUT = 124
+    meaning: str
+
+    def __new__(cls, value: int, meaning: str = "") -> Self:
+        code = int.__new__(cls, value)
+        code._value_ = value
+        code.meaning = meaning
+        return code
+
+    OK = 0, "proved, or clean"
+    FAILED = 1, "a test did not give the verdict it must; audit: something is affected; port: conflicts"
+    USAGE = 2, "usage or bad input"
+    PANIC = 3, "the guest panicked where it must not"
+    NOTHING = 4, "nothing to do, or all skipped; audit: something is unknown"
+    INFRASTRUCTURE = 5, "infrastructure: build, QEMU, disk"
+    TIMEOUT = 124, "time-out"
+    STOPPED = 130, "stopped by Ctrl-C or SIGTERM"
+    NO_READER = 141, "whoever read the output went away"
 
 
 class KmendError(Exception):

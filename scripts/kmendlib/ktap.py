@@ -9,13 +9,13 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from kmendlib.errors import Infrastructure
 from kmendlib.guest import Boot, End
+from kmendlib.words import Word
 
 TAIL_LINES = 25
 
@@ -36,16 +36,16 @@ _NOT_OK = re.compile(r"^\s*not ok \d")
 _KTAP_LINE = re.compile(r"^\s*(?:#|ok \d|not ok \d|1\.\.\d|K?TAP version)")
 
 
-class Verdict(StrEnum):
+class Verdict(Word):
     """What one run came to.  Only a complete plan can be PASS."""
 
-    PASS = "PASS"
-    FAIL = "FAIL"
-    PANIC = "PANIC"
-    TIMEOUT = "TIMEOUT"
-    MISS = "MISS"
-    SKIP = "SKIP"
-    ERROR = "ERROR"
+    PASS = "PASS", "all tests passed, with a complete KTAP plan and a clean kernel log"
+    FAIL = "FAIL", "a test failed, or all passed and the kernel complained in its log"
+    PANIC = "PANIC", "the kernel died: panic, oops or BUG"
+    TIMEOUT = "TIMEOUT", "the time limit was reached, or the console went silent"
+    MISS = "MISS", "the boot ended without all of its results: none at all, cut off, or a console without end"
+    SKIP = "SKIP", "every case said that it cannot run here, and why"
+    ERROR = "ERROR", "there was nothing to judge: QEMU failed, or the kernel did not build"
 
 
 @dataclass(frozen=True)

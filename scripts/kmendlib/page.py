@@ -486,8 +486,7 @@ def page(evidences: Sequence[Evidence]) -> Page:
     return Page(sources, arches, bugs)
 
 
-def render(evidences: Sequence[Evidence]) -> str:
-    """Return the page as HTML."""
+def _template(name: str) -> Any:
     import jinja2
 
     environment = jinja2.Environment(
@@ -500,7 +499,18 @@ def render(evidences: Sequence[Evidence]) -> str:
         finalize=lambda value: visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value,
     )
     environment.globals |= {"marks": _MARKS, "tones": _STATUS_TONES}
-    return environment.get_template("report.html.j2").render(page=page(evidences))
+    return environment.get_template(name)
+
+
+def figure(line: Timeline) -> str:
+    """Return a timeline as HTML: drawn, and as text."""
+    return str(_template("timeline.html.j2").module.figure(line))
+
+
+def render(evidences: Sequence[Evidence]) -> str:
+    """Return the page as HTML."""
+    text: str = _template("report.html.j2").render(page=page(evidences))
+    return text
 
 
 def write(evidences: Sequence[Evidence], path: Path) -> None:

@@ -14,18 +14,19 @@ from rich.text import Text
 from kmendlib.errors import ExitCode
 from kmendlib.evidence import Evidence
 from kmendlib.ktap import Verdict
+from kmendlib.words import Outcome
 
 # On the unfixed kernel these show the bug; no result at all does not.
 _HITS = {Verdict.FAIL, Verdict.PANIC, Verdict.TIMEOUT}
 
 _STYLE = {
-    "PROVED": "green",
-    "PASS": "green",
-    "SKIP": "yellow",
-    "not run": "yellow",
-    "NOT PROVED": "red",
-    "ERROR": "red",
-    "NOT TRUSTED": "red",
+    Outcome.PROVED: "green",
+    Outcome.PASS: "green",
+    Outcome.SKIP: "yellow",
+    Outcome.NOT_RUN: "yellow",
+    Outcome.NOT_PROVED: "red",
+    Outcome.ERROR: "red",
+    Outcome.NOT_TRUSTED: "red",
 }
 
 
@@ -102,17 +103,17 @@ class Row:
         return ExitCode.FAILED
 
     @property
-    def word(self) -> str:
+    def word(self) -> Outcome:
         """Say in a word what came of it."""
         if not self.trusted:
-            return "NOT TRUSTED"
+            return Outcome.NOT_TRUSTED
         if self.plan["not_run"]:
-            return "not run"
+            return Outcome.NOT_RUN
         if self.proved:
-            return "PROVED" if self.plan["proof"] else "PASS"
+            return Outcome.PROVED if self.plan["proof"] else Outcome.PASS
         if self.skipped and self.problem() in (ExitCode.NOTHING, ExitCode.OK):
-            return "SKIP"
-        return "ERROR" if self.broken else "NOT PROVED"
+            return Outcome.SKIP
+        return Outcome.ERROR if self.broken else Outcome.NOT_PROVED
 
     def counts(self) -> tuple[str, str]:
         """Say how many boots of each state came out as they must, and in what time."""
