@@ -14,6 +14,31 @@ from typing import Any
 
 PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser")
 
+# For each text on the page, its contrast with what is behind it (WCAG 2.2, 1.4.3); those that have too little.
+CONTRAST = """(() => {
+  const rgb = text => text.match(/[\\d.]+/g).map(Number);
+  const light = c => { const [r, g, b] = c.map(v => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+    return .2126 * r + .7152 * g + .0722 * b; };
+  const behind = e => { for (; e; e = e.parentElement) {
+    const c = rgb(getComputedStyle(e).backgroundColor); if (c.length < 4 || c[3] > 0) return c; }
+    return [255, 255, 255]; };
+  const bad = [];
+  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) {
+    const e = walk.currentNode.parentElement;
+    if (!walk.currentNode.data.trim() || !e.getClientRects().length) continue;
+    const style = getComputedStyle(e);
+    const a = light(rgb(e.closest("svg") ? style.fill : style.color).slice(0, 3)), b = light(behind(e).slice(0, 3));
+    const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+    if (ratio < 4.5) bad.push(e.className + ": " + walk.currentNode.data.slice(0, 30) + " " + ratio.toFixed(2));
+  }
+  return bad; })()"""
+
+# What reaches beyond the right edge and does not lie in something that scrolls by itself.
+OUTSIDE = """[...document.body.querySelectorAll("*")].filter(e =>
+  e.getClientRects().length && e.getBoundingClientRect().right > innerWidth + 1
+  && !e.closest("pre, .scroll")).map(e => e.tagName + " " + e.getAttribute("class") + e.textContent.slice(0, 30))"""
+
 
 class Browser:
     """One page in a browser of its own; the commands are those of the Chrome DevTools Protocol."""

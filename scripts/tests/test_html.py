@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import PROGRAM, Browser
+from browser import CONTRAST, OUTSIDE, PROGRAM, Browser
 from conftest import ACCESS, UNLOCKED, access_c
 
 from kmendlib import cli, evidence, formats, manifest, page, timeline, verify
@@ -575,32 +575,6 @@ def test_timelines_are_those_of_the_bugs_page(bug: str) -> None:
 
 def test_bug_without_timeline() -> None:
     assert timeline.load("no-such-bug") == [] and timeline.load("../../patches/bugs") == []
-
-
-# For each text on the page, its contrast with what is behind it (WCAG 2.2, 1.4.3); those that have too little.
-CONTRAST = """(() => {
-  const rgb = text => text.match(/[\\d.]+/g).map(Number);
-  const light = c => { const [r, g, b] = c.map(v => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
-    return .2126 * r + .7152 * g + .0722 * b; };
-  const behind = e => { for (; e; e = e.parentElement) {
-    const c = rgb(getComputedStyle(e).backgroundColor); if (c.length < 4 || c[3] > 0) return c; }
-    return [255, 255, 255]; };
-  const bad = [];
-  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walk.nextNode()) {
-    const e = walk.currentNode.parentElement;
-    if (!walk.currentNode.data.trim() || !e.getClientRects().length) continue;
-    const style = getComputedStyle(e);
-    const a = light(rgb(e.closest("svg") ? style.fill : style.color).slice(0, 3)), b = light(behind(e).slice(0, 3));
-    const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
-    if (ratio < 4.5) bad.push(e.className + ": " + walk.currentNode.data.slice(0, 30) + " " + ratio.toFixed(2));
-  }
-  return bad; })()"""
-
-# What reaches beyond the right edge and does not lie in something that scrolls by itself.
-OUTSIDE = """[...document.body.querySelectorAll("*")].filter(e =>
-  e.getClientRects().length && e.getBoundingClientRect().right > innerWidth + 1
-  && !e.closest("pre, .scroll")).map(e => e.tagName + " " + e.getAttribute("class") + e.textContent.slice(0, 30))"""
 
 
 @pytest.mark.skipif(not PROGRAM, reason="chromium is not installed")
