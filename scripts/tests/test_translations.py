@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Translations: each names its original and the commit that it follows, and what has fallen behind is listed.
+
+The originals of that commit and of today are compared by their content, so it does not matter how many commits lie
+between, or how they were put together.  All that needs history, which a shallow clone has not got.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kmendlib.manifest import REPO
+
+FOLDER = Path("Documentation/translations/zh_CN")
+# For who works on kmend itself.
+ENGLISH_ALONE = {"Documentation/development.rst"}
+
+_FIELD = r"^(?::{0}:[ \t]*(\S+)|<!--\s*{0}:\s*(\S+)\s*-->)[ \t]*$"
+
+
+def git(repo: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    # A clone may belong to another user, and its settings are nothing to go by.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = ["git", "-c", "safe.directory=*", "-C", str(repo), *words]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def no_history(repo: Path) -> str:
+    """Say why the repository's history cannot be looked at, or nothing."""
+    top = git(repo, "rev-parse", "--show-toplevel").stdout.strip()
+    if not top or Path(top).resolve() != repo.resolve():
+        return "no git clone: it is not known what translations follow"
+    if git(repo, "rev-parse", "--is-shallow-repository").stdout.strip() != "false":
+        return "a shallow clone: it is not known what translations follow (git fetch --unshallow)"
+    return ""
+
+
+def pages(repo: Path) -> Iterator[Path]:
+    """Yield the translated pages, as paths in the repository."""
+    for path in sorted((repo / FOLDER).rglob("*")):
+        if path.suffix in (".rst", ".md"):
+            yield path.relative_to(repo)
+
+
+def mirrored(page: Path) -> str:
+    """Return where a page's original must be."""
+    name = page.relative_to(FOLDER).as_posix()
+    return name if name == "README.md" else f"Documentation/{name}"
+
+
+def header(text: str) -> dict[str, str]:
+    """Read the fields at a page's top."""
+    top = "\n".join(text.split("\n")[:30])
+    found = {}
+    for name in ("Original", "Follows"):
+        field = re.search(_FIELD.format(name), top, re.MULTILINE)
+        if field:
+            found[name] = field[1] or field[2]
+    return found
+
+
+def problem(repo: Path, page: Path) -> str:
+    """Say what is wrong with a page's header, or how the page has fallen behind; or nothing."""
+    fields = header((repo / page).read_text())
+    original, follows = fields.get("Original", ""), fields.get("Follows", "")
+    if original != mirrored(page):
+        return f"{page}: its original is {mirrored(page)}, not '{original}'"
+    if not (repo / original).is_file():
+        return f"{page}: its original is gone"
+    if not re.fullmatch(r"[0-9a-f]{40}", follows):
+        return f"{page}: follows '{follows}': give a commit's 40 digits"
+    if git(repo, "merge-base", "--is-ancestor", follows, "HEAD").returncode:
+        return f"{page}: follows {follows}, which is not in this history"
+    if git(repo, "cat-file", "-e", f"{follows}:{original}").returncode:
+        return f"{page}: {original} was not there in {follows}"
+    if git(repo, "diff", "--quiet", follows, "--", original).returncode:
+        return f"{page}: has fallen behind: git diff {follows[:12]} -- {original}"
+    return ""
+
+
+def untranslated(repo: Path) -> list[str]:
+    """Return the pages for users that have no translation."""
+    there = {mirrored(page) for page in pages(repo)}
+    docs = repo / "Documentation"
+    ours = [
+        path.relative_to(repo).as_posix() for path in docs.rglob("*.rst") if docs / "translations" not in path.parents
+    ]
+    return sorted({"README.md", *ours} - ENGLISH_ALONE - there)
+
+
+def test_translations_have_not_fallen_behind() -> None:
+    if why := no_history(REPO):
+        pytest.skip(why)
+    wrong = [said for said in (problem(REPO, page) for page in pages(REPO)) if said]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_page_for_users_is_translated() -> None:
+    missing = untranslated(REPO)
+    assert not missing, f"not in {FOLDER}: {', '.join(missing)}"
+
+
+def test_what_is_not_translated_is_there() -> None:
+    assert [name for name in ENGLISH_ALONE if not (REPO / name).is_file()] == []
+
+
+PAGE = FOLDER / "guides/tree.rst"
+ORIGINAL = "Documentation/guides/tree.rst"
+
+
+def commit(repo: Path) -> str:
+    identity = ["-c", "user.name=n", "-c", "user.email=n@localhost"]
+    assert git(repo, "add", "-A").returncode == 0
+    done = git(repo, *identity, "commit", "-q", "--no-gpg-sign", "--allow-empty", "-m", "text")
+    assert done.returncode == 0, done.stderr
+    return git(repo, "rev-parse", "HEAD").stdout.strip()
+
+
+def write(repo: Path, name: str | Path, text: str) -> None:
+    (repo / name).parent.mkdir(parents=True, exist_ok=True)
+    (repo / name).write_text(text)
+
+
+def translate(repo: Path, follows: str, original: str = ORIGINAL) -> None:
+    write(
+        repo, PAGE, f".. SPDX\n\n.. include:: ../disclaimer.txt\n\n:Original: {original}\n:Follows: {follows}\n\nText\n"
+    )
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Path:
+    """A clone with one page and its translation."""
+    repo = tmp_path / "repo"
+    repo.mkdir()
+    assert git(repo, "init", "-q").returncode == 0
+    write(repo, ORIGINAL, "English\n")
+    write(repo, "README.md", "English\n")
+    first = commit(repo)
+    translate(repo, first)
+    write(repo, FOLDER / "README.md", f"<!-- SPDX -->\n<!-- Original: README.md -->\n<!-- Follows: {first} -->\n# T\n")
+    commit(repo)
+    return repo
+
+
+def test_translation_of_today(repo: Path) -> None:
+    assert [problem(repo, page) for page in pages(repo)] == ["", ""] and untranslated(repo) == []
+
+
+def test_translation_that_has_fallen_behind(repo: Path) -> None:
+    follows = header((repo / PAGE).read_text())["Follows"]
+    write(repo, ORIGINAL, "More English\n")
+    said = f"{PAGE}: has fallen behind: git diff {follows[:12]} -- {ORIGINAL}"
+    # Not even committed yet, and then.
+    assert problem(repo, PAGE) == said
+    newer = commit(repo)
+    assert problem(repo, PAGE) == said
+    translate(repo, newer)
+    assert problem(repo, PAGE) == ""
+
+
+def test_commits_between_do_not_matter(repo: Path) -> None:
+    write(repo, ORIGINAL, "More English\n")
+    commit(repo)
+    write(repo, ORIGINAL, "English\n")
+    commit(repo)
+    assert problem(repo, PAGE) == ""
+
+
+def test_commit_of_another_history(repo: Path) -> None:
+    here = git(repo, "rev-parse", "HEAD").stdout.strip()
+    git(repo, "checkout", "-q", "--orphan", "other")
+    other = commit(repo)
+    git(repo, "checkout", "-q", "-f", here)
+    translate(repo, other)
+    assert problem(repo, PAGE) == f"{PAGE}: follows {other}, which is not in this history"
+    translate(repo, "0" * 40)
+    assert "not in this history" in problem(repo, PAGE)
+
+
+@pytest.mark.parametrize("follows", ["", "HEAD", "main", "1234567"])
+def test_commit_has_its_full_id(repo: Path, follows: str) -> None:
+    translate(repo, follows)
+    assert problem(repo, PAGE) == f"{PAGE}: follows '{follows}': give a commit's 40 digits"
+
+
+def test_original_must_be_the_one_at_that_path(repo: Path) -> None:
+    follows = header((repo / PAGE).read_text())["Follows"]
+    translate(repo, follows, "Documentation/guides/farm.rst")
+    assert "its original is Documentation/guides/tree.rst, not 'Documentation/guides/farm.rst'" in problem(repo, PAGE)
+    translate(repo, follows)
+    (repo / ORIGINAL).unlink()
+    assert problem(repo, PAGE) == f"{PAGE}: its original is gone"
+
+
+def test_original_that_is_newer_than_what_is_followed(repo: Path) -> None:
+    follows = header((repo / PAGE).read_text())["Follows"]
+    new = FOLDER / "audit.rst"
+    write(repo, "Documentation/audit.rst", "English\n")
+    assert untranslated(repo) == ["Documentation/audit.rst"]
+    write(repo, new, f":Original: Documentation/audit.rst\n:Follows: {follows}\n")
+    commit(repo)
+    assert problem(repo, new) == f"{new}: Documentation/audit.rst was not there in {follows}"
+
+
+def test_without_history(repo: Path, tmp_path: Path) -> None:
+    assert no_history(repo) == ""
+    assert "no git clone" in no_history(tmp_path) and "no git clone" in no_history(repo / "Documentation")
+    shallow = tmp_path / "shallow"
+    assert git(tmp_path, "clone", "-q", "--depth=1", f"file://{repo}", str(shallow)).returncode == 0
+    assert "shallow" in no_history(shallow)
