@@ -139,8 +139,16 @@ class Timelines(SphinxPostTransform):
             )
 
 
+def _language(_: Sphinx, name: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
+    """Say of a translated page what language it is in."""
+    place = PurePosixPath(name).parts
+    if place[0] == "translations":
+        context["language"] = place[1].replace("_", "-")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Tell Sphinx what is here."""
+    app.connect("html-page-context", _language)
     app.add_directive("kmend-words", Words)
     app.add_directive("kmend-commands", Commands)
     app.add_post_transform(Timelines)
