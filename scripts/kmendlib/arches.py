@@ -53,6 +53,11 @@ class Arch:
         return f"{self.params.qemu_arch}-linux-gnu-"
 
     @property
+    def folder(self) -> str:
+        """Name of its folder in a tree's ``arch/``."""
+        return self.params.linux_arch.removesuffix("_64")
+
+    @property
     def make_target(self) -> str:
         """What ``make`` is asked for, so that ``kernel_path`` appears."""
         return Path(self.params.kernel_path).name

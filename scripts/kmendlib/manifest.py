@@ -168,6 +168,7 @@ class Bug:
 
     versions: the mainline releases that had its code shape.
     testbed: the variants of a patch that brings code which a tree lacks, so that the bug can be shown there.
+    needs: what a tree must have for an architecture, so that the bug can be shown there; `{arch}` is its folder's name.
     """
 
     id: str
@@ -180,6 +181,7 @@ class Bug:
     suites: tuple[Suite, ...]
     selftests: tuple[Selftest, ...]
     testbed: tuple[str, ...]
+    needs: str
 
     @property
     def patches(self) -> tuple[str, ...]:
@@ -395,6 +397,7 @@ def _bug(table: _Table, check_files: bool) -> Bug:
         suites=tuple(_suite(item, id, check_files) for item in table.tables("suite", [])),
         selftests=tuple(_selftest(item, id, check_files) for item in table.tables("selftest", [])),
         testbed=table.paths("testbed", ()),
+        needs=table.text("needs", ""),
     )
     if not bug.findings:
         table.fail("no finding in it")

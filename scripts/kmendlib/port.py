@@ -445,7 +445,7 @@ def _compile(tree: Tree, bug: Bug, finding: Finding, files: dict[str, bytes], sa
         changed = source.link_arch(scratch, name, list(files))
         log = scratch.root / "build.log"
         log.unlink(missing_ok=True)
-        objects = _objects(tree, finding, files, arch.params.linux_arch)
+        objects = _objects(tree, finding, files, arch.folder)
         say(f"compiling {', '.join(objects)} for {name}")
         source.install(scratch, name, Path(stage), changed)
         try:
@@ -466,7 +466,7 @@ def _compile(tree: Tree, bug: Bug, finding: Finding, files: dict[str, bytes], sa
             raise error
 
 
-def _objects(tree: Tree, finding: Finding, files: Iterable[str], linux_arch: str) -> list[str]:
+def _objects(tree: Tree, finding: Finding, files: Iterable[str], folder: str) -> list[str]:
     """Return make's targets for some changed files: a header is seen where the finding's own files include it."""
     names = list(files)
     if any(name.endswith(".h") for name in names):
@@ -475,7 +475,7 @@ def _objects(tree: Tree, finding: Finding, files: Iterable[str], linux_arch: str
     for name in names:
         if name.startswith("virt/kvm/"):
             # make enters these from the architecture's folder alone.
-            targets.append(f"arch/{linux_arch.removesuffix('_64')}/kvm/")
+            targets.append(f"arch/{folder}/kvm/")
         elif name.endswith(".c"):
             targets.append(f"{name.removesuffix('.c')}.o")
     return list(dict.fromkeys(targets))

@@ -345,6 +345,7 @@ class _Arch:
             for state in STATES
         }
         both = [suite for state in STATES for suite in wanted[state]]
+        bugs = [bug for bug in run.bugs if any(suite.bug == bug.id for suite in both)]
         modules = sorted({name for suite in both for name in suite.needs.modules.get(arch.name, ())})
         self.boots = sum(map(len, wanted.values())) * run.request.repeat
         run.display.update(arch.name, "copy")
@@ -360,7 +361,7 @@ class _Arch:
             start = evidence.now()
             try:
                 run.display.update(arch.name, "configure")
-                configure_seconds = build.configure(run.workspace, arch, run.bugs, log, run.jobs)
+                configure_seconds = build.configure(run.workspace, arch, bugs, log, run.jobs)
                 built = build.kernel(
                     run.workspace,
                     arch,
@@ -518,6 +519,7 @@ class _Run:
         self.shown: set[tuple[str, str, str, str]] = set()
         for bug in request.bugs:
             for arch in request.arches:
+                needed = bug.needs.format(arch=self.arches[arch].folder) if arch in self.arches else ""
                 shown = chosen[bug.id].findings if bug.id in chosen else ()
                 for suite in suites(bug, shown):
                     control = arch not in suite.arches and arch in suite.controls
@@ -531,6 +533,8 @@ class _Run:
                         not_run = why_not[bug.id]
                     elif arch not in self.arches:
                         not_run = f"{base.name} is not built for {arch}"
+                    elif not (tree.path / needed).exists():
+                        not_run = f"no {needed} in {tree.version}"
                     elif suite.kind == "kunit" and suite.name in unhooked:
                         not_run = unhooked[suite.name]
                     elif arch not in suite.arches and not control:

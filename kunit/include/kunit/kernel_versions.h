@@ -171,7 +171,11 @@ static inline struct dentry *kv_mkdir(struct dentry *parent, const char *name,
 	if (!IS_ERR(made))
 		made = vfs_mkdir(&nop_mnt_idmap, d_inode(parent), made, mode,
 				 NULL);
-	return end_creating_keep(made);
+	if (IS_ERR(made))
+		return made;
+	end_creating(made);
+	/* The file system may have left the first look-up's result as it was. */
+	return lookup_noperm_unlocked(&QSTR(name), parent);
 #else
 	struct inode *dir = d_inode(parent);
 	struct dentry *dentry;
