@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kmendlib import manifest
+from kmendlib import arches, manifest
 from kmendlib.errors import BadInput, ExitCode
 from kmendlib.manifest import PATCHES
 
@@ -194,3 +194,10 @@ def test_variant_can_be_a_series() -> None:
     assert list(finding.fix[0]) == entries
     assert finding.variants[0] == finding.fix[0]
     assert list(finding.variants[1]) == [name for name in entries if name not in finding.unverified]
+
+
+def test_what_an_architecture_needs() -> None:
+    """The folder is named as the tree has it, which is not how make is told of it."""
+    needs = manifest.load().bug("kvm-shadow").needs
+    found = [needs.format(arch=arches.load(name).folder) for name in arches.names()]
+    assert found == ["arch/x86/kvm", "arch/arm64/kvm", "arch/loongarch/kvm", "arch/riscv/kvm"]
