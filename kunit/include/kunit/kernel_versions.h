@@ -46,7 +46,13 @@ static inline unsigned long kunit_vm_mmap(struct kunit *test, struct file *file,
 		if (!mm)
 			return -ENOMEM;
 		mm->task_size = TASK_SIZE;
+#ifdef CONFIG_LOONGARCH
+		/* Its arch_pick_mmap_layout() may look for a process's vDSO. */
+		mm->mmap_base = TASK_UNMAPPED_BASE;
+		mm->get_unmapped_area = arch_get_unmapped_area;
+#else
 		arch_pick_mmap_layout(mm, &current->signal->rlim[RLIMIT_STACK]);
+#endif
 		kthread_use_mm(mm);
 	}
 	return vm_mmap(file, addr, len, prot, flag, offset);
@@ -438,6 +444,14 @@ static inline void kv_zap(struct vm_area_struct *vma, unsigned long addr,
 	zap_vma_range(vma, addr, size);
 #endif
 }
+
+/*
+ * Whether mem_cgroup_swapout() takes a folio off its split queue: so do v6.12,
+ * 6.6.62 and the feature for 4.19.  Others split it before they swap it out.
+ */
+#define KV_SWAPOUT_TAKES_OFF \
+	(KV_BEFORE(5, 4) || !KV_BEFORE(6, 12) || \
+	 (LINUX_VERSION_CODE >= KERNEL_VERSION(6, 6, 62) && KV_BEFORE(6, 7)))
 
 /*
  * Swap out a folio's charge without swap: it goes to @nr entries of a type that
