@@ -19,6 +19,7 @@ from kmendlib.words import Outcome, Word
 
 if TYPE_CHECKING:
     from kmendlib.evidence import Evidence
+    from kmendlib.verify import Request
 
 
 def _list(title: str, words: Iterable[Word | ExitCode]) -> str:
@@ -76,6 +77,26 @@ def parser() -> argparse.ArgumentParser:
             help="look at this bug, or finding (BUG/NAME), alone; may be given again",
         )
 
+    def add_proof(command: argparse.ArgumentParser, jobs: str) -> None:
+        what = command.add_mutually_exclusive_group()
+        what.add_argument("--tree", type=Path, metavar="DIR", help="a kernel tree; it is only read")
+        what.add_argument(
+            "--base", metavar="NAME", help="a named line of trees, fetched by itself (default: linux-6.12.y)"
+        )
+        add_bugs(command)
+        command.add_argument(
+            "--arch",
+            default="x86_64",
+            metavar="A,…|all",
+            help=f"architectures, of {', '.join(arches.names())} (default: x86_64)",
+        )
+        command.add_argument(
+            "--repeat", type=int, default=1, metavar="N", help="boot each suite N times and report k of N"
+        )
+        command.add_argument(
+            "--jobs", type=int, metavar="N", help=f"{jobs} at once, in all (default: one for each CPU)"
+        )
+
     verify = add(
         "verify",
         "build and boot a tree with and without each bug, and show the tests red and green",
@@ -84,20 +105,7 @@ def parser() -> argparse.ArgumentParser:
         " summary.md for readers and other programs.",
         _list("results", Outcome) + "\n\n" + _list("verdicts of a boot", Verdict),
     )
-    what = verify.add_mutually_exclusive_group()
-    what.add_argument("--tree", type=Path, metavar="DIR", help="a kernel tree; it is only read")
-    what.add_argument("--base", metavar="NAME", help="a named line of trees, fetched by itself (default: linux-6.12.y)")
-    add_bugs(verify)
-    verify.add_argument(
-        "--arch",
-        default="x86_64",
-        metavar="A,…|all",
-        help=f"architectures, of {', '.join(arches.names())} (default: x86_64)",
-    )
-    verify.add_argument("--repeat", type=int, default=1, metavar="N", help="boot each suite N times and report k of N")
-    verify.add_argument(
-        "--jobs", type=int, metavar="N", help="jobs of make and guests at once, in all (default: one for each CPU)"
-    )
+    add_proof(verify, "jobs of make and guests")
     verify.add_argument("--out", type=Path, metavar="DIR", help="folder for the evidence (default: one in the cache)")
 
     command = add(
@@ -181,6 +189,38 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--out", type=Path, metavar="FILE", help="the page (default: report.html in the folder, if it is one folder)"
     )
+    command.add_argument(
+        "--lava",
+        type=Path,
+        nargs="+",
+        metavar="LOG",
+        help="first take in the logs of LAVA jobs, or folders with them; the folder is one of kmend lava",
+    )
+
+    command = add(
+        "lava",
+        "build what verify would boot, and write it down as jobs for a LAVA farm",
+        "Nothing is booted. The folder is evidence without boots; its folder lava has a job definition for each bug,"
+        " architecture and state, kernels and initramfs, and the farm's devices. What the jobs logged goes back into"
+        " it with kmend report --lava.",
+    )
+    add_proof(command, "jobs of make")
+    command.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        required=True,
+        help="folder for the jobs, and for the evidence that they give",
+    )
+    command.add_argument(
+        "--url", default="", metavar="URL", help="where the farm finds DIR/lava (default: as a file, at its path here)"
+    )
+    command.add_argument(
+        "--device-type", default="qemu", metavar="NAME", help="the farm's name for QEMU devices (default: qemu)"
+    )
+    command.add_argument(
+        "--stretch", type=float, default=1.0, metavar="N", help="stretch time limits, for busy workers (default: 1)"
+    )
 
     add("setup", "install what is missing on this machine")
     add("check", "run the project's own tests, the proofs on all architectures among them")
@@ -191,7 +231,7 @@ def _bugs(ids: list[str] | None) -> tuple[manifest.Bug, ...]:
     return manifest.load().select(ids or [])
 
 
-def _verify(arguments: argparse.Namespace) -> ExitCode:
+def _request(arguments: argparse.Namespace) -> "Request":
     if arguments.repeat < 1:
         raise BadInput(f"--repeat {arguments.repeat}: give a number of boots, 1 or more")
     if arguments.jobs is not None and arguments.jobs < 1:
@@ -200,13 +240,17 @@ def _verify(arguments: argparse.Namespace) -> ExitCode:
     chosen = arches.select(arguments.arch)
     setup.ensure(_say, _SHOWS)
     # rich is one of the things that setup installs.
+    from kmendlib.verify import Request
+
+    return Request(arguments.tree, arguments.base, bugs, chosen, arguments.repeat, arguments.out, arguments.jobs or 0)
+
+
+def _verify(arguments: argparse.Namespace) -> ExitCode:
+    request = _request(arguments)
     from kmendlib import verify
     from kmendlib.progress import Display
     from kmendlib.report import print_report
 
-    request = verify.Request(
-        arguments.tree, arguments.base, bugs, chosen, arguments.repeat, arguments.out, arguments.jobs or 0
-    )
     with Display() as display:
         evidence, code = verify.verify(request, display)
     print_report(evidence)
@@ -292,11 +336,18 @@ def _report(arguments: argparse.Namespace) -> ExitCode:
     folders = arguments.evidence
     if len(folders) > 1 and not arguments.out:
         raise BadInput(f"{len(folders)} folders make one page: say where with --out FILE")
+    if len(folders) > 1 and arguments.lava:
+        raise BadInput("--lava: name the one folder that the logs are for")
     setup.ensure(_say, _SHOWS)
     from kmendlib.evidence import load
     from kmendlib.report import exit_code, gravest, print_report
 
     evidences = [load(folder) for folder in folders]
+    if arguments.lava:
+        setup.ensure(_say, ["python:yaml"])
+        from kmendlib import lava
+
+        evidences = [lava.take(evidences[0], arguments.lava, _say)]
     for evidence in evidences:
         print_report(evidence)
     if arguments.out or os.access(folders[0], os.W_OK):
@@ -306,6 +357,30 @@ def _report(arguments: argparse.Namespace) -> ExitCode:
     return gravest(exit_code(evidence) for evidence in evidences)
 
 
+def _lava(arguments: argparse.Namespace) -> ExitCode:
+    from kmendlib import lava
+
+    options = lava.Options(arguments.url, arguments.device_type, arguments.stretch)
+    options.check()
+    request = _request(arguments)
+    from kmendlib.progress import Display
+    from kmendlib.report import rows
+
+    with Display() as display:
+        evidence, jobs = lava.write(request, options, display)
+    notes = []
+    for row in rows(evidence):
+        why = row.plan["not_run"] or (f"no kernel: {row.broken}" if row.broken else "")
+        notes += [f"{row.plan['bug']} on {row.plan['arch']}: {why}"] if why else []
+    for line in [*map(str, jobs), *dict.fromkeys(notes)]:
+        print(line)
+    print(f"{len(jobs)} jobs, {len(evidence.checkout['misc']['lava'])} boots: {evidence.folder / lava.FOLDER}")
+    print(f"with their logs: scripts/kmend report {evidence.folder} --lava LOG…")
+    if any(row.broken for row in rows(evidence)):
+        return ExitCode.INFRASTRUCTURE
+    return ExitCode.OK if jobs else ExitCode.NOTHING
+
+
 def _setup(_: argparse.Namespace) -> ExitCode:
     setup.main(_say)
     return ExitCode.OK
@@ -313,8 +388,8 @@ def _setup(_: argparse.Namespace) -> ExitCode:
 
 def _check(_: argparse.Namespace) -> ExitCode:
     setup.ensure(_say)
-    # What the tests of the page, of the books and of port need.
-    setup.ensure(_say, ["chromium", "sphinx-build", "wiggle"])
+    # What the tests of the page, of the books, of port and of lava need.
+    setup.ensure(_say, ["chromium", "sphinx-build", "wiggle", "python:lava_common", "python:yaml"])
     from kmendlib.check import check
 
     return check()
@@ -328,6 +403,7 @@ _COMMANDS = {
     "export": _export,
     "port": _port,
     "report": _report,
+    "lava": _lava,
     "setup": _setup,
     "check": _check,
 }

@@ -8,7 +8,8 @@
     ARCH/STATE-SUITE-N.log         the console of boot N
     SHA256SUMS                     the digest of each of these, written when the run has ended
 
-The page and what is made for other programs lies beside them: see page.py and formats.py.
+The page and what is made for other programs lies beside them: see page.py and formats.py; what a farm boots is in
+lava/: see lava.py.
 """
 
 import datetime
@@ -186,9 +187,17 @@ class Evidence:
         """
         with self._lock:
             self.write()
-            paths = sorted(path for path in self.folder.rglob("*") if path.is_file() and path.name != SEAL)
+            paths = sorted(
+                path for path in self.folder.rglob("*") if path.is_file() and _is_evidence(path, self.folder)
+            )
             lines = [f"{_digest(path)}  {path.relative_to(self.folder)}\n" for path in paths]
             (self.folder / SEAL).write_text("".join(lines))
+
+
+def _is_evidence(path: Path, folder: Path) -> bool:
+    """Tell whether a file is among what a seal is for: a page may be made again, and a farm's files may go."""
+    parts = path.relative_to(folder).parts
+    return path.name in (RESULTS, AUDIT) if len(parts) == 1 else parts[0] != "lava"
 
 
 def _digest(path: Path) -> str:

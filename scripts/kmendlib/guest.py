@@ -31,6 +31,7 @@ class End(StrEnum):
     TIMEOUT = "timeout"
     SILENT = "silent"
     FLOOD = "flood"
+    CUT = "cut"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import io
 import itertools
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -135,6 +135,11 @@ def _first(pattern: re.Pattern[str], lines: list[str]) -> str:
     return next((line.strip() for line in lines if pattern.search(line) and not _KTAP_LINE.match(line)), "")
 
 
+def ended(lines: Iterable[str]) -> bool:
+    """Tell whether a console goes on to where a guest ends by itself: it powers off, or panics."""
+    return any(_POWER_OFF.match(line) or "Kernel panic - not syncing" in line for line in lines)
+
+
 def telling(lines: list[str]) -> int | None:
     """Return the number of the line of a console that says most of how a boot went wrong; None if none does."""
     for pattern in (_PANIC, _SPLAT):
@@ -184,6 +189,10 @@ def judge(boot: Boot, suite: str, parse: Parser) -> Result:
         return result(Verdict.TIMEOUT, f"{what} after {boot.seconds:.0f} s; last line: {last}")
     if boot.end is End.FLOOD:
         return result(Verdict.MISS, f"console flooded with over {boot.console.stat().st_size >> 20} MiB")
+    if boot.end is End.CUT:
+        return result(
+            Verdict.MISS, f"the console is cut off; last line: {tail[-1] if tail else 'nothing printed at all'}"
+        )
     if not text.strip():
         if boot.code:
             return result(Verdict.ERROR, f"QEMU ended with code {boot.code}: {boot.stderr.splitlines()[-1:] or ['']}")

@@ -25,7 +25,7 @@ BACKPORTS = Path("etc/apt/sources.list.d/kmend-backports.list")
 class Need:
     """One row of packages.toml: a file that must be there, in this major version, and the packages that have it.
 
-    What is marked as extra is needed where something asks for it.
+    What is marked as extra is needed where something asks for it; where its dnf is empty, openEuler goes without.
     """
 
     file: str
@@ -161,10 +161,14 @@ def ensure(say: Callable[[str], None], files: Iterable[str] | None = None) -> No
     if not missing:
         return
     like = {os_release().get("ID", ""), *os_release().get("ID_LIKE", "").split()}
-    apt_packages = " ".join(dict.fromkeys(need.apt for need in missing))
-    dnf_packages = " ".join(dict.fromkeys(need.dnf for need in missing))
     debian = "debian" in like and shutil.which("apt-get") is not None
     rpm = bool({word.lower() for word in like} & {"openeuler", "kylin", "fedora"}) and shutil.which("dnf") is not None
+    if rpm:
+        missing = [need for need in missing if need.dnf]
+        if not missing:
+            return
+    apt_packages = " ".join(dict.fromkeys(need.apt for need in missing))
+    dnf_packages = " ".join(dict.fromkeys(need.dnf for need in missing))
     if os.geteuid() != 0 and debian:
         raise Infrastructure(f"missing here; run as root: apt-get install {apt_packages}")
     if os.geteuid() != 0 and rpm:

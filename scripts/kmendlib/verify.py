@@ -7,7 +7,7 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -106,6 +106,11 @@ class Suite:
     def file(self) -> str:
         """The label as a part of a file's name."""
         return re.sub(r"\W+", "-", self.label).strip("-")
+
+    @property
+    def path(self) -> str:
+        """The test's path in KCIDB."""
+        return f"{self.kind}.{self.file.replace('-', '.')}"
 
 
 def suites(bug: Bug, findings: Collection[str]) -> list[Suite]:
@@ -320,7 +325,7 @@ def make_states(tree: Tree, bugs: Sequence[Provable], scratch: Path, compat: boo
     return States(patches, stages, sorted(changed))
 
 
-class _Arch:
+class Way:
     """One architecture's way through configuration, builds and boots."""
 
     def __init__(self, run: "_Run", arch: arches.Arch) -> None:
@@ -407,6 +412,22 @@ class _Arch:
                         run.boots.submit(self.boot, identity, built.image, initrd, archive, suite, state, number)
                     )
 
+    def guest(
+        self, image: Path, initrd: concurrent.futures.Future[Path] | None, archive: Path | None, suite: Suite
+    ) -> list[str]:
+        """Return the QEMU command for a boot of a suite."""
+        in_module = suite.in_module(self.arch.name)
+        root = initrd.result() if initrd and (suite.kind == "kselftest" or in_module) else None
+        kernel_words = list(suite.words)
+        if suite.kind == "kunit":
+            # One in a module runs when the guest's init loads it, and init powers off.
+            kernel_words.append("printk.devkmsg=on" if in_module else "kunit_shutdown=poweroff")
+        if root and archive and self.arch.name in suite.needs.modules:
+            root = archive.with_name("initramfs.cpio")
+            if in_module:
+                kernel_words.append("kmend.modules=" + ",".join(build.load_order(archive, [suite.module])))
+        return guest.command(self.arch, image, kernel_words, root, suite.devices, suite.needs, suite.cpus)
+
     def boot(
         self,
         identity: str,
@@ -420,17 +441,7 @@ class _Arch:
         """Boot once and record the verdict."""
         run = self.run
         console = self.folder / f"{state}-{suite.file}-{number}.log"
-        in_module = suite.in_module(self.arch.name)
-        root = initrd.result() if initrd and (suite.kind == "kselftest" or in_module) else None
-        kernel_words = list(suite.words)
-        if suite.kind == "kunit":
-            # One in a module runs when the guest's init loads it, and init powers off.
-            kernel_words.append("printk.devkmsg=on" if in_module else "kunit_shutdown=poweroff")
-        if root and archive and self.arch.name in suite.needs.modules:
-            root = archive.with_name("initramfs.cpio")
-            if in_module:
-                kernel_words.append("kmend.modules=" + ",".join(build.load_order(archive, [suite.module])))
-        words = guest.command(self.arch, image, kernel_words, root, suite.devices, suite.needs, suite.cpus)
+        words = self.guest(image, initrd, archive, suite)
         with run.jobs.slot(suite.needs.memory + GUEST_EXTRA):
             self.booted += 1
             run.display.update(self.arch.name, f"test {state} {suite.label}", self.booted, self.boots)
@@ -439,7 +450,7 @@ class _Arch:
         result = ktap.judge(boot, suite.name, run.parse)
         run.evidence.add_test(
             identity,
-            f"{suite.kind}.{suite.file.replace('-', '.')}",
+            suite.path,
             number,
             start,
             boot,
@@ -455,8 +466,9 @@ class _Arch:
 class _Run:
     """What all architectures of one run share."""
 
-    def __init__(self, request: Request, display: Display) -> None:
+    def __init__(self, request: Request, display: Display, way: Callable[["_Run", arches.Arch], Way]) -> None:
         self.request = request
+        self.way = way
         self.display = display
         self.jobs = Jobs(request.jobs)
         self.builds = concurrent.futures.ThreadPoolExecutor(max_workers=len(request.arches))
@@ -586,7 +598,7 @@ class _Run:
     def build_and_boot(self) -> None:
         """Build and boot all architectures at once, as far as the budget goes; raise what one of them raised."""
         ways = [
-            _Arch(self, arch) for arch in self.arches.values() if any(arch.name == shown[2] for shown in self.shown)
+            self.way(self, arch) for arch in self.arches.values() if any(arch.name == shown[2] for shown in self.shown)
         ]
         self.pending += [self.builds.submit(way.go) for way in ways]
         done: set[concurrent.futures.Future[None]] = set()
@@ -606,12 +618,15 @@ class _Run:
         self.jobs.close()
 
 
-def verify(request: Request, display: Display) -> tuple[Evidence, ExitCode]:
+def verify(
+    request: Request, display: Display, way: Callable[["_Run", arches.Arch], Way] = Way
+) -> tuple[Evidence, ExitCode]:
     """Prove the bugs that were asked for, and leave the evidence.
 
     Args:
         request: what to prove.
         display: where progress is shown.
+        way: makes an architecture's way: what is done with each kernel that was built.
 
     Returns:
         The evidence, and the exit code it stands for.
@@ -623,7 +638,7 @@ def verify(request: Request, display: Display) -> tuple[Evidence, ExitCode]:
     started = time.monotonic()
     setup.ensure(display.say)
     with ExitStack() as stack:
-        run = _Run(request, display)
+        run = _Run(request, display, way)
         stack.callback(run.abandon)
         run.prepare(stack)
         run.build_and_boot()

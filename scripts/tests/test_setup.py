@@ -60,7 +60,17 @@ def test_disabled_or_other_sources_do_not_count(tmp_path: Path) -> None:
 
 def test_every_need_names_both_packages() -> None:
     for need in setup.needs():
-        assert need.file and need.apt and need.dnf
+        assert need.file and need.apt and (need.dnf or need.extra)
+
+
+def test_need_that_openeuler_has_no_package_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setup, "needs", lambda: [setup.Need("no-such-program", "some-package", "", extra=True)])
+    monkeypatch.setattr(setup, "os_release", lambda: {"ID": "openEuler"})
+    monkeypatch.setattr(setup.shutil, "which", lambda name: "/usr/bin/dnf" if name == "dnf" else None)
+    setup.ensure(lambda line: None, ["no-such-program"])
+    monkeypatch.setattr(setup, "os_release", lambda: {"ID": "debian"})
+    with pytest.raises(Infrastructure, match="some-package"):
+        setup.ensure(lambda line: None, ["no-such-program"])
 
 
 @pytest.mark.parametrize(
