@@ -257,9 +257,10 @@ def jobs(stages: Sequence[Stage], checkout: dict[str, Any], url: str, options: O
         mine = [stage for stage in stages if stage.arch == arch]
         common = _common(mine)
         shared = [_line([option]) for option in common]
-        command = arches.load(arch).qemu
+        known = arches.load(arch)
+        own = _options(known.params.extra_qemu_params)
         found[f"device-{arch}.yaml"] = environment.get_template("lava-device.yaml.j2").render(
-            arch=arch, command=command, options=shared, file=f"device-{arch}.yaml"
+            arch=arch, command=known.qemu, options=shared, file=f"device-{arch}.yaml"
         )
         for bug, state in dict.fromkeys((stage.bug, stage.state) for stage in mine):
             name = f"{bug}-{arch}-{state}"
@@ -288,9 +289,9 @@ def jobs(stages: Sequence[Stage], checkout: dict[str, Any], url: str, options: O
                 name=f"kmend-{name}",
                 device_type=options.device_type,
                 arch=arch,
-                # Those of the first boot: what differs from boot to boot comes later on QEMU's command line.
-                machine=_value(_options(mine[0].words), "-machine", "virt"),
-                cpu=_value(_options(mine[0].words), "-cpu", "max"),
+                # For the farm's own -machine and -cpu: ours come later on QEMU's command line.
+                machine=_value(own, "-machine", "virt"),
+                cpu=_value(own, "-cpu", "max"),
                 options=shared,
                 deploy=DEPLOY,
                 checkout=checkout["id"],
