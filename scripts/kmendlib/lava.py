@@ -21,6 +21,7 @@ import os
 import re
 import shlex
 import shutil
+import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -43,6 +44,7 @@ DEPLOY = 600
 # Of a line of a log, which LAVA itself keeps below a million characters, and of the logs of a job.
 _LINE_LIMIT = 4 << 20
 _LOG_LIMIT = 512 << 20
+_SUFFIXES = (".yaml", ".yml", ".log")
 # Brackets in a line that a safe parser has to read.
 _DEEP = 100
 
@@ -423,7 +425,10 @@ def read(path: Path) -> Log | None:
         BadInput: it cannot be read, or is larger than any log can be.
     """
     try:
-        if path.stat().st_size > _LOG_LIMIT:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise BadInput(f"{path} is no file")
+        if status.st_size > _LOG_LIMIT:
             raise BadInput(f"{path} is larger than {_LOG_LIMIT >> 20} MiB: no log of a job of kmend")
         return _read(path)
     except OSError as error:
@@ -481,7 +486,7 @@ def _logs(places: Sequence[Path]) -> list[Log]:
     found = []
     for place in places:
         if place.is_dir():
-            inside = sorted(path for path in place.rglob("*") if path.suffix in (".yaml", ".yml", ".log"))
+            inside = sorted(path for path in place.rglob("*.*") if path.suffix in _SUFFIXES and path.is_file())
             logs = [log for log in map(read, inside) if log]
             if not logs:
                 raise BadInput(f"{place} has no log of a job of kmend (files *.yaml, *.yml and *.log were looked at)")

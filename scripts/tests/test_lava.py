@@ -479,6 +479,8 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (lambda e, t: t / "none.yaml", "cannot read"),
         (lambda e, t: t, "has no log of a job of kmend"),
         (lambda e, t: t / "text.yaml", "is no log of a LAVA job"),
+        (lambda e, t: t / "fifo.yaml", "is no file"),
+        (lambda e, t: Path("/dev/zero"), "is no file"),
         (lambda e, t: t / "digest.yaml", f"{STAGES[0].place} booted another kernel than lava/x86_64/before-bzImage"),
         (lambda e, t: t / "words.yaml", "was booted with other words than its job has"),
         (lambda e, t: t / "place.yaml", "boot 'arm64-before-x-1' is not of"),
@@ -495,6 +497,7 @@ def test_log_that_cannot_be_taken(
     folder = tmp_path / "logs"
     folder.mkdir()
     (folder / "text.yaml").write_text("all: well\n")
+    os.mkfifo(folder / "fifo.yaml")
     place = spoil(waiting.folder, folder)
     text = console(RED)
     first = STAGES[0]
