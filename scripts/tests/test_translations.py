@@ -7,6 +7,7 @@ between, or how they were put together.  All that needs history, which a shallow
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import subprocess
@@ -15,7 +16,12 @@ from pathlib import Path
 
 import pytest
 
+from kmendlib import cli
+from kmendlib.audit import Status
+from kmendlib.errors import ExitCode
+from kmendlib.ktap import Verdict
 from kmendlib.manifest import REPO
+from kmendlib.words import Outcome
 
 FOLDER = Path("Documentation/translations/zh_CN")
 # For who works on kmend itself.
@@ -104,6 +110,15 @@ def test_translations_have_not_fallen_behind() -> None:
 def test_every_page_for_users_is_translated() -> None:
     missing = untranslated(REPO)
     assert not missing, f"not in {FOLDER}: {', '.join(missing)}"
+
+
+def test_translated_reference_has_all_that_the_program_has() -> None:
+    """The original is made from the program: it can say something else without a change of its text."""
+    terms = re.findall(r"^``(.*)``$", (REPO / FOLDER / "reference.rst").read_text(), re.MULTILINE)
+    (commands,) = (each for each in cli.parser()._actions if isinstance(each, argparse._SubParsersAction))
+    ours = [f"kmend {name}" for name in commands.choices]
+    ours += [str(word.value) for words in (ExitCode, Status, Outcome, Verdict) for word in words]
+    assert terms == ours
 
 
 def test_what_is_not_translated_is_there() -> None:
