@@ -126,11 +126,14 @@ def _missing(config: Path, wanted: str) -> list[str]:
     return [option for option in options if option not in have]
 
 
-def _known(source: Path, options: Sequence[str]) -> set[str]:
-    """Return those of some options that a tree's Kconfig files define: no line of kernels has them all."""
+def _known(source: Path, arch: Arch, options: Sequence[str]) -> set[str]:
+    """Return those of some options that a tree's Kconfig files define for an architecture: no tree has them all."""
     names = "|".join(sorted({option.partition("=")[0].removeprefix("CONFIG_") for option in options}))
     pattern = rf"^[[:space:]]*(menu)?config ({names})[[:space:]]*$"
-    defined = (proc.output(["grep", "-rhE", "--include=Kconfig*", pattern, str(source)]) or "").split()
+    # Another architecture may have an option of the same name.
+    places = [path for path in (*source.glob("*"), *source.glob("arch/*")) if path.name != "arch"]
+    places = [path for path in places if path.is_file() or path.parent.name != "arch" or path.name == arch.folder]
+    defined = (proc.output(["grep", "-rhE", "--include=Kconfig*", pattern, *map(str, places)]) or "").split()
     return {option for option in options if option.partition("=")[0].removeprefix("CONFIG_") in defined}
 
 
@@ -167,7 +170,7 @@ def configure(workspace: Workspace, arch: Arch, bugs: Sequence[Bug], log: Path, 
         raise BuildError(f"configuration failed: {_first_error(log)}")
     needed = [each for each in parts if ("/" in each[0] or ".kunitconfig" in each[0]) and each != arch.fragment]
     dropped = [(option, name) for name, part in needed for option in _missing(config, part)]
-    known = _known(workspace.src(arch.name), [option for option, _ in dropped]) if dropped else set()
+    known = _known(workspace.src(arch.name), arch, [option for option, _ in dropped]) if dropped else set()
     lost = [f"{option} ({name})" for option, name in dropped if option in known]
     if lost:
         raise BuildError(f"the tree's Kconfig does not take {', '.join(lost)}")

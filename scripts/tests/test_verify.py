@@ -194,7 +194,8 @@ def test_option_that_kconfig_drops_is_an_error(monkeypatch: pytest.MonkeyPatch, 
     fake_make('grep -v PCI_CFG_WAIT_KUNIT_TEST "$O/allconfig" > "$O/.config"', monkeypatch, tmp_path)
     place = Workspace("t", tmp_path)
     place.src("x86_64").mkdir(parents=True)
-    (place.src("x86_64") / "Kconfig.pci").write_text("config PCI\nconfig PCI_CFG_WAIT_KUNIT_TEST\n")
+    (place.src("x86_64") / "arch/x86").mkdir(parents=True)
+    (place.src("x86_64") / "arch/x86/Kconfig.pci").write_text("config PCI\nconfig PCI_CFG_WAIT_KUNIT_TEST\n")
     with pytest.raises(build.BuildError, match="does not take CONFIG_PCI_CFG_WAIT_KUNIT_TEST=y .pci_cfg_wait.kunit"):
         build.configure(place, arches.load("x86_64"), [BUG], tmp_path / "log", Jobs())
 
@@ -274,5 +275,7 @@ def test_option_that_a_line_has_not_is_left_out(monkeypatch: pytest.MonkeyPatch,
     place = Workspace("t", tmp_path)
     place.src("x86_64").mkdir(parents=True)
     (place.src("x86_64") / "Kconfig").write_text("# config PCI_CFG_WAIT_KUNIT_TEST\nconfig PCI\n")
+    (place.src("x86_64") / "arch/arm").mkdir(parents=True)
+    (place.src("x86_64") / "arch/arm/Kconfig").write_text("config PCI_CFG_WAIT_KUNIT_TEST\n")
     build.configure(place, arches.load("x86_64"), [BUG], tmp_path / "log", Jobs())
     assert "# not in this tree: CONFIG_PCI_CFG_WAIT_KUNIT_TEST=y" in (tmp_path / "log").read_text()
