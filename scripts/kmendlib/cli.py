@@ -234,8 +234,9 @@ def _bugs(ids: list[str] | None) -> tuple[manifest.Bug, ...]:
 def _request(arguments: argparse.Namespace) -> "Request":
     if arguments.repeat < 1:
         raise BadInput(f"--repeat {arguments.repeat}: give a number of boots, 1 or more")
-    if arguments.jobs is not None and arguments.jobs < 1:
-        raise BadInput(f"--jobs {arguments.jobs}: give a number of jobs, 1 or more")
+    # Its tokens must fit into a pipe.
+    if arguments.jobs is not None and not 1 <= arguments.jobs <= 4096:
+        raise BadInput(f"--jobs {arguments.jobs}: give a number of jobs, 1 to 4096")
     bugs = _bugs(arguments.bug)
     chosen = arches.select(arguments.arch)
     setup.ensure(_say, _SHOWS)
