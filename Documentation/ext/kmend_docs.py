@@ -17,7 +17,11 @@ from typing import Any, ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import Directive, directives
-from kmendlib import audit, cli, errors, ktap, page, timeline, words
+from kmendlib import cli
+from kmendlib.host import errors, words
+from kmendlib.proof import ktap
+from kmendlib.show import page, timeline
+from kmendlib.tree import audit
 from sphinx.application import Sphinx
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging

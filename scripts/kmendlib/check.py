@@ -8,13 +8,14 @@ import tempfile
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from kmendlib import arches, bases, manifest, source, verify
-from kmendlib.errors import ExitCode, Infrastructure
-from kmendlib.evidence import Evidence
-from kmendlib.paths import SCRIPTS
-from kmendlib.progress import Display
-from kmendlib.report import print_report, rows
-from kmendlib.tree import version_key
+from kmendlib.host.errors import ExitCode, Infrastructure
+from kmendlib.host.paths import SCRIPTS
+from kmendlib.host.progress import Display
+from kmendlib.proof import verify
+from kmendlib.proof.evidence import Evidence
+from kmendlib.show.report import print_report, rows
+from kmendlib.tree import arches, bases, manifest, source
+from kmendlib.tree.tree import version_key
 
 
 # Where the suites run under both KUnits: the guest that boots fastest.

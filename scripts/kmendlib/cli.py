@@ -11,15 +11,16 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from kmendlib import arches, manifest, setup
-from kmendlib.audit import Status
-from kmendlib.errors import BadInput, ExitCode, KmendError
-from kmendlib.ktap import Verdict
-from kmendlib.words import Outcome, Word
+from kmendlib.host import setup
+from kmendlib.host.errors import BadInput, ExitCode, KmendError
+from kmendlib.host.words import Outcome, Word
+from kmendlib.proof.ktap import Verdict
+from kmendlib.tree import arches, manifest
+from kmendlib.tree.audit import Status
 
 if TYPE_CHECKING:
-    from kmendlib.evidence import Evidence
-    from kmendlib.verify import Request
+    from kmendlib.proof.evidence import Evidence
+    from kmendlib.proof.verify import Request
 
 
 def _list(title: str, words: Iterable[Word | ExitCode]) -> str:
@@ -241,16 +242,16 @@ def _request(arguments: argparse.Namespace) -> "Request":
     chosen = arches.select(arguments.arch)
     setup.ensure(_say, _SHOWS)
     # rich is one of the things that setup installs.
-    from kmendlib.verify import Request
+    from kmendlib.proof.verify import Request
 
     return Request(arguments.tree, arguments.base, bugs, chosen, arguments.repeat, arguments.out, arguments.jobs or 0)
 
 
 def _verify(arguments: argparse.Namespace) -> ExitCode:
     request = _request(arguments)
-    from kmendlib import verify
-    from kmendlib.progress import Display
-    from kmendlib.report import print_report
+    from kmendlib.proof import verify
+    from kmendlib.host.progress import Display
+    from kmendlib.show.report import print_report
 
     with Display() as display:
         evidence, code = verify.verify(request, display)
@@ -260,8 +261,8 @@ def _verify(arguments: argparse.Namespace) -> ExitCode:
 
 
 def _audit(arguments: argparse.Namespace) -> ExitCode:
-    from kmendlib.audit import audit
-    from kmendlib.tree import Tree
+    from kmendlib.tree.audit import audit
+    from kmendlib.tree.tree import Tree
 
     found = audit(Tree.open(arguments.tree), _bugs(arguments.bug))
     print(json.dumps(found.to_json(), indent=2) if arguments.json else found.to_text(colour=sys.stdout.isatty()))
@@ -269,9 +270,9 @@ def _audit(arguments: argparse.Namespace) -> ExitCode:
 
 
 def _apply(arguments: argparse.Namespace) -> ExitCode:
-    from kmendlib.apply import apply
-    from kmendlib.audit import audit
-    from kmendlib.tree import Tree
+    from kmendlib.tree.apply import apply
+    from kmendlib.tree.audit import audit
+    from kmendlib.tree.tree import Tree
 
     tree = Tree.open(arguments.tree, need_makefile=True)
     found = audit(tree, _bugs(arguments.bug), latent=arguments.latent)
@@ -281,17 +282,17 @@ def _apply(arguments: argparse.Namespace) -> ExitCode:
 
 
 def _unapply(arguments: argparse.Namespace) -> ExitCode:
-    from kmendlib.apply import unapply
-    from kmendlib.tree import Tree
+    from kmendlib.tree.apply import unapply
+    from kmendlib.tree.tree import Tree
 
     print(unapply(Tree.open(arguments.tree, need_makefile=True)).to_text())
     return ExitCode.OK
 
 
 def _export(arguments: argparse.Namespace) -> ExitCode:
-    from kmendlib import export
-    from kmendlib.audit import audit
-    from kmendlib.tree import Tree
+    from kmendlib.tree import export
+    from kmendlib.tree.audit import audit
+    from kmendlib.tree.tree import Tree
 
     bugs = _bugs(arguments.bug)
     if arguments.tree:
@@ -307,8 +308,8 @@ def _export(arguments: argparse.Namespace) -> ExitCode:
 
 
 def _port(arguments: argparse.Namespace) -> ExitCode:
-    from kmendlib import port
-    from kmendlib.tree import Tree
+    from kmendlib.proof import port
+    from kmendlib.tree.tree import Tree
 
     if arguments.resume and (arguments.bug or arguments.variant):
         raise BadInput("--continue knows the finding and the variant: give no --bug and no --from")
@@ -325,7 +326,7 @@ def _port(arguments: argparse.Namespace) -> ExitCode:
 
 
 def _page(evidences: Sequence["Evidence"], out: Path | None) -> None:
-    from kmendlib import formats, page
+    from kmendlib.show import formats, page
 
     path = out or evidences[0].folder / page.NAME
     page.write(evidences, path)
@@ -340,13 +341,13 @@ def _report(arguments: argparse.Namespace) -> ExitCode:
     if len(folders) > 1 and arguments.lava:
         raise BadInput("--lava: name the one folder that the logs are for")
     setup.ensure(_say, _SHOWS)
-    from kmendlib.evidence import load
-    from kmendlib.report import exit_code, gravest, print_report
+    from kmendlib.proof.evidence import load
+    from kmendlib.show.report import exit_code, gravest, print_report
 
     evidences = [load(folder) for folder in folders]
     if arguments.lava:
         setup.ensure(_say, ["python:yaml"])
-        from kmendlib import lava
+        from kmendlib.proof import lava
 
         evidences = [lava.take(evidences[0], arguments.lava, _say)]
     for evidence in evidences:
@@ -359,13 +360,13 @@ def _report(arguments: argparse.Namespace) -> ExitCode:
 
 
 def _lava(arguments: argparse.Namespace) -> ExitCode:
-    from kmendlib import lava
+    from kmendlib.proof import lava
 
     options = lava.Options(arguments.url, arguments.device_type, arguments.stretch)
     options.check()
     request = _request(arguments)
-    from kmendlib.progress import Display
-    from kmendlib.report import rows
+    from kmendlib.host.progress import Display
+    from kmendlib.show.report import rows
 
     with Display() as display:
         evidence, jobs = lava.write(request, options, display)

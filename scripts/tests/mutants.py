@@ -21,10 +21,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kmendlib import series
-from kmendlib.audit import Status, audit
-from kmendlib.manifest import PATCHES, Bug, Finding
-from kmendlib.tree import Tree
+from kmendlib.tree import series
+from kmendlib.tree.audit import Status, audit
+from kmendlib.tree.manifest import PATCHES, Bug, Finding
+from kmendlib.tree.tree import Tree
 
 Files = dict[str, str]
 

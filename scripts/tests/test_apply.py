@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 
 from conftest import ACCESS, WAIT_EVENT, MakeTree, access_c, real_trees, tree_hash
-from kmendlib import apply as apply_module
-from kmendlib import bases, manifest, overlay, series
-from kmendlib.apply import STATE, Applied, apply, unapply
-from kmendlib.audit import Audit, BugAudit, Evidence, FindingAudit, Status, audit
-from kmendlib.errors import BadInput, ExitCode, Infrastructure, KmendError, NothingToDo
-from kmendlib.tree import Tree
+from kmendlib.host.errors import BadInput, ExitCode, Infrastructure, KmendError, NothingToDo
+from kmendlib.tree import apply as apply_module
+from kmendlib.tree import bases, manifest, overlay, series
+from kmendlib.tree.apply import STATE, Applied, apply, unapply
+from kmendlib.tree.audit import Audit, BugAudit, Evidence, FindingAudit, Status, audit
+from kmendlib.tree.tree import Tree
 
 BUG = manifest.load().bug("pci-cfg-wait")
 FIX = "pci-cfg-wait/v3.4-v5.8.patch"
@@ -519,7 +519,7 @@ def test_no_right_to_write(make_tree: MakeTree, folder: str, tmp_path: Path, mon
     # The repository may lie in a folder that only root can read.
     shutil.copytree(manifest.PATCHES, tmp_path / "patches")
     for module in ("apply", "series"):
-        monkeypatch.setattr(f"kmendlib.{module}.PATCHES", tmp_path / "patches")
+        monkeypatch.setattr(f"kmendlib.tree.{module}.PATCHES", tmp_path / "patches")
     (root / folder).chmod(0o555)
     (root / ACCESS).chmod(0o644)
     for parent in root.parents:

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from conftest import ACCESS, UNLOCKED, WAIT_EVENT, WAKE_INSIDE, WAKE_OUTSIDE, MakeTree, access_c, real_trees, tree_hash
-from kmendlib import audit as audit_module
-from kmendlib import manifest
-from kmendlib.audit import Audit, Status, audit, worst
-from kmendlib.errors import ExitCode, Infrastructure
-from kmendlib.manifest import Bug, Finding
-from kmendlib.tree import Tree
+from kmendlib.host.errors import ExitCode, Infrastructure
+from kmendlib.tree import audit as audit_module
+from kmendlib.tree import manifest
+from kmendlib.tree.audit import Audit, Status, audit, worst
+from kmendlib.tree.manifest import Bug, Finding
+from kmendlib.tree.tree import Tree
 
 BUGS = (manifest.load().bug("pci-cfg-wait"),)
 RULE = manifest.RULES / "pci-cfg-wait.cocci"

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from conftest import real_trees, tree_hash
-from kmendlib import manifest, series
-from kmendlib.audit import FindingAudit, Status, audit
-from kmendlib.manifest import PATCHES, RULES
-from kmendlib.tree import Tree
+from kmendlib.tree import manifest, series
+from kmendlib.tree.audit import FindingAudit, Status, audit
+from kmendlib.tree.manifest import PATCHES, RULES
+from kmendlib.tree.tree import Tree
 
 EVENTFD, MAIN, HOST = "virt/kvm/eventfd.c", "virt/kvm/kvm_main.c", "include/linux/kvm_host.h"
 EARLY, LIST, ANSWERS = "early-free", "shared-list", "batch-answers"

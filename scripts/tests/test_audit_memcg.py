@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from conftest import MakeTree, real_trees
-from kmendlib import manifest
-from kmendlib.audit import FindingAudit, Status, audit
-from kmendlib.tree import Tree
+from kmendlib.tree import manifest
+from kmendlib.tree.audit import FindingAudit, Status, audit
+from kmendlib.tree.tree import Tree
 
 BUG = next(bug for bug in manifest.load().bugs if bug.id == "memcg-uncharge")
 FIRST = "memcg-uncharge/uncharge-first"

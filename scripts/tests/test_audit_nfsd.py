@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from conftest import real_trees, tree_hash
-from kmendlib import manifest
-from kmendlib.audit import FindingAudit, Status, audit
-from kmendlib.tree import Tree
+from kmendlib.tree import manifest
+from kmendlib.tree.audit import FindingAudit, Status, audit
+from kmendlib.tree.tree import Tree
 
 BUG = manifest.load().bug("nfsd-cb-shutdown")
 CALLBACK = "fs/nfsd/nfs4callback.c"

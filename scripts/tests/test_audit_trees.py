@@ -15,10 +15,10 @@ import pytest
 
 import mutants
 from conftest import ACCESS, MakeTree, access_c, real_trees
-from kmendlib import manifest
-from kmendlib.audit import Status
-from kmendlib.manifest import Bug, Finding
-from kmendlib.tree import Tree
+from kmendlib.tree import manifest
+from kmendlib.tree.audit import Status
+from kmendlib.tree.manifest import Bug, Finding
+from kmendlib.tree.tree import Tree
 
 BUGS = manifest.load().bugs
 FINDINGS = {finding.id: (bug, finding) for bug in BUGS for finding in bug.findings}

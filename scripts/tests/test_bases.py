@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from kmendlib import arches, bases, build
-from kmendlib.errors import BadInput
-from kmendlib.manifest import PATCHES
-from kmendlib.source import Workspace
-from kmendlib.tree import Tree
+from kmendlib.host.errors import BadInput
+from kmendlib.proof import build
+from kmendlib.tree import arches, bases
+from kmendlib.tree.manifest import PATCHES
+from kmendlib.tree.source import Workspace
+from kmendlib.tree.tree import Tree
 
 
 def tree(folder: Path, version: str, extra: str = "", more: str = "") -> Tree:

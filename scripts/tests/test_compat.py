@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from conftest import real_trees
-from kmendlib import manifest, overlay
-from kmendlib.manifest import KUNIT
-from kmendlib.tree import Tree
+from kmendlib.tree import manifest, overlay
+from kmendlib.tree.manifest import KUNIT
+from kmendlib.tree.tree import Tree
 
 LOGS = Path(__file__).with_name("logs")
 HEADER = (overlay.COMPAT / "include/kunit/test.h").read_text()

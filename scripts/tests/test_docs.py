@@ -15,12 +15,14 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from browser import CONTRAST, PROGRAM, Browser
 
-from kmendlib import cli, manifest, timeline
-from kmendlib.audit import Status
-from kmendlib.errors import ExitCode
-from kmendlib.ktap import Verdict
-from kmendlib.manifest import REPO
-from kmendlib.words import Outcome
+from kmendlib import cli
+from kmendlib.host.errors import ExitCode
+from kmendlib.host.words import Outcome
+from kmendlib.proof.ktap import Verdict
+from kmendlib.show import timeline
+from kmendlib.tree import manifest
+from kmendlib.tree.audit import Status
+from kmendlib.tree.manifest import REPO
 
 DOCS = REPO / "Documentation"
 BUGS = [bug.id for bug in manifest.load().bugs]

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from conftest import ACCESS, UNLOCKED, MakeTree, access_c, real_trees, tree_hash
-from kmendlib import cli, export, manifest, series
-from kmendlib.audit import audit
-from kmendlib.errors import BadInput, NothingToDo
-from kmendlib.manifest import PATCHES
-from kmendlib.tree import Tree
+from kmendlib import cli
+from kmendlib.host.errors import BadInput, NothingToDo
+from kmendlib.tree import export, manifest, series
+from kmendlib.tree.audit import audit
+from kmendlib.tree.manifest import PATCHES
+from kmendlib.tree.tree import Tree
 
 BUGS = manifest.load().bugs
 FIX = PATCHES / "pci-cfg-wait/v3.4-v5.8.patch"

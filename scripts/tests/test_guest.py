@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from kmendlib import arches, guest, proc
-from kmendlib.errors import Infrastructure
-from kmendlib.guest import End
-from kmendlib.manifest import Guest
+from kmendlib.host import proc
+from kmendlib.host.errors import Infrastructure
+from kmendlib.proof import guest
+from kmendlib.proof.guest import End
+from kmendlib.tree import arches
+from kmendlib.tree.manifest import Guest
 
 
 @pytest.fixture(autouse=True)

@@ -17,10 +17,13 @@ import pytest
 from browser import CONTRAST, OUTSIDE, PROGRAM, Browser
 from conftest import ACCESS, UNLOCKED, access_c
 
-from kmendlib import cli, evidence, formats, manifest, page, timeline, verify
-from kmendlib.errors import BadInput, ExitCode
-from kmendlib.evidence import Evidence
-from kmendlib.report import exit_code, rows
+from kmendlib import cli
+from kmendlib.host.errors import BadInput, ExitCode
+from kmendlib.proof import evidence, verify
+from kmendlib.proof.evidence import Evidence
+from kmendlib.show import formats, page, timeline
+from kmendlib.show.report import exit_code, rows
+from kmendlib.tree import manifest
 
 LOGS = Path(__file__).parent / "logs"
 PROOF = "pci_cfg_wait_test_queue_still_while_locked"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from kmendlib import proc
-from kmendlib.jobs import BUILD_MEMORY, Jobs
+from kmendlib.host import proc
+from kmendlib.proof.jobs import BUILD_MEMORY, Jobs
 
 
 @pytest.fixture

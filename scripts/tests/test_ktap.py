@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from conftest import real_trees
-from kmendlib import ktap
-from kmendlib.guest import Boot, End
-from kmendlib.ktap import Verdict
-from kmendlib.tree import Tree, version_key
+from kmendlib.proof import ktap
+from kmendlib.proof.guest import Boot, End
+from kmendlib.proof.ktap import Verdict
+from kmendlib.tree.tree import Tree, version_key
 
 LOGS = Path(__file__).with_name("logs")
 SUITE = "pci_cfg_wait"

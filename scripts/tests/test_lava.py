@@ -18,11 +18,13 @@ from typing import Any
 import pytest
 
 from conftest import real_trees
-from kmendlib import arches, cli, evidence, guest, ktap, lava, manifest, verify
-from kmendlib.errors import BadInput, ExitCode
-from kmendlib.evidence import Evidence
-from kmendlib.report import exit_code, rows
-from kmendlib.tree import Tree, version_key
+from kmendlib import cli
+from kmendlib.host.errors import BadInput, ExitCode
+from kmendlib.proof import evidence, guest, ktap, lava, verify
+from kmendlib.proof.evidence import Evidence
+from kmendlib.show.report import exit_code, rows
+from kmendlib.tree import arches, manifest
+from kmendlib.tree.tree import Tree, version_key
 
 LOGS = Path(__file__).with_name("logs")
 BUG = manifest.load().bug("pci-cfg-wait")

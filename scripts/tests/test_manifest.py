@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from kmendlib import arches, manifest
-from kmendlib.errors import BadInput, ExitCode
-from kmendlib.manifest import PATCHES
+from kmendlib.host.errors import BadInput, ExitCode
+from kmendlib.tree import arches, manifest
+from kmendlib.tree.manifest import PATCHES
 
 GOOD = """\
 [[bug]]

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from conftest import real_trees
-from kmendlib import manifest, overlay, series
-from kmendlib.audit import Status, audit
-from kmendlib.manifest import PATCHES
-from kmendlib.tree import Tree
+from kmendlib.tree import manifest, overlay, series
+from kmendlib.tree.audit import Status, audit
+from kmendlib.tree.manifest import PATCHES
+from kmendlib.tree.tree import Tree
 
 BUGS = manifest.load().bugs
 FILES = sorted(path.relative_to(PATCHES).as_posix() for path in PATCHES.rglob("*.patch"))

@@ -14,14 +14,17 @@ from pathlib import Path
 import pytest
 
 from conftest import ACCESS, UNLOCKED, WAIT_EVENT, MakeTree, access_c, real_trees, tree_hash
-from kmendlib import build, cli, manifest, port, series, setup
-from kmendlib.audit import Audit, BugAudit, Evidence, FindingAudit, Status
-from kmendlib.errors import BadInput, ExitCode, Infrastructure, KmendError, NothingToDo
-from kmendlib.jobs import Jobs
-from kmendlib.manifest import PATCHES, Bug
-from kmendlib.port import Ported
-from kmendlib.source import Workspace
-from kmendlib.tree import Tree
+from kmendlib import cli
+from kmendlib.host import setup
+from kmendlib.host.errors import BadInput, ExitCode, Infrastructure, KmendError, NothingToDo
+from kmendlib.proof import build, port
+from kmendlib.proof.jobs import Jobs
+from kmendlib.proof.port import Ported
+from kmendlib.tree import manifest, series
+from kmendlib.tree.audit import Audit, BugAudit, Evidence, FindingAudit, Status
+from kmendlib.tree.manifest import PATCHES, Bug
+from kmendlib.tree.source import Workspace
+from kmendlib.tree.tree import Tree
 
 BUG = "pci-cfg-wait"
 FIX = "pci-cfg-wait/v3.4-v5.8.patch"

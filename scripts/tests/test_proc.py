@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kmendlib import proc
+from kmendlib.host import proc
 
 
 def test_settings_of_the_users_shell_do_not_reach_kbuild(monkeypatch: pytest.MonkeyPatch) -> None:

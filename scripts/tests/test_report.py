@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from kmendlib import evidence, report
-from kmendlib.errors import BadInput, ExitCode
-from kmendlib.evidence import Evidence
+from kmendlib.host.errors import BadInput, ExitCode
+from kmendlib.proof import evidence
+from kmendlib.proof.evidence import Evidence
+from kmendlib.show import report
 
 PROOF = "case_that_proves"
 

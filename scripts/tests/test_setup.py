@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from kmendlib import setup
-from kmendlib.errors import Infrastructure
+from kmendlib.host import setup
+from kmendlib.host.errors import Infrastructure
 
 
 def apt(root: Path, name: str, text: str) -> None:

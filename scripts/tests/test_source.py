@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from kmendlib import bases, source
-from kmendlib.errors import BadInput, Infrastructure
-from kmendlib.source import Workspace
-from kmendlib.tree import Tree
+from kmendlib.host.errors import BadInput, Infrastructure
+from kmendlib.tree import bases, source
+from kmendlib.tree.source import Workspace
+from kmendlib.tree.tree import Tree
 
 MAKEFILE = "VERSION = 6\nPATCHLEVEL = 12\nSUBLEVEL = 1\nEXTRAVERSION =\nKBUILD_X = 1\n"
 

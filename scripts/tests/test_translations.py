@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 
 from kmendlib import cli
-from kmendlib.audit import Status
-from kmendlib.errors import ExitCode
-from kmendlib.ktap import Verdict
-from kmendlib.manifest import REPO
-from kmendlib.words import Outcome
+from kmendlib.host.errors import ExitCode
+from kmendlib.host.words import Outcome
+from kmendlib.proof.ktap import Verdict
+from kmendlib.tree.audit import Status
+from kmendlib.tree.manifest import REPO
 
 FOLDER = Path("Documentation/translations/zh_CN")
 # For who works on kmend itself.

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from conftest import ACCESS, MakeTree
-from kmendlib.errors import BadInput, ExitCode
-from kmendlib.tree import Tree, version_key
+from kmendlib.host.errors import BadInput, ExitCode
+from kmendlib.tree.tree import Tree, version_key
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 
 from conftest import ACCESS, UNLOCKED, WAIT_EVENT, MakeTree, access_c, tree_hash
-from kmendlib import arches, build, cli, manifest, verify
-from kmendlib.apply import apply, refuse_prepared
-from kmendlib.audit import BugAudit, Status, audit
-from kmendlib.errors import BadInput
-from kmendlib.jobs import Jobs
-from kmendlib.source import Workspace
-from kmendlib.tree import Tree
+from kmendlib import cli
+from kmendlib.host.errors import BadInput
+from kmendlib.proof import build, verify
+from kmendlib.proof.jobs import Jobs
+from kmendlib.tree import arches, manifest
+from kmendlib.tree.apply import apply, refuse_prepared
+from kmendlib.tree.audit import BugAudit, Status, audit
+from kmendlib.tree.source import Workspace
+from kmendlib.tree.tree import Tree
 
 BUG = manifest.load().bug("pci-cfg-wait")
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kmendlib.errors import BadInput
+from kmendlib.host.errors import BadInput
 
 # The version stands in the first lines of the top Makefile.
 _HEAD_LINES = 40
@@ -68,7 +68,7 @@ class Tree:
                 return cls(root, ".".join(numbers), fields.get("EXTRAVERSION", ""))
             if not need_makefile:
                 if not files:
-                    from kmendlib import manifest
+                    from kmendlib.tree import manifest
 
                     files = manifest.load(check_files=False).files
                 if any((root / name).is_file() for name in files):

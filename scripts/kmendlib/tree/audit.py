@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kmendlib import proc, series
-from kmendlib.errors import ExitCode, Infrastructure
-from kmendlib.manifest import PATCHES, Bug, Finding
-from kmendlib.tree import Tree, version_key
-from kmendlib.words import Word
+from kmendlib.host import proc
+from kmendlib.host.errors import ExitCode, Infrastructure
+from kmendlib.host.words import Word
+from kmendlib.tree import series
+from kmendlib.tree.manifest import PATCHES, Bug, Finding
+from kmendlib.tree.tree import Tree, version_key
 
 # A rule needs about half a second for a file; more than this, in seconds on an idle host, is a file that it cannot
 # work on.

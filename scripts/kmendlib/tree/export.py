@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kmendlib import bases, manifest, proc, series
-from kmendlib.apply import refuse_undecided
-from kmendlib.audit import Audit
-from kmendlib.errors import BadInput, NothingToDo
-from kmendlib.manifest import PATCHES, Bug, Upstream
+from kmendlib.host import proc
+from kmendlib.host.errors import BadInput, NothingToDo
+from kmendlib.tree import bases, manifest, series
+from kmendlib.tree.apply import refuse_undecided
+from kmendlib.tree.audit import Audit
+from kmendlib.tree.manifest import PATCHES, Bug, Upstream
 
 STABLE = "Cc: stable@vger.kernel.org"
 _COMMIT_URL = "https://git.kernel.org/pub/scm/linux/kernel/git/torvalds/linux.git/commit/?id="

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kmendlib.errors import BadInput
+from kmendlib.host.errors import BadInput
 
-REPO = Path(__file__).resolve().parents[2]
+REPO = Path(__file__).resolve().parents[3]
 PATCHES = REPO / "patches"
 KUNIT = REPO / "kunit"
 SELFTESTS = REPO / "selftests"

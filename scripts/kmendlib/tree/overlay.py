@@ -4,10 +4,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from kmendlib import series
-from kmendlib.errors import BadInput
-from kmendlib.manifest import KUNIT, PATCHES, Suite
-from kmendlib.tree import Tree
+from kmendlib.host.errors import BadInput
+from kmendlib.tree import series
+from kmendlib.tree.manifest import KUNIT, PATCHES, Suite
+from kmendlib.tree.tree import Tree
 
 COMPAT = KUNIT / "compat"
 COMPAT_HOOKS = PATCHES / "kunit-compat"

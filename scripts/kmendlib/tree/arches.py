@@ -7,8 +7,8 @@ import types
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kmendlib.errors import BadInput, Infrastructure
-from kmendlib.manifest import QEMU_CONFIGS
+from kmendlib.host.errors import BadInput, Infrastructure
+from kmendlib.tree.manifest import QEMU_CONFIGS
 
 
 @dataclass(frozen=True)

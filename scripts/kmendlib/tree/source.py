@@ -21,10 +21,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kmendlib import bases, proc, setup
-from kmendlib.errors import BadInput, Infrastructure
-from kmendlib.paths import cache
-from kmendlib.tree import Tree
+from kmendlib.host import proc, setup
+from kmendlib.host.errors import BadInput, Infrastructure
+from kmendlib.host.paths import cache
+from kmendlib.tree import bases
+from kmendlib.tree.tree import Tree
 
 # Measured with linux-source-6.12: 1.5 GiB of source, 0.5 GiB an architecture with its folders and ccache.
 _SOURCE_GIB, _ARCH_GIB = 2.5, 0.8

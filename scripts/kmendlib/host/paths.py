@@ -4,7 +4,7 @@
 import os
 from pathlib import Path
 
-SCRIPTS = Path(__file__).resolve().parent.parent
+SCRIPTS = Path(__file__).resolve().parents[2]
 CONFIGS = SCRIPTS / "configs"
 
 

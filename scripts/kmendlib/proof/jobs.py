@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from kmendlib.proc import stopping
+from kmendlib.host.proc import stopping
 
 # In MiB.  make's: the link of a vmlinux with KASAN takes the most.  A guest's: what QEMU takes on top of its memory.
 BUILD_MEMORY = 2048

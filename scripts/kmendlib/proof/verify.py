@@ -12,15 +12,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kmendlib import arches, bases, build, evidence, guest, ktap, manifest, overlay, proc, report, series, setup, source
-from kmendlib.apply import refuse_prepared
-from kmendlib.audit import BugAudit, Status, audit
-from kmendlib.errors import BadInput, ExitCode
-from kmendlib.evidence import Evidence
-from kmendlib.jobs import GUEST_EXTRA, Jobs
-from kmendlib.manifest import PATCHES, Bug, Guest
-from kmendlib.progress import Display
-from kmendlib.tree import Tree
+from kmendlib.host import proc, setup
+from kmendlib.host.errors import BadInput, ExitCode
+from kmendlib.host.progress import Display
+from kmendlib.proof import build, evidence, guest, ktap
+from kmendlib.proof.evidence import Evidence
+from kmendlib.proof.jobs import GUEST_EXTRA, Jobs
+from kmendlib.show import report
+from kmendlib.tree import arches, bases, manifest, overlay, series, source
+from kmendlib.tree.apply import refuse_prepared
+from kmendlib.tree.audit import BugAudit, Status, audit
+from kmendlib.tree.manifest import PATCHES, Bug, Guest
+from kmendlib.tree.tree import Tree
 
 STATES = ("before", "after")
 # Seconds from power-on: measured boots take 2 to 20, and limits stretch with the host's load.

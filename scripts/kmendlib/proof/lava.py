@@ -29,13 +29,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from kmendlib import arches, bases, evidence, ktap, source, verify
-from kmendlib.errors import BadInput
-from kmendlib.evidence import Evidence
-from kmendlib.guest import CONSOLE_LIMIT, Boot, End
-from kmendlib.ktap import Parser, Result, Verdict
-from kmendlib.paths import SCRIPTS
-from kmendlib.progress import Display
+from kmendlib.host.errors import BadInput
+from kmendlib.host.paths import SCRIPTS
+from kmendlib.host.progress import Display
+from kmendlib.proof import evidence, ktap, verify
+from kmendlib.proof.evidence import Evidence
+from kmendlib.proof.guest import CONSOLE_LIMIT, Boot, End
+from kmendlib.proof.ktap import Parser, Result, Verdict
+from kmendlib.tree import arches, bases, source
 
 FOLDER = "lava"
 DEVICE_TYPE = "qemu"

@@ -9,12 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from kmendlib import ktap, manifest, timeline
-from kmendlib.errors import BadInput
-from kmendlib.evidence import Evidence, inside, load_audit
-from kmendlib.paths import SCRIPTS
-from kmendlib.report import Row, rows
-from kmendlib.timeline import Timeline
+from kmendlib.host.errors import BadInput
+from kmendlib.host.paths import SCRIPTS
+from kmendlib.proof import ktap
+from kmendlib.proof.evidence import Evidence, inside, load_audit
+from kmendlib.show import timeline
+from kmendlib.show.report import Row, rows
+from kmendlib.show.timeline import Timeline
+from kmendlib.tree import manifest
 
 NAME = "report.html"
 

@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kmendlib import proc
-from kmendlib.arches import Arch
-from kmendlib.errors import Infrastructure
-from kmendlib.jobs import Jobs
-from kmendlib.manifest import SELFTESTS, Bug
-from kmendlib.paths import CONFIGS, cache
-from kmendlib.source import Workspace
+from kmendlib.host import proc
+from kmendlib.host.errors import Infrastructure
+from kmendlib.host.paths import CONFIGS, cache
+from kmendlib.proof.jobs import Jobs
+from kmendlib.tree.arches import Arch
+from kmendlib.tree.manifest import SELFTESTS, Bug
+from kmendlib.tree.source import Workspace
 
 _OBJECT = re.compile(r"^  (?:CC|AS|LDS|AR|LD|HOSTCC)\b")
 # A build from scratch takes about this many steps for each option that is on: 2.2 (arm64) to 2.7 (x86_64) on 6.12.

@@ -15,9 +15,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from kmendlib import proc
-from kmendlib.errors import BadInput, Infrastructure
-from kmendlib.manifest import PATCHES
+from kmendlib.host import proc
+from kmendlib.host.errors import BadInput, Infrastructure
+from kmendlib.tree.manifest import PATCHES
 
 STATE = ".kmend-pc"
 _COPIES = f"{STATE}/.patches"

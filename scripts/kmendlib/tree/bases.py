@@ -8,11 +8,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from kmendlib import arches
-from kmendlib.arches import Arch
-from kmendlib.errors import BadInput
-from kmendlib.manifest import PATCHES
-from kmendlib.tree import Tree, version_key
+from kmendlib.host.errors import BadInput
+from kmendlib.tree import arches
+from kmendlib.tree.arches import Arch
+from kmendlib.tree.manifest import PATCHES
+from kmendlib.tree.tree import Tree, version_key
 
 BASES = PATCHES / "bases"
 DEFAULT = "linux-6.12.y"

@@ -13,9 +13,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from kmendlib.errors import Infrastructure
-from kmendlib.guest import Boot, End
-from kmendlib.words import Word
+from kmendlib.host.errors import Infrastructure
+from kmendlib.host.words import Word
+from kmendlib.proof.guest import Boot, End
 
 TAIL_LINES = 25
 

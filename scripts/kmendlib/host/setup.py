@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from kmendlib import proc
-from kmendlib.errors import Infrastructure
-from kmendlib.paths import SCRIPTS, cache
+from kmendlib.host import proc
+from kmendlib.host.errors import Infrastructure
+from kmendlib.host.paths import SCRIPTS, cache
 
 BACKPORTS = Path("etc/apt/sources.list.d/kmend-backports.list")
 

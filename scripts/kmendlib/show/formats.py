@@ -5,9 +5,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from kmendlib.evidence import Evidence
-from kmendlib.page import NAME, visible
-from kmendlib.report import Row, rows
+from kmendlib.proof.evidence import Evidence
+from kmendlib.show.page import NAME, visible
+from kmendlib.show.report import Row, rows
 
 # The words of openEuler RISC-V's gate.
 _RESULTS = {"PROVED": "success", "PASS": "success", "SKIP": "skipped", "not run": "skipped"}

@@ -22,12 +22,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from kmendlib import arches, bases, build, manifest, proc, series, setup, source
-from kmendlib.audit import Audit, FindingAudit, Status, audit
-from kmendlib.errors import BadInput, ExitCode, Infrastructure, KmendError, NothingToDo
-from kmendlib.jobs import Jobs
-from kmendlib.manifest import PATCHES, Bug, Finding
-from kmendlib.tree import Tree
+from kmendlib.host import proc, setup
+from kmendlib.host.errors import BadInput, ExitCode, Infrastructure, KmendError, NothingToDo
+from kmendlib.proof import build
+from kmendlib.proof.jobs import Jobs
+from kmendlib.tree import arches, bases, manifest, series, source
+from kmendlib.tree.audit import Audit, FindingAudit, Status, audit
+from kmendlib.tree.manifest import PATCHES, Bug, Finding
+from kmendlib.tree.tree import Tree
 
 _STATE = "port.json"
 _FILES = "files"

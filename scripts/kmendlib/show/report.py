@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kmendlib.errors import ExitCode
-from kmendlib.evidence import Evidence
-from kmendlib.ktap import Verdict
-from kmendlib.words import Outcome
+from kmendlib.host.errors import ExitCode
+from kmendlib.host.words import Outcome
+from kmendlib.proof.evidence import Evidence
+from kmendlib.proof.ktap import Verdict
 
 # On the unfixed kernel these show the bug; no result at all does not.
 _HITS = {Verdict.FAIL, Verdict.PANIC, Verdict.TIMEOUT}

@@ -23,10 +23,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kmendlib.errors import BadInput
-from kmendlib.guest import Boot
-from kmendlib.ktap import Result, Verdict
-from kmendlib.paths import SCRIPTS, cache
+from kmendlib.host.errors import BadInput
+from kmendlib.host.paths import SCRIPTS, cache
+from kmendlib.proof.guest import Boot
+from kmendlib.proof.ktap import Result, Verdict
 
 RESULTS = "results.json"
 AUDIT = "audit.json"

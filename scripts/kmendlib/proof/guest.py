@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from kmendlib import proc
-from kmendlib.arches import Arch
-from kmendlib.errors import Infrastructure
-from kmendlib.manifest import Guest
-from kmendlib.proc import slowness
+from kmendlib.host import proc
+from kmendlib.host.errors import Infrastructure
+from kmendlib.host.proc import slowness
+from kmendlib.tree.arches import Arch
+from kmendlib.tree.manifest import Guest
 
 CONSOLE_LIMIT = 16 << 20
 # A guest that is alive prints within this many seconds; a KUnit case that waits is bounded by far less.

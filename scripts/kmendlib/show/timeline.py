@@ -4,7 +4,7 @@
 import tomllib
 from dataclasses import dataclass
 
-from kmendlib.manifest import REPO
+from kmendlib.tree.manifest import REPO
 
 PAGES = REPO / "Documentation" / "bugs"
 

@@ -27,11 +27,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from kmendlib import bases, overlay, proc, series
-from kmendlib.audit import Audit, Status
-from kmendlib.errors import BadInput, Infrastructure, KmendError, NothingToDo
-from kmendlib.manifest import PATCHES, SELFTESTS
-from kmendlib.tree import Tree
+from kmendlib.host import proc
+from kmendlib.host.errors import BadInput, Infrastructure, KmendError, NothingToDo
+from kmendlib.tree import bases, overlay, series
+from kmendlib.tree.audit import Audit, Status
+from kmendlib.tree.manifest import PATCHES, SELFTESTS
+from kmendlib.tree.tree import Tree
 
 STATE = ".kmend"
 _JOURNAL = "state.json"
