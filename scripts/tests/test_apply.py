@@ -196,6 +196,8 @@ def test_quilt_of_the_users_own_is_left_alone(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("QUILT_PC", "elsewhere")
     monkeypatch.setenv("QUILT_PATCH_OPTS", "--no-such-option")
+    monkeypatch.setenv("POSIXLY_CORRECT", "1")
+    monkeypatch.setenv("VERSION_CONTROL", "numbered")
     before = tree_hash(root)
     do_apply(root)
     assert WAIT_EVENT in (root / ACCESS).read_text()
@@ -348,10 +350,10 @@ def test_link_out_of_the_tree(make_tree: MakeTree) -> None:
     assert tree_hash(root.parent / "drivers") == outside
 
 
-def test_quilt_missing(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_patch_missing(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     root = make_tree()
     monkeypatch.setenv("PATH", str(tmp_path / "none"))
-    refused(root, "quilt is not installed: run kmend setup", lambda: do_apply(root), ExitCode.INFRASTRUCTURE)
+    refused(root, "patch is not installed: run kmend setup", lambda: do_apply(root), ExitCode.INFRASTRUCTURE)
 
 
 def test_another_kmend_at_work(make_tree: MakeTree) -> None:
@@ -618,7 +620,7 @@ def run_struck(
 
 @pytest.fixture
 def ready(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a tree, and make quilt's part quick: its result is made once and copied from then on."""
+    """Return a tree, and make patch's part quick: its result is made once and copied from then on."""
     root = make_tree(kunit=True)
     done = root.parent / "done"
     hook = [manifest.PATCHES / FIX, manifest.PATCHES / HOOK]
@@ -743,34 +745,47 @@ def test_disk_full_at_every_step(ready: Path, lasting: bool) -> None:
 # series.py by itself.
 
 
-def test_push_on_top_of_a_push(make_tree: MakeTree) -> None:
-    root = make_tree()
-    series.push(root, [manifest.PATCHES / FIX])
-    assert series.applied(root) == [FIX]
-    series.push(root, [manifest.PATCHES / HOOK])
-    assert series.applied(root) == [FIX, HOOK]
-
-
-def test_push_is_all_or_nothing(make_tree: MakeTree) -> None:
+def test_materialize_is_all_or_nothing(make_tree: MakeTree, tmp_path: Path) -> None:
     root = make_tree()
     before = tree_hash(root)
-    with pytest.raises(series.DoesNotFit, match="reintroduce-v5.9-v7.x.patch does not apply"):
-        series.push(root, [manifest.PATCHES / HOOK, manifest.PATCHES / "pci-cfg-wait/reintroduce-v5.9-v7.x.patch"])
+    (tmp_path / "out" / ACCESS).parent.mkdir(parents=True)
+    (tmp_path / "out" / ACCESS).write_text("as it was\n")
+    patches = [manifest.PATCHES / HOOK, manifest.PATCHES / "pci-cfg-wait/reintroduce-v5.9-v7.x.patch"]
+    says = f"^pci-cfg-wait/reintroduce-v5.9-v7.x.patch does not apply to {root} without fuzz: Hunk #1 FAILED at "
+    with pytest.raises(series.DoesNotFit, match=says):
+        series.materialize(root, patches, tmp_path / "out")
+    assert (tmp_path / "out" / ACCESS).read_text() == "as it was\n"
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == [tmp_path / "out" / ACCESS]
     assert tree_hash(root) == before
 
 
-def test_failed_push_keeps_what_was_pushed(make_tree: MakeTree) -> None:
+def test_what_is_there_already_does_not_fit(make_tree: MakeTree, tmp_path: Path) -> None:
+    """patch would offer to take it back."""
+    twice = [manifest.PATCHES / FIX] * 2
+    with pytest.raises(series.DoesNotFit, match="Hunk #1 FAILED"):
+        series.materialize(make_tree(), twice, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        (["--- a/none", "+++ b/none", "@@ -1 +1 @@", "-a", "+b"], "can't find file to patch"),
+        (["--- a/Makefile", "+++ b/Makefile", "@@ -1,2 +1 @@", " a"], "malformed patch at line"),
+    ],
+)
+def test_patch_that_cannot_be_read(make_tree: MakeTree, tmp_path: Path, lines: list[str], says: str) -> None:
+    (tmp_path / "x.patch").write_text("\n".join(lines) + "\n")
+    with pytest.raises(series.DoesNotFit, match=f"^x.patch does not apply to .*{says}"):
+        series.materialize(make_tree(), [tmp_path / "x.patch"], tmp_path / "out")
+
+
+def test_removed_file_is_refused(make_tree: MakeTree, tmp_path: Path) -> None:
     root = make_tree()
-    series.push(root, [manifest.PATCHES / FIX])
-    mended = (root / ACCESS).read_bytes()
-    with pytest.raises(series.DoesNotFit, match="pushed on .* already"):
-        series.push(root, [manifest.PATCHES / FIX])
-    copy = root.parent / "again.patch"
-    shutil.copyfile(manifest.PATCHES / FIX, copy)
-    with pytest.raises(series.DoesNotFit, match="again.patch does not apply"):
-        series.push(root, [manifest.PATCHES / HOOK, copy])
-    assert series.applied(root) == [FIX]
-    assert (root / ACCESS).read_bytes() == mended
+    (root / "one").write_text("a\n")
+    (tmp_path / "x.patch").write_text("--- a/one\n+++ /dev/null\n@@ -1 +0,0 @@\n-a\n")
+    with pytest.raises(BadInput, match="^one: removed by one of x.patch$"):
+        series.materialize(root, [tmp_path / "x.patch"], tmp_path / "out")
 
 
 def test_no_fuzz(make_tree: MakeTree) -> None:

@@ -229,7 +229,7 @@ def audit(tree: Tree, bugs: Sequence[Bug], *, latent: bool = False) -> Audit:
         latent: choose fixes for what is latent as well, where one fits.
 
     Raises:
-        Infrastructure: Coccinelle or quilt is missing or failed.
+        Infrastructure: Coccinelle or patch is missing or failed.
     """
     chosen: list[Path] = []
     memo: _Memo = {}
