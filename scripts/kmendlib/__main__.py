@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Entry point of ``scripts/kmend``."""
 
+import os
 import sys
 
-from kmendlib.cli import main
+# Python puts no folder in front (-P); ours may have a colon in its name, which PYTHONPATH could not say.
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+
+from kmendlib.cli import main  # noqa: E402
 
 sys.exit(main(sys.argv[1:]))

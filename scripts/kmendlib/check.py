@@ -8,6 +8,7 @@ import tempfile
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+from kmendlib.host import proc
 from kmendlib.host.errors import ExitCode, Infrastructure
 from kmendlib.host.paths import SCRIPTS
 from kmendlib.host.progress import Display
@@ -57,14 +58,10 @@ def _pytest(found: dict[str, Path], checkpatch: Path) -> tuple[int, int, int]:
         trees.mkdir()
         for version, path in found.items():
             (trees / version).symlink_to(path)
-        command = [sys.executable, "-B", "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", f"--junitxml={junit}"]
+        command = [sys.executable, "-P", "-B", "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", f"--junitxml={junit}"]
         # Each test has a folder of its own, and waits for Coccinelle most of the time.
         command += ["-n", str(len(os.sched_getaffinity(0)))]
-        environment = os.environ | {
-            "KMEND_TREES": str(trees),
-            "KMEND_CHECKPATCH": str(checkpatch),
-            "PYTHONPATH": str(SCRIPTS),
-        }
+        environment = proc.environment({"KMEND_TREES": str(trees), "KMEND_CHECKPATCH": str(checkpatch)})
         code = subprocess.run([*command, str(SCRIPTS / "tests")], env=environment, check=False).returncode
         if not junit.exists():
             print(f"pytest ended with code {code} and left no results", file=sys.stderr)

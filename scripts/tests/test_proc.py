@@ -12,13 +12,16 @@ import pytest
 from kmendlib.host import proc
 
 
-def test_settings_of_the_users_shell_do_not_reach_kbuild(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("ARCH", "KCFLAGS", "MAKEFLAGS", "LLVM", "O"):
+def test_of_the_users_variables_only_those_that_are_listed_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ARCH", "KCFLAGS", "MAKEFLAGS", "LLVM", "O", "MY_OWN", "LC_ALL", "https_proxy", "SSL_CERT_FILE"):
         monkeypatch.setenv(name, "x")
-    monkeypatch.setenv("MY_OWN", "stays")
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("PATH", ".:/bin::/usr/bin:there")
+    always = {"HOME", "TMPDIR", "TERM", "PATH", "LANG"}
     env = proc.environment({"CCACHE_DIR": "c"})
-    assert not {"ARCH", "KCFLAGS", "MAKEFLAGS", "LLVM", "O"} & set(env)
-    assert (env["MY_OWN"], env["CCACHE_DIR"], env["LC_ALL"]) == ("stays", "c", "C")
+    assert {name for name in env if not name.startswith("XDG_")} <= {*always, "CCACHE_DIR"}
+    assert (env["TERM"], env["CCACHE_DIR"], env["LANG"], env["PATH"]) == ("dumb", "c", "C.UTF-8", "/bin:/usr/bin")
+    assert proc.environment(fetch=True).keys() - env.keys() >= {"https_proxy", "SSL_CERT_FILE"}
 
 
 def test_log_has_command_and_both_outputs(tmp_path: Path) -> None:

@@ -3,23 +3,33 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-# Variables that change what kbuild does; a user's shell must not decide what is proved.
-_KBUILD_VARIABLES = set(
-    "ARCH AS CC CROSS_COMPILE HOSTCC HOSTCFLAGS INSTALL_HDR_PATH KAFLAGS KBUILD_OUTPUT KCFLAGS KCONFIG_ALLCONFIG "
-    "KCONFIG_CONFIG LD LLVM LOCALVERSION MAKEFLAGS MFLAGS O V W".split()
-)
+# All that tools get of the user's variables: any other may change what is built, where from, or what is run.
+_PASS = re.compile(r"HOME|TMPDIR|TERM|XDG_\w+")
+_PASS_TO_FETCH = re.compile(r"(?i:\w+_proxy)|SSL_CERT_(?:FILE|DIR)")
 
 
-def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment for tools: English messages and no kbuild setting but those in `extra`."""
-    env = {name: value for name, value in os.environ.items() if name not in _KBUILD_VARIABLES}
-    return env | {"LC_ALL": "C"} | dict(extra or {})
+def environment(extra: Mapping[str, str] | None = None, *, fetch: bool = False) -> dict[str, str]:
+    """Return the environment of every tool: English messages in UTF-8, and of the user's variables what is needed.
+
+    Args:
+        extra: further variables.
+        fetch: for a tool that fetches something: how the network is reached, as well.
+    """
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if _PASS.fullmatch(name) or (fetch and _PASS_TO_FETCH.fullmatch(name))
+    }
+    # What is named from where one stands may be a stranger's.
+    path = [folder for folder in os.environ.get("PATH", os.defpath).split(":") if os.path.isabs(folder)]
+    return env | {"PATH": ":".join(path), "LANG": "C.UTF-8"} | dict(extra or {})
 
 
 _GRACE_SECONDS = 5.0

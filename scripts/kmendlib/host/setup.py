@@ -131,7 +131,7 @@ def _apt(missing: list[Need], log: Path, say: Callable[[str], None]) -> None:
         steps.append([*apt, "install", *dict.fromkeys(new)])
     if old:
         steps.append([*apt, *(["-t", f"{suite}-backports"] if backports else []), "install", *dict.fromkeys(old)])
-    env = proc.environment({"DEBIAN_FRONTEND": "noninteractive"})
+    env = proc.environment({"DEBIAN_FRONTEND": "noninteractive"}, fetch=True)
     for step in steps:
         if proc.run_logged(step, log, env=env):
             last = [line for line in log.read_text(errors="replace").splitlines() if line.startswith("E:")][-1:]
@@ -140,7 +140,7 @@ def _apt(missing: list[Need], log: Path, say: Callable[[str], None]) -> None:
 
 def _dnf(missing: list[Need], log: Path) -> None:
     step = ["dnf", "-q", "-y", "install", *dict.fromkeys(need.dnf for need in missing)]
-    if proc.run_logged(step, log):
+    if proc.run_logged(step, log, env=proc.environment(fetch=True)):
         raise Infrastructure(f"'{' '.join(step)}' failed (log: {log})")
 
 

@@ -294,9 +294,9 @@ def module_archive(workspace: Workspace, arch: Arch, state: str, names: Sequence
     archive = kept / "modules.cpio"
     with archive.open("wb") as out:
         command = [str(build / "usr/gen_init_cpio"), "-t", "0", str(kept / "list")]
-        done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, env=proc.environment(), check=False)
     if done.returncode:
-        raise BuildError(f"cannot archive the modules: {done.stderr.strip()}")
+        raise BuildError(f"cannot archive the modules: {done.stderr.decode(errors='replace').strip()}")
     return archive
 
 

@@ -323,10 +323,9 @@ def _why(merge: _Merge, merges: Sequence[_Merge], variant: str, tried: Sequence[
 
 def _run(command: Sequence[str], folder: Path, stdin: bytes = b"") -> tuple[int, bytes]:
     """Run a tool that merges or compares; return its exit code and what it prints."""
-    # The user's own settings of patch and git must not change what is done here.
-    own = ("PATCH_", "POSIXLY_CORRECT", "VERSION_CONTROL", "SIMPLE_BACKUP_SUFFIX", "GIT_")
-    env = {name: value for name, value in proc.environment().items() if not name.startswith(own)}
-    env |= {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "GIT_CEILING_DIRECTORIES": str(folder.parent)}
+    # The user's own settings of git must not change what is done here.
+    own = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "GIT_CEILING_DIRECTORIES": str(folder.parent)}
+    env = proc.environment(own)
     try:
         done = subprocess.run(command, cwd=folder, env=env, input=stdin, capture_output=True, timeout=_LIMIT)
     except FileNotFoundError as error:

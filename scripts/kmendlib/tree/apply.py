@@ -367,8 +367,7 @@ def _refuse_local_changes(tree: Tree, names: Sequence[str]) -> None:
 
 def _git(tree: Tree, *words: str) -> str | None:
     """Run a git command in the tree and return its output, None where the tree is no git tree with a commit."""
-    environment = {name: value for name, value in proc.environment().items() if not name.startswith("GIT_")}
-    environment["GIT_NO_LAZY_FETCH"] = "1"
+    environment = proc.environment({"GIT_NO_LAZY_FETCH": "1"})
     command = ["git", "--no-optional-locks", "-c", "safe.directory=*", "-C", str(tree.path), *words]
     try:
         done = subprocess.run(

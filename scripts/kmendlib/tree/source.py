@@ -140,6 +140,11 @@ def fetch_base(workspace: Workspace, say: Callable[[str], None]) -> Tree:
     raise Infrastructure(f"no tree of {base.name} to be had; get one and give it with --tree DIR ({'; '.join(failed)})")
 
 
+def _fetch(command: Sequence[str], log: Path) -> int:
+    """Run a command that takes something from the network; nobody is asked for a password."""
+    return proc.run_logged(command, log, env=proc.environment({"GIT_TERMINAL_PROMPT": "0"}, fetch=True))
+
+
 def _debian(place: bases.Source, download: Path, log: Path, say: Callable[[str], None]) -> Path:
     """Unpack a Debian source package below `download`; return the tree's folder."""
     installed = Path(f"/usr/src/{place.debian}.tar.xz")
@@ -160,9 +165,7 @@ def _debian(place: bases.Source, download: Path, log: Path, say: Callable[[str],
         options = ["-q", "-o", "APT::Sandbox::User=root", *options]
         command = ["env", "-C", str(download), "apt-get", *options, "download", package]
         # On a new machine the lists are empty; an old list may name a version that is gone.
-        if proc.run_logged(command, log) and (
-            not own or proc.run_logged(["apt-get", "-q", "update"], log) or proc.run_logged(command, log)
-        ):
+        if _fetch(command, log) and (not own or _fetch(["apt-get", "-q", "update"], log) or _fetch(command, log)):
             raise Infrastructure(_last_words(log))
         (deb,) = download.glob("*.deb")
         if proc.run_logged(["dpkg-deb", "-x", str(deb), str(download)], log):
@@ -190,7 +193,7 @@ def _suite(suite: str, folder: Path, log: Path) -> list[str]:
         "Dir::Cache": folder,
     }
     options = [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
-    if proc.run_logged(["apt-get", "-q", "-o", "APT::Sandbox::User=root", *options, "update"], log):
+    if _fetch(["apt-get", "-q", "-o", "APT::Sandbox::User=root", *options, "update"], log):
         raise Infrastructure(_last_words(log))
     return options
 
@@ -204,7 +207,7 @@ def _git(place: bases.Source, download: Path, log: Path, say: Callable[[str], No
     # A mirror that stalls must not hold the run up for ever.
     patience = ["-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60"]
     clone = ["git", *patience, "clone", "-q", "--depth", "1", "--branch", place.ref, place.git, str(tree)]
-    if proc.run_logged(clone, log, env=proc.environment({"GIT_TERMINAL_PROMPT": "0"})):
+    if _fetch(clone, log):
         raise Infrastructure(_last_words(log))
     shutil.rmtree(tree / ".git")
     return tree
@@ -226,7 +229,7 @@ def _dnf(place: bases.Source, download: Path, log: Path, say: Callable[[str], No
         if not shutil.which(tool):
             raise Infrastructure(f"no {tool} here")
     say(f"downloading {place.dnf}")
-    if proc.run_logged(["dnf", "-q", "-y", "download", "--destdir", str(download), place.dnf], log):
+    if _fetch(["dnf", "-q", "-y", "download", "--destdir", str(download), place.dnf], log):
         raise Infrastructure(_last_words(log))
     unpack = 'cd "$1" && for rpm in *.rpm; do rpm2cpio "$rpm" | cpio -idm --quiet || exit 1; done'
     if proc.run_logged(["sh", "-c", unpack, "sh", str(download)], log):
