@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The manifest: the real one, and broken ones, each with an error that says where."""
+"""The data files: the real ones, and broken ones, each with an error that says where."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+from datafiles import problems
 from kmendlib.host.errors import BadInput, ExitCode
-from kmendlib.tree import arches, manifest
+from kmendlib.show import timeline
+from kmendlib.tree import arches, bases, manifest
 from kmendlib.tree.manifest import PATCHES
 
 GOOD = """\
@@ -26,10 +29,31 @@ fix = ["a-bug/fix.patch"]
 """
 
 
-def load(tmp_path: Path, text: str, check_files: bool = False) -> manifest.Manifest:
+def write(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "bugs.toml"
     path.write_text(text)
-    return manifest.load(path, check_files)
+    return path
+
+
+def load(tmp_path: Path, text: str) -> manifest.Manifest:
+    return manifest.load(write(tmp_path, text))
+
+
+def said(tmp_path: Path, text: str, kind: str = "bugs", there: bool = False) -> str:
+    return "\n".join(problems(write(tmp_path, text), kind, there))
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        (manifest.MANIFEST, "bugs"),
+        *((path, "base") for path in sorted(bases.BASES.glob("*.toml"))),
+        *((path, "timelines") for path in sorted(timeline.PAGES.glob("*.toml"))),
+    ],
+    ids=lambda value: value.name if isinstance(value, Path) else "",
+)
+def test_the_real_ones_are_right(path: Path, kind: str) -> None:
+    assert problems(path, kind) == []
 
 
 def test_the_real_one_is_whole() -> None:
@@ -87,32 +111,53 @@ def test_one_finding_of_a_bug(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ('title = "A title"', 'titel = "A title"', "bug a-bug: key 'title' is missing"),
-        ('title = "A title"', 'title = "A title"\ncolour = "red"', "bug a-bug: unknown key: colour"),
-        ('title = "A fault"', 'title = "A fault"\nfixes = []', "finding a-bug/fault: unknown key: fixes"),
-        ('title = "A title"', "title = 7", "bug a-bug: key 'title' must be a string"),
-        ('title = "A title"', 'title = ""', "bug a-bug: key 'title' must be a string that is not empty"),
-        ('files = ["mm/a.c"]', 'files = "mm/a.c"', "key 'files' must be a list of strings"),
-        ('files = ["mm/a.c"]', "files = []", "key 'files' must not be empty"),
-        ('files = ["mm/a.c"]', 'files = ["../a.c"]', "'../a.c' leaves its folder"),
-        ('files = ["mm/a.c"]', 'files = ["/a.c"]', "'/a.c' leaves its folder"),
-        ('["x86_64"]', '["x86_64", "vax"]', "unknown architecture: vax"),
-        ('["v3.4", "v5.8"]', '["3.4", "v5.8"]', "versions must be"),
-        ('["v3.4", "v5.8"]', '["v3.4"]', "versions must be"),
-        ('id = "a-bug"', 'id = "A Bug"', "id must be lower case"),
-        ('id = "a-bug/fault"', 'id = "other/fault"', "id must be a-bug/NAME"),
-        ("[[bug.finding]]", "[[bug.findings]]", "key 'finding' is missing"),
-        ("[[bug]]", "[[bug]", "not TOML"),
-        ("[[bug]]", "x = 1\n[[bug]]", "top: unknown key: x"),
+        ('title = "A title"', "", "bug a-bug: 'title' is a required property"),
+        ('title = "A title"', 'title = "A title"\ncolour = "red"', "bug a-bug: .* ('colour' was unexpected)"),
+        ('title = "A fault"', 'title = "A fault"\nfixes = []', "bug a-bug.finding a-bug/fault: .* ('fixes' was unex"),
+        ('title = "A title"', "title = 7", "bug a-bug.title: 7 is not of type 'string'"),
+        ('title = "A title"', 'title = ""', "bug a-bug.title: '' is too short"),
+        ('files = ["mm/a.c"]', 'files = "mm/a.c"', "bug a-bug.files: 'mm/a.c' is not of type 'array'"),
+        ('files = ["mm/a.c"]', "files = []", "bug a-bug.files: [] is too short"),
+        ('files = ["mm/a.c"]', 'files = ["../a.c"]', "files[0]: '../a.c' is not a path that does not leave its fold"),
+        ('files = ["mm/a.c"]', 'files = ["/a.c"]', "files[0]: '/a.c' is not a path that does not leave its folder"),
+        ('["x86_64"]', '["x86_64", "vax"]', "bug a-bug.arches[1]: unknown architecture: vax"),
+        ('["v3.4", "v5.8"]', '["3.4", "v5.8"]', "bug a-bug.versions[0]: '3.4' does not match"),
+        ('["v3.4", "v5.8"]', '["v3.4"]', "bug a-bug.versions: ['v3.4'] is too short"),
+        ('id = "a-bug"', 'id = "A Bug"', "bug A Bug.id: 'A Bug' is not lower case words joined by '-'"),
+        ('id = "a-bug/fault"', 'id = "other/fault"', "bug a-bug.finding other/fault: id must be a-bug/NAME"),
+        ("[[bug.finding]]", "[[bug.findings]]", "bug a-bug: 'finding' is a required property"),
+        ("[[bug]]", "[[bug]", "not TOML: "),
+        ("[[bug]]", "x = 1\n[[bug]]", "top: .* ('x' was unexpected)"),
     ],
 )
 def test_broken_one_says_where(tmp_path: Path, old: str, new: str, says: str) -> None:
-    assert old in GOOD
+    assert old in GOOD and not said(tmp_path, GOOD)
+    lines = said(tmp_path, GOOD.replace(old, new, 1))
+    assert re.search(re.escape(says).replace(r"\.\*", ".*"), lines), lines
+    assert all(line.startswith(f"{tmp_path}/bugs.toml: ") for line in lines.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('title = "A title"', "", "Bug: missing 1 required positional argument: 'title'"),
+        ('title = "A title"', 'title = "A title"\ncolour = "red"', "Bug: got an unexpected keyword argument 'colour'"),
+        ("[[bug.finding]]", "[[bug.findings]]", "bug: missing 1 required keyword-only argument: 'finding'"),
+        ('["a-bug/fix.patch"]', "7", "'int' object is not iterable"),
+        ("[[bug]]", "[[bug]", "not TOML: "),
+        ("[[bug]]", "[[dog]]", "key 'bug' is missing"),
+        ("a-bug/fix.patch", "series/none", "No such file or directory"),
+    ],
+)
+def test_reader_that_cannot_go_on_says_so_in_a_line(tmp_path: Path, old: str, new: str, says: str) -> None:
+    text = GOOD.replace(old, new, 1)
+    if new == "[[dog]]":
+        text = '[[dog]]\nid = "a"\n'
     with pytest.raises(BadInput) as error:
-        load(tmp_path, GOOD.replace(old, new, 1))
-    assert says in str(error.value)
-    assert "bugs.toml" in str(error.value)
-    assert "\n" not in str(error.value)
+        load(tmp_path, text)
+    assert says in str(error.value) and "\n" not in str(error.value)
+    assert str(error.value).startswith(str(manifest.PATCHES if "series" in new else tmp_path / "bugs.toml"))
+    assert error.value.code is ExitCode.USAGE
 
 
 SELFTEST = """
@@ -135,49 +180,119 @@ def test_guest_of_a_selftest(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("cpus = 2", "key 'cpus' must be a list of numbers"),
-        ("cpus = []", "key 'cpus' must be a list of numbers"),
-        ("cpus = [0]", "key 'cpus' must be a list of numbers"),
-        ("memory = true", "key 'memory' must be a number"),
-        ('machine = "aia"', "machine: must be a table"),
+        ("cpus = 2", "cpus: 2 is not of type 'array'"),
+        ("cpus = []", "cpus: [] is too short"),
+        ("cpus = [0]", "cpus[0]: 0 is less than the minimum of 1"),
+        ("memory = true", "memory: True is not of type 'integer'"),
+        ('machine = "aia"', "machine: 'aia' is not of type 'object'"),
         ('machine = { vax = "aia" }', "machine: unknown architecture: vax"),
-        ('modules = { x86_64 = "kvm" }', "modules: key 'x86_64' must be a list of strings"),
-        ('controls = ["vax"]', "key 'controls': unknown architecture: vax"),
+        ('modules = { x86_64 = "kvm" }', "modules.x86_64: 'kvm' is not of type 'array'"),
+        ('controls = ["vax"]', "controls[0]: unknown architecture: vax"),
     ],
 )
 def test_broken_guest_says_where(tmp_path: Path, line: str, says: str) -> None:
-    with pytest.raises(BadInput) as error:
-        load(tmp_path, GOOD + SELFTEST + line + "\n")
-    assert f"selftest mm:a: {says}" in str(error.value)
+    assert f": bug a-bug.selftest a.{says}" in said(tmp_path, GOOD + SELFTEST + line + "\n")
 
 
 def test_proof_is_a_findings(tmp_path: Path) -> None:
     found = load(tmp_path, GOOD + SELFTEST + 'proof = { fault = ["a case"] }\n')
     assert found.bugs[0].selftests[0].proof == {"a-bug/fault": ("a case",)}
-    with pytest.raises(BadInput, match="proof of a-bug/other, which is no finding of this bug"):
-        load(tmp_path, GOOD + SELFTEST + 'proof = { other = ["a case"] }\n')
+    wrong = said(tmp_path, GOOD + SELFTEST + 'proof = { other = ["a case"] }\n')
+    assert wrong.endswith("bug a-bug.selftest a.proof: proof of a-bug/other, which is no finding of this bug")
 
 
 def test_same_bug_twice(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="bug twice: a-bug"):
-        load(tmp_path, GOOD + GOOD)
+    assert said(tmp_path, GOOD + GOOD).splitlines() == [
+        f"{tmp_path}/bugs.toml: bug twice: a-bug",
+        f"{tmp_path}/bugs.toml: finding twice: a-bug/fault",
+    ]
 
 
 def test_upstream_needs_the_full_id(tmp_path: Path) -> None:
     text = GOOD + '[[bug.upstream]]\ncommit = "2a7e32d0547f"\nsubject = "x"\nrole = "fix"\n'
-    with pytest.raises(BadInput, match="full id of 40 digits"):
-        load(tmp_path, text)
+    assert "bug a-bug.upstream[0].commit: '2a7e32d0547f' is not a full id of 40 digits" in said(tmp_path, text)
+    text = text.replace("fix\"\n", "cure\"\n").replace('"2a7e32d0547f"', f'"{"2" * 40}"')
+    assert "bug a-bug.upstream[0].role: 'cure' is not one of ['fix', 'cause']" in said(tmp_path, text)
 
 
-def test_missing_patch(tmp_path: Path) -> None:
-    text = GOOD.replace('id = "a-bug/fault"', 'id = "a-bug/fault"\nrule = "pci-cfg-wait.cocci"')
-    with pytest.raises(BadInput, match="finding a-bug/fault: patches/a-bug/fix.patch is not there"):
-        load(tmp_path, text, check_files=True)
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ('rule = "pci-cfg-wait.cocci"', "finding a-bug/fault.fix[0]: patches/a-bug/fix.patch is not there"),
+        ('rule = "a.cocci"', "finding a-bug/fault.rule: scripts/audit/a.cocci is not there"),
+        ('reintroduce = ["a.patch"]', "finding a-bug/fault.reintroduce[0]: patches/a.patch is not there"),
+        (SELFTEST, "bug a-bug.selftest a.sources[0]: selftests/mm/a.c is not there"),
+        (SELFTEST.replace("config", "none"), "bug a-bug.selftest a: 'config' is a required property"),
+    ],
+)
+def test_missing_file(tmp_path: Path, more: str, says: str) -> None:
+    assert says in said(tmp_path, GOOD + more, there=True)
 
 
-def test_missing_rule(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="scripts/audit/a-bug.cocci is not there"):
-        load(tmp_path, GOOD, check_files=True)
+def test_missing_rule_of_the_bugs_name_and_a_patch_of_another_fix(tmp_path: Path) -> None:
+    text = GOOD.replace("a-bug/fix.patch", "pci-cfg-wait/v3.4-v5.8.patch")
+    text += 'unverified = ["pci-cfg-wait/kunit-v4.19.patch"]\n'
+    assert [line.partition("bugs.toml: ")[2] for line in said(tmp_path, text, there=True).splitlines()] == [
+        "bug a-bug.finding a-bug/fault: scripts/audit/a-bug.cocci is not there",
+        "bug a-bug.finding a-bug/fault.unverified: pci-cfg-wait/kunit-v4.19.patch: no patch of its fix",
+    ]
+
+
+BASE = 'title = "x"\nversion = "1"\nknown = "y"\n[[source]]\npath = "/a"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('nonsense = 1\n' + BASE, "top: .*'nonsense' was unexpected"),
+        (BASE.replace('title = "x"', ""), "top: 'title' is a required property"),
+        ('arches = ["sparc"]\n' + BASE, r"arches\[0\]: unknown architecture: sparc"),
+        ('kunit = "none"\n' + BASE, r"kunit: 'none' is not one of \['own', 'compat'\]"),
+        ('derived_from = "none"\n' + BASE, "derived_from: unknown base: none"),
+        ('series = ["none"]\n' + BASE, r"series\[0\]: patches/series/none is not there"),
+        ('vendor = "("\n' + BASE, r"vendor: .*(unterminated|is not a 'regex')"),
+        (BASE + '[build]\ncompiler = "cc"\n', r"build.compiler: 'cc' is not one of \['llvm', 'gcc'\]"),
+        (BASE + '[build]\nflags = ["-w"]\n', "build: .*'flags' was unexpected"),
+        (BASE + '[qemu]\nsparc = ["-cpu", "max"]\n', "qemu: unknown architecture: sparc"),
+        (BASE + '[words]\narm64 = "quiet"\n', "words.arm64: 'quiet' is not of type 'array'"),
+        (BASE.replace("path", "debian"), r"source\[0\]: 'suite' is a dependency of 'debian'"),
+    ],
+)
+def test_broken_base_says_where(tmp_path: Path, text: str, says: str) -> None:
+    assert not said(tmp_path, BASE, "base")
+    assert re.search(f"bugs.toml: {says}", said(tmp_path, text, "base", there=True))
+
+
+TIMELINE = """\
+[[timeline]]
+finding = "pci-cfg-wait/unlocked-queue"
+title = "x"
+lanes = ["a", "b"]
+rows = [["1", ""], ["", "2", "wrong"]]
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("pci-cfg-wait/unlocked-queue", "pci-cfg-wait/none", ".finding: unknown finding: pci-cfg-wait/none"),
+        ('["a", "b"]', '["a"]', ".lanes: ['a'] is too short"),
+        ('["1", ""]', '["1"]', ".rows[0]: ['1'] is too short"),
+        ('"wrong"', '"right"', ".rows[1][2]: 'wrong' was expected"),
+        ("rows", "lines", ": 'rows' is a required property"),
+    ],
+)
+def test_broken_timeline_says_where(tmp_path: Path, old: str, new: str, says: str) -> None:
+    assert not said(tmp_path, TIMELINE, "timelines")
+    assert f"bugs.toml: timeline[0]{says}" in said(tmp_path, TIMELINE.replace(old, new), "timelines")
+
+
+@pytest.mark.parametrize("text", ["", "[[timeline]]\n", TIMELINE.replace('["1", ""]', '["1"]'), "[[timeline]"])
+def test_broken_timeline_is_one_line_for_a_reader(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timeline, "PAGES", tmp_path)
+    write(tmp_path, text)
+    with pytest.raises(BadInput, match=f"^{tmp_path}/bugs.toml: [^\n]+$"):
+        timeline.load("bugs")
 
 
 def test_missing_manifest(tmp_path: Path) -> None:

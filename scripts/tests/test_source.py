@@ -132,7 +132,7 @@ def test_full_disk_is_told_before_work_begins(workspace: Workspace, monkeypatch:
 
 
 def fake_base(place: bases.Source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Workspace:
-    monkeypatch.setattr(bases, "load", lambda: {"b": bases.Base("b", "", "6.12", "", "", "", (), "", (place,))})
+    monkeypatch.setattr(bases, "load", lambda: {"b": bases.Base("b", "", "6.12", "", sources=(place,))})
     return Workspace("b", tmp_path / "work")
 
 

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The interleavings of the bugs, as data: Documentation/bugs/BUG.toml.  A bug's page and the report show the same."""
 
-import tomllib
 from dataclasses import dataclass
 
-from kmendlib.tree.manifest import REPO
+from kmendlib.tree.manifest import REPO, reading
 
 PAGES = REPO / "Documentation" / "bugs"
 
@@ -111,14 +110,14 @@ class Drawing:
 
 
 def load(bug: str) -> list[Timeline]:
-    """Return a bug's timelines; none if it has none."""
+    """Return a bug's timelines; none if it has none. Raises BadInput where they are wrong."""
     path = PAGES / f"{bug}.toml"
     if path.parent != PAGES or not path.is_file():
         return []
-    found = []
-    for item in tomllib.loads(path.read_text())["timeline"]:
-        first, second = item["lanes"]
-        rows = tuple((row[0], row[1]) for row in item["rows"])
-        wrong = frozenset(number for number, row in enumerate(item["rows"]) if row[2:] == ["wrong"])
-        found.append(Timeline(item["finding"], item["title"], (first, second), rows, wrong))
-    return found
+    with reading(path) as table:
+        return [_timeline(**each) for each in table["timeline"]]
+
+
+def _timeline(finding: str, title: str, lanes: tuple[str, str], rows: tuple[tuple[str, ...], ...]) -> Timeline:
+    wrong = frozenset(number for number, row in enumerate(rows) if row[2:] == ("wrong",))
+    return Timeline(finding, title, lanes, tuple((row[0], row[1]) for row in rows), wrong)

@@ -2,22 +2,21 @@
 """Bases: the named lines of trees, one file each in patches/bases, and which of them a tree comes from."""
 
 import re
-import tomllib
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from kmendlib.host.errors import BadInput
-from kmendlib.tree import arches
+from kmendlib.tree import manifest
 from kmendlib.tree.arches import Arch
 from kmendlib.tree.manifest import PATCHES
 from kmendlib.tree.tree import Tree, version_key
 
 BASES = PATCHES / "bases"
 DEFAULT = "linux-6.12.y"
-# What a base takes over from the one that it is derived from.
-_BUILD = ("arches", "kunit", "compiler", "make", "config", "qemu", "words")
+# What a base that has none of it takes over from the one that it is derived from.
+_BUILD = ("arches", "kunit", "build", "qemu", "words")
 
 
 @dataclass(frozen=True)
@@ -62,11 +61,11 @@ class Base:
         name: as in ``--base``.
         title: what it is, in a few words.
         version: the mainline version that its trees say they are, "6.12" or "4.19.90".
+        known: what is known of it.
         vendor: what the Makefile of a vendor's tree has, as a regular expression; empty for the line itself.
         release: what the name of its kernels looks like, as a regular expression on "4.19.90-2102...".
         derived_from: the base that its trees were made from, or empty.
         series: the names of its series in patches/series.
-        known: what is known of it.
         sources: where its trees can be had, best first.
         arches: the architectures that it is built for; empty for all.
         kunit: ``own`` for the tree's KUnit; ``compat`` for the small one in kunit/compat, where the tree has none or
@@ -81,12 +80,12 @@ class Base:
     name: str
     title: str
     version: str
-    vendor: str
-    release: str
-    derived_from: str
-    series: tuple[str, ...]
     known: str
-    sources: tuple[Source, ...]
+    vendor: str = ""
+    release: str = ""
+    derived_from: str = ""
+    series: tuple[str, ...] = ()
+    sources: tuple[Source, ...] = ()
     arches: tuple[str, ...] = ()
     kunit: str = "own"
     compiler: str = "llvm"
@@ -121,45 +120,22 @@ def load() -> dict[str, Base]:
     Raises:
         BadInput: one of the files is wrong; says where.
     """
-    found = {path.stem: _read(path) for path in sorted(BASES.glob("*.toml"))}
-    for base in found.values():
-        if base.derived_from and base.derived_from not in found:
-            raise BadInput(f"{BASES / base.name}.toml: derived_from: no base is called {base.derived_from!r}")
-    return {name: _inherit(base, found) for name, base in found.items()}
+    return {path.stem: _base(path) for path in sorted(BASES.glob("*.toml"))}
 
 
-def _inherit(base: Base, known: dict[str, Base]) -> Base:
-    """Let a base that says nothing of how it is built be built as the one that it comes from."""
-    plain = Base("", "", "", "", "", "", (), "", ())
-    if not base.derived_from or any(getattr(base, name) != getattr(plain, name) for name in _BUILD):
-        return base
-    parent = _inherit(known[base.derived_from], known)
-    return replace(base, **{name: getattr(parent, name) for name in _BUILD})
+def _base(path: Path) -> Base:
+    with manifest.reading(path) as table:
+        table |= _inherited(table)
+        sources = tuple(Source(**each) for each in table.pop("source", ()))
+        return Base(name=path.stem, sources=sources, **table.pop("build", {}), **table)
 
 
-def _read(path: Path) -> Base:
-    try:
-        table: dict[str, Any] = tomllib.loads(path.read_text())
-        table["sources"] = tuple(Source(**each) for each in table.pop("source", []))
-        for name in ("series", "arches"):
-            table[name] = tuple(table.get(name, []))
-        build = table.pop("build", {})
-        names = ", ".join(sorted(build.keys() - {"compiler", "make", "config"}))
-        if names:
-            raise TypeError(f"[build] has keys that nobody reads: {names}")
-        table |= build | {"make": tuple(build.get("make", ()))}
-        for name in ("qemu", "words"):
-            table[name] = {arch: tuple(words) for arch, words in table.get(name, {}).items()}
-        optional: dict[str, Any] = {"vendor": "", "release": "", "derived_from": ""}
-        base = Base(name=path.stem, **(optional | table))
-    except (TypeError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path}: {str(error).removeprefix('Base.__init__() ')}") from error
-    if base.compiler not in ("llvm", "gcc") or base.kunit not in ("own", "compat"):
-        raise BadInput(f"{path}: compiler must be llvm or gcc, kunit own or compat")
-    unknown = {*base.arches, *base.qemu, *base.words} - set(arches.names())
-    if unknown:
-        raise BadInput(f"{path}: unknown architecture {', '.join(sorted(unknown))}")
-    return base
+def _inherited(table: dict[str, Any]) -> dict[str, Any]:
+    """Return how the parent is built, for a base that says nothing of how it is built itself."""
+    if "derived_from" not in table or table.keys() & set(_BUILD):
+        return {}
+    with manifest.reading(BASES / f"{table['derived_from']}.toml") as parent:
+        return _inherited(parent) or {key: parent[key] for key in _BUILD if key in parent}
 
 
 def get(name: str) -> Base:

@@ -7,9 +7,11 @@ selftest to selftests/.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tomllib
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,33 @@ MANIFEST = PATCHES / "bugs.toml"
 
 QEMU_CONFIGS = KUNIT / "qemu_configs"
 
-_ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_VERSION = re.compile(r"v[0-9]+(\.[0-9]+)+")
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[dict[str, Any]]:
+    """Give what a data file holds, its lists as tuples.
+
+    `scripts/schemas/data.json` says what may be in one, and the unit tests hold all of them to it.
+
+    Raises:
+        BadInput: it cannot be read, or whoever reads it cannot go on: one line with the file's name.
+    """
+    try:
+        yield {key: _frozen(value) for key, value in tomllib.loads(path.read_text(encoding="utf-8")).items()}
+    except OSError as error:
+        raise BadInput(f"{error.filename or path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path}: not TOML: {error}") from error
+    except KeyError as error:
+        raise BadInput(f"{path}: key {error} is missing") from error
+    except (TypeError, ValueError, AttributeError, IndexError) as error:
+        said = re.sub(r"^_?(\w+)(\.__init__)?\(\)", r"\1:", str(error))
+        raise BadInput(f"{path}: {said}") from error
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _frozen(each) for key, each in value.items()}
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 @dataclass(frozen=True)
@@ -62,12 +88,12 @@ class Finding:
     title: str
     rule: Path
     files: tuple[str, ...]
-    context: tuple[str, ...]
-    symbol: str
     fix: tuple[tuple[str, ...], ...]
-    unverified: tuple[str, ...]
-    reintroduce: tuple[str, ...]
-    forced: bool
+    context: tuple[str, ...] = ()
+    symbol: str = ""
+    unverified: tuple[str, ...] = ()
+    reintroduce: tuple[str, ...] = ()
+    forced: bool = False
 
     @property
     def variants(self) -> tuple[tuple[str, ...], ...]:
@@ -97,10 +123,10 @@ class Guest:
     modules: kernel modules that the guest finds in /lib/modules, by architecture; those that they need come along.
     """
 
-    cpus: tuple[int, ...]
-    memory: int
-    machine: dict[str, str]
-    modules: dict[str, tuple[str, ...]]
+    cpus: tuple[int, ...] = (2,)
+    memory: int = 1024
+    machine: dict[str, str] = field(default_factory=dict)
+    modules: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -121,8 +147,8 @@ class Suite:
     kunitconfig: Path
     hooks: tuple[str, ...]
     proof: dict[str, tuple[str, ...]]
-    module: str
     guest: Guest
+    module: str = ""
 
     @property
     def hook_paths(self) -> tuple[Path, ...]:
@@ -149,13 +175,13 @@ class Selftest:
     name: str
     sources: tuple[str, ...]
     config: Path
-    qemu: tuple[str, ...]
     proof: dict[str, tuple[str, ...]]
-    arches: tuple[str, ...]
-    controls: tuple[str, ...]
-    seconds: int
-    limit: int
     guest: Guest
+    qemu: tuple[str, ...] = ()
+    arches: tuple[str, ...] = ()
+    controls: tuple[str, ...] = ()
+    seconds: int = 5
+    limit: int = 180
 
     @property
     def id(self) -> str:
@@ -180,8 +206,8 @@ class Bug:
     findings: tuple[Finding, ...]
     suites: tuple[Suite, ...]
     selftests: tuple[Selftest, ...]
-    testbed: tuple[str, ...]
-    needs: str
+    testbed: tuple[str, ...] = ()
+    needs: str = ""
 
     @property
     def patches(self) -> tuple[str, ...]:
@@ -241,269 +267,53 @@ class Manifest:
         return tuple(dict.fromkeys(name for bug in self.bugs for name in bug.patches))
 
 
-class _Table:
-    """A TOML table that is read key by key and must then be used up."""
-
-    def __init__(self, source: Path, where: str, table: Any) -> None:
-        self.source, self.where = source, where
-        if not isinstance(table, dict):
-            self.fail("must be a table")
-        self.table: dict[str, Any] = dict(table)
-
-    def fail(self, what: str) -> None:
-        raise BadInput(f"{self.source}: {self.where}: {what}")
-
-    def _take(self, key: str, default: Any) -> Any:
-        if key not in self.table and default is None:
-            self.fail(f"key {key!r} is missing")
-        return self.table.pop(key, default)
-
-    def text(self, key: str, default: str | None = None) -> str:
-        value = self._take(key, default)
-        if not isinstance(value, str) or (not value and default is None):
-            self.fail(f"key {key!r} must be a string that is not empty")
-        return str(value)
-
-    def texts(self, key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
-        value = self._take(key, default)
-        if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) and item for item in value):
-            self.fail(f"key {key!r} must be a list of strings")
-        if not value and default is None:
-            self.fail(f"key {key!r} must not be empty")
-        return tuple(value)
-
-    def paths(self, key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
-        names = self.texts(key, default)
-        for name in names:
-            if name.startswith("/") or ".." in Path(name).parts:
-                self.fail(f"key {key!r}: {name!r} leaves its folder")
-        return names
-
-    def variants(self, key: str, bug: str) -> tuple[tuple[str, ...], ...]:
-        value = self._take(key, None)
-        if not isinstance(value, list) or not value:
-            self.fail(f"key {key!r} must be a list that is not empty")
-        found = []
-        for item in value:
-            self.table[key] = [item] if isinstance(item, str) else item
-            names = self.paths(key)
-            if len(names) == 1 and names[0].startswith("series/"):
-                names = tuple(name for name in self.series(names[0]) if name.startswith(f"{bug}/"))
-            found.append(names)
-        return tuple(found)
-
-    def series(self, name: str) -> list[str]:
-        try:
-            lines = (PATCHES / name).read_text().splitlines()
-        except OSError as error:
-            self.fail(f"{name}: {error.strerror}")
-        return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-
-    def flag(self, key: str) -> bool:
-        value = self._take(key, False)
-        if not isinstance(value, bool):
-            self.fail(f"key {key!r} must be true or false")
-        return bool(value)
-
-    def number(self, key: str, default: int) -> int:
-        value = self._take(key, default)
-        if type(value) is not int or value < 1:
-            self.fail(f"key {key!r} must be a number, 1 or more")
-        return int(value)
-
-    def numbers(self, key: str, default: tuple[int, ...]) -> tuple[int, ...]:
-        value = self._take(key, default)
-        if not isinstance(value, (list, tuple)) or not value or any(type(n) is not int or n < 1 for n in value):
-            self.fail(f"key {key!r} must be a list of numbers, each 1 or more")
-        return tuple(value)
-
-    def arches(self, key: str, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
-        names = self.texts(key, default)
-        strange = sorted(name for name in set(names) if not (QEMU_CONFIGS / f"{name}.py").exists())
-        if strange:
-            self.fail(f"key {key!r}: unknown architecture: {', '.join(strange)}")
-        return names
-
-    def table_of(self, key: str) -> _Table:
-        return _Table(self.source, f"{self.where}: {key}", self._take(key, {}))
-
-    def by_arch(self, key: str) -> _Table:
-        table = self.table_of(key)
-        strange = sorted(name for name in table.table if not (QEMU_CONFIGS / f"{name}.py").exists())
-        if strange:
-            table.fail(f"unknown architecture: {', '.join(strange)}")
-        return table
-
-    def tables(self, key: str, default: list[Any] | None = None) -> list[_Table]:
-        value = self._take(key, default)
-        if not isinstance(value, list):
-            self.fail(f"key {key!r} must be a list of tables")
-        return [_Table(self.source, f"{self.where}.{key}[{n}]", item) for n, item in enumerate(value)]
-
-    def done(self) -> None:
-        if self.table:
-            self.fail("unknown key: " + ", ".join(sorted(self.table)))
+def load(path: str | Path = MANIFEST) -> Manifest:
+    """Read the manifest at `path`; raise BadInput where it is wrong."""
+    with reading(Path(path)) as top:
+        return Manifest(tuple(_bug(**table) for table in top["bug"]))
 
 
-def load(path: str | Path = MANIFEST, check_files: bool = True) -> Manifest:
-    """Read the manifest at `path` and check it.
-
-    check_files: also check that every file which it names is there.
-
-    Raises BadInput that says where the manifest is wrong.
-    """
-    source = Path(path)
-    try:
-        with source.open("rb") as stream:
-            data = tomllib.load(stream)
-    except OSError as error:
-        raise BadInput(f"{source}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{source}: not TOML: {error}") from error
-    top = _Table(source, "top", data)
-    bugs = tuple(_bug(table, check_files) for table in top.tables("bug"))
-    top.done()
-    if not bugs:
-        top.fail("no bug in it")
-    for what, names in (
-        ("bug", [bug.id for bug in bugs]),
-        ("finding", [finding.id for bug in bugs for finding in bug.findings]),
-        ("suite", [suite.name for bug in bugs for suite in bug.suites]),
-    ):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            top.fail(f"{what} twice: {', '.join(twice)}")
-    return Manifest(bugs)
-
-
-def _bug(table: _Table, check_files: bool) -> Bug:
-    id = table.text("id")
-    table.where = f"bug {id}"
-    if not _ID.fullmatch(id):
-        table.fail("id must be lower case words joined by '-'")
-    files = table.paths("files")
-    versions = table.texts("versions")
-    if len(versions) != 2 or not all(_VERSION.fullmatch(v) for v in versions):
-        table.fail('versions must be the first and the last one, as ["v3.4", "v5.8"]')
-    arches = table.arches("arches")
-    bug = Bug(
+def _bug(
+    *,
+    id: str,
+    files: tuple[str, ...],
+    finding: tuple[dict[str, Any], ...],
+    upstream: tuple[dict[str, Any], ...] = (),
+    suite: tuple[dict[str, Any], ...] = (),
+    selftest: tuple[dict[str, Any], ...] = (),
+    **more: Any,
+) -> Bug:
+    return Bug(
         id=id,
-        title=table.text("title"),
         files=files,
-        upstream=tuple(_upstream(item) for item in table.tables("upstream", [])),
-        versions=(versions[0], versions[1]),
-        arches=arches,
-        findings=tuple(_finding(item, id, files, check_files) for item in table.tables("finding")),
-        suites=tuple(_suite(item, id, check_files) for item in table.tables("suite", [])),
-        selftests=tuple(_selftest(item, id, check_files) for item in table.tables("selftest", [])),
-        testbed=table.paths("testbed", ()),
-        needs=table.text("needs", ""),
-    )
-    if not bug.findings:
-        table.fail("no finding in it")
-    ids = {finding.id for finding in bug.findings}
-    for proof in [suite.proof for suite in bug.suites] + [test.proof for test in bug.selftests]:
-        if not set(proof) <= ids:
-            table.fail(f"proof of {', '.join(sorted(set(proof) - ids))}, which is no finding of this bug")
-    table.done()
-    _check(table, check_files, [PATCHES / name for name in bug.testbed])
-    return bug
-
-
-def _upstream(table: _Table) -> Upstream:
-    upstream = Upstream(table.text("commit"), table.text("subject"), table.text("role"), table.text("version", ""))
-    if not _COMMIT.fullmatch(upstream.commit):
-        table.fail("commit must be a full id of 40 digits")
-    if upstream.role not in ("fix", "cause"):
-        table.fail('role must be "fix" or "cause"')
-    table.done()
-    return upstream
-
-
-def _finding(table: _Table, bug: str, files: tuple[str, ...], check_files: bool) -> Finding:
-    id = table.text("id")
-    table.where = f"finding {id}"
-    if not id.startswith(bug + "/") or not _ID.fullmatch(id.removeprefix(bug + "/")):
-        table.fail(f"id must be {bug}/NAME")
-    finding = Finding(
-        id=id,
-        title=table.text("title"),
-        rule=RULES / table.text("rule", f"{bug}.cocci"),
-        files=table.paths("files", files),
-        context=table.paths("context", ()),
-        symbol=table.text("symbol", ""),
-        fix=table.variants("fix", bug),
-        unverified=table.paths("unverified", ()),
-        reintroduce=table.paths("reintroduce", ()),
-        forced=table.flag("forced"),
-    )
-    table.done()
-    _check(table, check_files, [finding.rule])
-    strange = set(finding.unverified) - set(finding.fix_patches)
-    if strange:
-        table.fail(f"unverified: {', '.join(sorted(strange))}: no patch of its fix")
-    _check(table, check_files, [PATCHES / name for name in finding.fix_patches])
-    _check(table, check_files, finding.reintroduce_paths)
-    return finding
-
-
-def _guest(table: _Table) -> Guest:
-    machine, modules = table.by_arch("machine"), table.by_arch("modules")
-    return Guest(
-        cpus=table.numbers("cpus", (2,)),
-        memory=table.number("memory", 1024),
-        machine={arch: machine.text(arch) for arch in tuple(machine.table)},
-        modules={arch: modules.texts(arch) for arch in tuple(modules.table)},
+        upstream=tuple(Upstream(**table) for table in upstream),
+        findings=tuple(_finding(id, **{"files": files} | table) for table in finding),
+        suites=tuple(Suite(**_in_guest(id, table, KUNIT, "kunitconfig")) for table in suite),
+        selftests=tuple(Selftest(**_in_guest(id, table, SELFTESTS, "config")) for table in selftest),
+        **more,
     )
 
 
-def _proof(table: _Table, bug: str) -> dict[str, tuple[str, ...]]:
-    proof = table.table_of("proof")
-    return {f"{bug}/{name}": proof.texts(name) for name in tuple(proof.table)}
+def _finding(bug: str, *, fix: tuple[str | tuple[str, ...], ...], **more: Any) -> Finding:
+    more["rule"] = RULES / more.get("rule", f"{bug}.cocci")
+    return Finding(fix=tuple(_variant(bug, names) for names in fix), **more)
 
 
-def _suite(table: _Table, bug: str, check_files: bool) -> Suite:
-    name = table.text("name")
-    table.where = f"suite {name}"
-    suite = Suite(
-        name=name,
-        sources=table.paths("sources"),
-        kunitconfig=KUNIT / table.text("kunitconfig"),
-        hooks=table.paths("hooks"),
-        proof=_proof(table, bug),
-        module=table.text("module", ""),
-        guest=_guest(table),
-    )
-    table.done()
-    _check(table, check_files, [KUNIT / source for source in suite.sources])
-    _check(table, check_files, [suite.kunitconfig])
-    _check(table, check_files, suite.hook_paths)
-    return suite
+def _variant(bug: str, names: str | tuple[str, ...]) -> tuple[str, ...]:
+    """Return a variant's patches: one, several, or the bug's own of a series."""
+    if not isinstance(names, str):
+        return names
+    if not names.startswith("series/"):
+        return (names,)
+    lines = map(str.strip, (PATCHES / names).read_text(encoding="utf-8").splitlines())
+    return tuple(line for line in lines if line.startswith(f"{bug}/"))
 
 
-def _selftest(table: _Table, bug: str, check_files: bool) -> Selftest:
-    collection, name = table.text("collection"), table.text("name")
-    table.where = f"selftest {collection}:{name}"
-    selftest = Selftest(
-        collection=collection,
-        name=name,
-        sources=table.paths("sources"),
-        config=SELFTESTS / table.text("config"),
-        qemu=table.texts("qemu", ()),
-        proof=_proof(table, bug),
-        arches=table.arches("arches", ()),
-        controls=table.arches("controls", ()),
-        seconds=table.number("seconds", 5),
-        limit=table.number("limit", 180),
-        guest=_guest(table),
-    )
-    table.done()
-    _check(table, check_files, [SELFTESTS / source for source in selftest.sources])
-    _check(table, check_files, [selftest.config])
-    return selftest
-
-
-def _check(table: _Table, check_files: bool, paths: Any) -> None:
-    for path in paths if check_files else ():
-        if not path.is_file():
-            table.fail(f"{path.relative_to(REPO)} is not there")
+def _in_guest(bug: str, table: dict[str, Any], folder: Path, config: str) -> dict[str, Any]:
+    """Return the table of what runs in a guest as its class has it; `config` is the key of its configuration."""
+    guest = {each.name: table[each.name] for each in fields(Guest) if each.name in table}
+    return {key: value for key, value in table.items() if key not in guest} | {
+        config: folder / table[config],
+        "proof": {f"{bug}/{name}": cases for name, cases in table.get("proof", {}).items()},
+        "guest": Guest(**guest),
+    }

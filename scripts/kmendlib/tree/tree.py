@@ -70,7 +70,7 @@ class Tree:
                 if not files:
                     from kmendlib.tree import manifest
 
-                    files = manifest.load(check_files=False).files
+                    files = manifest.load().files
                 if any((root / name).is_file() for name in files):
                     return cls(root, None)
         except OSError as error:
