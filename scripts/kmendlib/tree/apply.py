@@ -1,43 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Puts fixes, and tests if wanted, into a user's tree as one transaction, and takes them back.
-
-Everything is worked out in a scratch folder first. Then the tree gets a folder `.kmend` with the new files, the old
-ones and `state.json`, and each file is swapped in by a rename. As long as `.kmend` is there, `unapply` can give back
-the very bytes, whatever moment the work was cut off at:
-
-    no state.json   nothing was swapped in yet
-    "applying"      each file is either the old or the new one
-    "applied"       every file is the new one
-    "unapplying"    each file is either the old or the new one
-"""
+"""Puts fixes, and tests if wanted, into a user's tree, all or nothing, and takes them back."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
-import hashlib
-import json
 import os
-import shutil
-import signal
-import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from kmendlib.host import proc
-from kmendlib.host.errors import BadInput, Infrastructure, KmendError, NothingToDo
-from kmendlib.tree import bases, overlay, series
+from kmendlib.host.errors import BadInput, KmendError, NothingToDo
+from kmendlib.tree import bases, git, overlay, series, transaction
 from kmendlib.tree.audit import Audit, Status
 from kmendlib.tree.manifest import PATCHES, SELFTESTS
+from kmendlib.tree.transaction import STATE, Now
 from kmendlib.tree.tree import Tree
-
-STATE = ".kmend"
-_JOURNAL = "state.json"
-_PHASES = ("applying", "applied", "unapplying")
-_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 @dataclass(frozen=True)
@@ -70,25 +47,6 @@ class Applied:
         return "\n".join(lines)
 
 
-@dataclass
-class _Entry:
-    """One file of a transaction; a hash is the SHA-256 of its bytes, `old` is None where it is added."""
-
-    name: str
-    old: str | None
-    new: str
-
-
-@dataclass
-class _Journal:
-    """What `.kmend/state.json` holds."""
-
-    phase: str
-    patches: list[str]
-    files: list[_Entry]
-    folders: list[str] = field(default_factory=list)  # made for added files, parents first
-
-
 def apply(tree: Tree, audit: Audit, *, dry_run: bool = False, with_tests: bool = False) -> Applied:
     """Push the fixes that `audit` chose on the tree, in series order: all of it, or none.
 
@@ -104,7 +62,7 @@ def apply(tree: Tree, audit: Audit, *, dry_run: bool = False, with_tests: bool =
         Infrastructure: a tool is missing or the disk is full; the tree is as it was.
         KeyboardInterrupt: stopped by the user; the tree is as it was.
     """
-    with _locked(tree):
+    with transaction.locked(tree.path):
         _refuse_applied(tree)
         refuse_undecided(audit)
         notes = [
@@ -113,33 +71,43 @@ def apply(tree: Tree, audit: Audit, *, dry_run: bool = False, with_tests: bool =
             for name in bug.unverified
         ]
         patches = [PATCHES / name for name in audit.patches]
-        added_files: dict[str, Path] = {}
+        sources: dict[str, Path] = {}
         if with_tests:
-            hooks, added_files = _tests(tree, audit, patches, notes)
+            hooks, sources = _tests(tree, audit, patches, notes)
             patches += hooks
-        if not patches and not added_files:
+        if not patches and not sources:
             what = ", ".join(f"{bug.id} is {bug.status}" for bug in audit.bugs)
             raise NothingToDo(f"{tree.path}: nothing to apply: {what}")
-        names = tuple(series.patch_name(patch) for patch in patches)
-        temporary = tempfile.TemporaryDirectory(prefix="kmend-")
-        with temporary:
-            scratch = Path(temporary.name)
-            changed = series.materialize(tree.path, patches, scratch)
-            for name, source in added_files.items():
-                if os.path.lexists(tree.path / name) or name in changed:
-                    raise BadInput(f"{tree.path / name} exists already; the tests would overwrite it")
-                (scratch / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source, scratch / name)
-            added = [name for name in changed if not (tree.path / name).exists()] + list(added_files)
-            changed = [name for name in changed if name not in added]
-            _refuse_local_changes(tree, changed)
-            _refuse_unwritable(tree, [*changed, *added])
-            done = Applied(
-                tree.path, "would apply" if dry_run else "applied", names, tuple(changed), tuple(added), tuple(notes)
-            )
-            if not dry_run:
-                _commit(tree, temporary, names, changed, added)
-            return done
+        # Before the patches are tried on the files: what somebody saves from now on is noticed.
+        old = {name: transaction.digest(tree.path / name) for patch in patches for name in series.touched_files(patch)}
+        new = _new_files(tree, patches, sources)
+        old |= dict.fromkeys(sources)
+        changed = [name for name in new if old[name] is not None]
+        transaction.refuse_unfit(tree.path, list(new))
+        _refuse_local_changes(tree, changed)
+        notes += _other_links(tree, changed)
+        names = {series.patch_name(patch): patch.read_bytes() for patch in patches}
+        if not dry_run:
+            transaction.commit(tree.path, names, new, old)
+        return Applied(
+            tree.path,
+            "would apply" if dry_run else "applied",
+            tuple(names),
+            tuple(changed),
+            tuple(name for name in new if old[name] is None),
+            tuple(notes),
+        )
+
+
+def _new_files(tree: Tree, patches: Sequence[Path], sources: Mapping[str, Path]) -> dict[str, bytes]:
+    """Work out what the files of the tree become."""
+    with tempfile.TemporaryDirectory(prefix="kmend-") as scratch:
+        new = {name: Path(scratch, name).read_bytes() for name in series.materialize(tree.path, patches, Path(scratch))}
+    for name, source in sources.items():
+        if os.path.lexists(tree.path / name) or name in new:
+            raise BadInput(f"{tree.path / name} exists already; the tests would overwrite it")
+        new[name] = source.read_bytes()
+    return new
 
 
 def refuse_undecided(audit: Audit) -> None:
@@ -168,29 +136,29 @@ def unapply(tree: Tree) -> Applied:
     """Take back what `apply` did, whole or half: the very bytes come back, and nothing of ours stays.
 
     Raises:
-        BadInput: a file was changed since; the tree is as it was.
+        BadInput: a file was changed or committed since, or cannot be given back; the tree is as it was.
         NothingToDo: nothing is applied.
         Infrastructure: the tree could not be written.
     """
-    with _locked(tree):
+    with transaction.locked(tree.path):
         if not os.path.lexists(tree.path / STATE):
             raise NothingToDo(f"{tree.path}: nothing of kmend's is applied")
-        journal = _read_journal(tree)
-        if journal:
-            for entry in journal.files:
-                _refuse_changed(tree, journal, entry)
-        _refuse_unwritable(tree, [entry.name for entry in journal.files] if journal else [])
-        with _held_signals():
-            notes = _roll_back(tree, journal)
-            if not journal:
-                notes.append("apply was cut off before it had changed a file")
+        journal = transaction.check(tree.path)
         files = journal.files if journal else []
+        transaction.refuse_unfit(tree.path, [file.name for file in files])
+        notes = ["apply was cut off before it had changed a file"]
+        if journal:
+            transaction.refuse_lossy(tree.path, journal)
+            _refuse_committed(tree, journal)
+            before = sum(file.now(tree.path) is Now.OLD for file in files)
+            notes = [f"{before} of {len(files)} files were as before already"] if before else []
+        notes = transaction.take_back(tree.path, journal) + notes
         return Applied(
             tree.path,
             "took back",
             tuple(journal.patches if journal else ()),
-            tuple(entry.name for entry in files if entry.old is not None),
-            tuple(entry.name for entry in files if entry.old is None),
+            tuple(file.name for file in files if file.old is not None),
+            tuple(file.name for file in files if file.old is None),
             tuple(notes),
         )
 
@@ -237,297 +205,61 @@ def _tests(
     return hooks, files
 
 
-@contextlib.contextmanager
-def _locked(tree: Tree) -> Iterator[None]:
-    """Keep every other kmend off the tree. The lock is on the folder itself and leaves no file."""
-    descriptor = os.open(tree.path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            os.close(descriptor)
-            raise BadInput(f"{tree.path}: another kmend is at work on this tree; wait for it") from None
-        # Some network file systems lock no folder. mkdir of .kmend still lets one of two in.
-    try:
-        yield
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _held_signals() -> Iterator[None]:
-    """Hold back the signals that end a program; they are delivered at the end."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _hash(path: Path) -> str | None:
-    """Return the SHA-256 of a file; None where there is none, "" where it is something else."""
-    if not os.path.lexists(path):
-        return None
-    if path.is_symlink() or not path.is_file():
-        return ""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _read_journal(tree: Tree) -> _Journal | None:
-    """Return the journal of the tree's `.kmend`, None if there is none in it yet."""
-    path = tree.path / STATE / _JOURNAL
-    try:
-        data = json.loads(path.read_text())
-        journal = _Journal(files=[_Entry(**entry) for entry in data.pop("files")], **data)
-        if journal.phase not in _PHASES:
-            raise ValueError(f"phase {journal.phase!r}")
-        # The journal came with the tree: it must not lead out of it.
-        for name in [*journal.patches, *journal.folders, *(entry.name for entry in journal.files)]:
-            if Path(name).is_absolute() or ".." in Path(name).parts or not Path(name).parts:
-                raise ValueError(f"path {name!r}")
-        return journal
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise BadInput(f"{path}: cannot be read ({error}); the old files are in {STATE}/old") from error
-
-
-def _write_journal(tree: Tree, journal: _Journal) -> None:
-    path = tree.path / STATE / _JOURNAL
-    new = path.with_suffix(".new")
-    new.write_text(json.dumps(asdict(journal), indent=1) + "\n")
-    os.replace(new, path)
-
-
-def _whole_journal(tree: Tree) -> _Journal | None:
-    """Return the journal of what is applied, None if nothing is; raise BadInput where it is only half applied."""
-    if not os.path.lexists(tree.path / STATE):
-        return None
-    journal = _read_journal(tree)
-    if journal is None or journal.phase != "applied":
-        raise BadInput(f"{tree.path} is half applied: run kmend unapply {tree.path}")
-    return journal
-
-
 def _refuse_applied(tree: Tree) -> None:
-    journal = _whole_journal(tree)
-    if journal:
+    """Refuse a tree that something is applied to, or was: say what is there now, and the way out."""
+    if not os.path.lexists(tree.path / STATE):
+        return
+    journal = transaction.check(tree.path)
+    states = {file.now(tree.path) for file in journal.files} if journal else set()
+    if journal and states == {Now.NEW}:
         what = ", ".join(journal.patches) or "the tests"
         raise NothingToDo(f"{tree.path}: applied already: {what}; run kmend unapply first to apply something else")
+    if journal and states & {Now.GONE, Now.OTHER}:
+        transaction.refuse_lossy(tree.path, journal)
+    if journal and any(file.old and file.now(tree.path) is Now.NEW for file in journal.files):
+        raise BadInput(f"{tree.path} is half applied: run kmend unapply {tree.path}")
+    raise BadInput(
+        f"{tree.path}: what was applied is not in its files (apply was cut off, or git checkout or git stash took it "
+        f"out): run kmend unapply {tree.path}, which clears what is left, then apply again"
+    )
 
 
 def refuse_prepared(tree: Tree) -> None:
     """Raise BadInput where a tree cannot be verified as it is: half applied, or with the tests in it."""
-    journal = _whole_journal(tree)
-    if journal and any(entry.old is None for entry in journal.files):
+    journal = transaction.check(tree.path) if os.path.lexists(tree.path / STATE) else None
+    files = journal.files if journal else []
+    if {Now.OLD, Now.NEW} <= {file.now(tree.path) for file in files}:
+        raise BadInput(f"{tree.path} is half applied: run kmend unapply {tree.path}")
+    if any(file.old is None and file.now(tree.path) is not Now.OLD for file in files):
         raise BadInput(f"{tree.path} has kmend's tests in it: run kmend unapply {tree.path}, then apply without them")
 
 
-def _refuse_changed(tree: Tree, journal: _Journal, entry: _Entry) -> None:
-    """Raise BadInput where a file is neither what `apply` left nor, midway, what was there before."""
-    now = _hash(tree.path / entry.name)
-    if now == entry.new or (now == entry.old and journal.phase != "applied"):
-        return
-    what = "is gone" if now is None else "was changed"
-    raise BadInput(f"{tree.path / entry.name} {what} since it was applied: put it back as it was, then run unapply")
-
-
-def _refuse_unwritable(tree: Tree, names: Sequence[str]) -> None:
-    """Raise BadInput where the tree may not be written, or where a path goes through a symbolic link."""
-    folders = {tree.path}
-    for name in names:
-        path = tree.path / name
-        parent = path.parent
-        while not parent.exists():
-            parent = parent.parent
-        if path.is_symlink() or parent.resolve() != parent:
-            raise BadInput(f"{path}: a symbolic link is in this path; give a tree that holds the file itself")
-        folders.add(parent)
-    for folder in sorted(folders):
-        if os.statvfs(folder).f_flag & os.ST_RDONLY or not os.access(folder, os.W_OK | os.X_OK):
-            raise BadInput(f"{folder} is read-only; give a tree that may be written")
-
-
 def _refuse_local_changes(tree: Tree, names: Sequence[str]) -> None:
-    """Raise BadInput where git tracks one of the files and it is not as in the last commit.
-
-    Blobs are compared directly. So git writes no index, and runs nothing that the tree's own configuration names.
-    """
-    if not names or not any(os.path.lexists(folder / ".git") for folder in (tree.path, *tree.path.parents)):
-        return
-    committed = _git(tree, "ls-tree", "-r", "-z", "HEAD", "--", *names)
-    if committed is None:
-        return
-    for line in committed.split("\0")[:-1]:
-        meta, name = line.split("\t", 1)
-        blob = _git(tree, "hash-object", "--no-filters", "--", name)
-        if blob is None or blob.strip() != meta.split()[2]:
+    """Raise BadInput where git tracks one of the files and it is not as in the last commit."""
+    for name, same in git.committed(tree.path, names).items():
+        if not same:
             raise BadInput(f"{tree.path / name} has local changes: commit or stash them first")
 
 
-def _git(tree: Tree, *words: str) -> str | None:
-    """Run a git command in the tree and return its output, None where the tree is no git tree with a commit."""
-    environment = proc.environment({"GIT_NO_LAZY_FETCH": "1"})
-    command = ["git", "--no-optional-locks", "-c", "safe.directory=*", "-C", str(tree.path), *words]
+def _refuse_committed(tree: Tree, journal: transaction.Journal) -> None:
+    """Raise BadInput where a file is in the last commit as it was applied: to take it back is git's work then."""
+    names = [file.name for file in journal.files if file.now(tree.path) is Now.NEW]
     try:
-        done = subprocess.run(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="surrogateescape",
+        same = [name for name, same in git.committed(tree.path, names).items() if same]
+    except KmendError:
+        return  # where git cannot tell, the old bytes still can be given back
+    if same:
+        raise BadInput(
+            f"{tree.path / same[0]} is committed as it was applied: take it back with git revert, or keep it; "
+            f"in both cases remove {tree.path / STATE}"
         )
-    except FileNotFoundError as error:
-        raise Infrastructure(f"git is not installed, and {tree.path} is a git tree: run kmend setup") from error
-    if done.returncode == 0:
-        return done.stdout
-    if "not a git repository" in done.stderr or "Not a valid object name HEAD" in done.stderr:
-        return None
-    words_of_git = (done.stderr.strip().splitlines() or ["no message"])[-1]
-    raise BadInput(f"{tree.path}: git cannot tell whether there are local changes: {words_of_git}")
 
 
-_Scratch = tempfile.TemporaryDirectory[str]
-
-
-def _commit(
-    tree: Tree, temporary: _Scratch, patches: Sequence[str], changed: Sequence[str], added: Sequence[str]
-) -> None:
-    """Swap the files in `temporary` into the tree. On any failure or signal the tree is as it was."""
-    state, made = tree.path / STATE, False
-    try:
-        with _held_signals():
-            os.mkdir(state)
-            made = True
-            _swap(tree, temporary, patches, changed, added)
-            _stop_if_told()
-    except BaseException as error:
-        # A signal that came after the last look lands here as well, when it is let go.
-        if made:
-            with _held_signals():
-                _roll_back(tree, _read_journal(tree))
-        if isinstance(error, OSError):
-            raise _cannot_write(tree, error) from error
-        raise
-
-
-def _swap(
-    tree: Tree, temporary: _Scratch, patches: Sequence[str], changed: Sequence[str], added: Sequence[str]
-) -> None:
-    """Do the work of `_commit`, as the phases in the journal have it."""
-    state = tree.path / STATE
-    journal = _Journal("applying", list(patches), [])
-    for name in [*changed, *added]:
-        _stage(tree, Path(temporary.name), journal, name, name in changed)
-    # Now, so that nothing that can be interrupted is left to do after the swap.
-    temporary.cleanup()
-    journal.folders = _missing_folders(tree, added)
-    _keep_patches(state, patches)
-    _write_journal(tree, journal)
-    for folder in journal.folders:
-        os.mkdir(tree.path / folder)
-    for entry in journal.files:
-        _stop_if_told()
-        if _hash(tree.path / entry.name) != entry.old:
-            raise BadInput(f"{tree.path / entry.name} changed while kmend was at work")
-        os.replace(state / "new" / entry.name, tree.path / entry.name)
-    shutil.rmtree(state / "new")
-    journal.phase = "applied"
-    _write_journal(tree, journal)
-
-
-def _stage(tree: Tree, scratch: Path, journal: _Journal, name: str, exists: bool) -> None:
-    """Put the new file, and a copy of the old one, into `.kmend`, with the old one's mode and owner."""
-    state, path = tree.path / STATE, tree.path / name
-    new = state / "new" / name
-    new.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(scratch / name, new)
-    if exists:
-        old = state / "old" / name
-        old.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, old)
-        for copy in (old, new):
-            _like(path, copy)
-    journal.files.append(_Entry(name, _hash(path) if exists else None, _hash(new) or ""))
-
-
-def _like(path: Path, copy: Path) -> None:
-    """Give `copy` the owner and mode of `path`."""
-    status = path.stat()
-    # Only root may give a file away; for others the files are theirs already.
-    with contextlib.suppress(PermissionError):
-        os.chown(copy, status.st_uid, status.st_gid)
-    os.chmod(copy, status.st_mode & 0o7777)
-
-
-def _keep_patches(state: Path, patches: Sequence[str]) -> None:
-    """Keep the patches beside the old files: a tree must tell by itself what was done to it."""
-    for name in patches:
-        copy = state / "patches" / name
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(PATCHES / name, copy)
-
-
-def _missing_folders(tree: Tree, names: Sequence[str]) -> list[str]:
-    """Return the folders that must be made for `names`, parents first."""
-    missing: set[str] = set()
-    for name in names:
-        parent = Path(name).parent
-        while not (tree.path / parent).exists():
-            missing.add(str(parent))
-            parent = parent.parent
-    return sorted(missing)
-
-
-def _stop_if_told() -> None:
-    """Raise KeyboardInterrupt where a signal that ends the program is waiting."""
-    if signal.sigpending() & _SIGNALS:
-        raise KeyboardInterrupt
-
-
-def _roll_back(tree: Tree, journal: _Journal | None) -> list[str]:
-    """Give the tree back its old files and take `.kmend` away. It may be cut off and started again at any point.
-
-    Returns:
-        Notes for the user.
-    """
-    state, notes = tree.path / STATE, []
-    try:
-        if journal is not None:
-            # "applying" allows the same; not to write it again lets a full disk be rolled back.
-            if journal.phase == "applied":
-                journal.phase = "unapplying"
-                _write_journal(tree, journal)
-            for entry in journal.files:
-                path = tree.path / entry.name
-                if entry.old is None:
-                    path.unlink(missing_ok=True)
-                elif _hash(path) != entry.old:
-                    # Newer than any object that was built from the mended file, so that make sees the change.
-                    os.utime(state / "old" / entry.name)
-                    os.replace(state / "old" / entry.name, path)
-            for folder in reversed(journal.folders):
-                try:
-                    os.rmdir(tree.path / folder)
-                except FileNotFoundError:
-                    pass
-                except OSError as error:
-                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                        raise
-                    notes.append(f"{folder} stays: files that are not kmend's are in it")
-            # Without a journal, nothing is swapped in: what is left is ours to remove.
-            (state / _JOURNAL).unlink()
-        shutil.rmtree(state)
-    except OSError as error:
-        raise _cannot_write(tree, error) from error
-    return notes
-
-
-def _cannot_write(tree: Tree, error: OSError) -> KmendError:
-    if os.path.lexists(tree.path / STATE):
-        end = f"it is half applied: mend that, then run kmend unapply {tree.path}"
-    else:
-        end = "it is as it was"
-    kind = BadInput if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) else Infrastructure
-    return kind(f"{tree.path} cannot be written: {error.strerror}: {error.filename or ''}; {end}")
+def _other_links(tree: Tree, names: Sequence[str]) -> list[str]:
+    """Return a line for each file that has other names, as in a tree that cp -al made."""
+    links = {name: (tree.path / name).stat().st_nlink for name in names}
+    return [
+        f"{name} is no hard link any more: its other names ({count - 1}) keep the bytes from before"
+        for name, count in links.items()
+        if count > 1
+    ]
