@@ -34,7 +34,8 @@
 #include <linux/swap.h>
 #include <linux/timekeeping.h>
 #include <linux/uaccess.h>
-#include <kunit/kernel_versions.h>
+
+#include "memcg_split_queue_versions.h"
 
 #define MSQ_MEMCGS	2
 #define MSQ_NODE	MSQ_MEMCGS	/* index of the node's queue */

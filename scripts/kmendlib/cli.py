@@ -87,9 +87,9 @@ def parser() -> argparse.ArgumentParser:
         add_bugs(command)
         command.add_argument(
             "--arch",
-            default="x86_64",
+            default=arches.DEFAULT,
             metavar="A,…|all",
-            help=f"architectures, of {', '.join(arches.names())} (default: x86_64)",
+            help=f"architectures, of {', '.join(arches.names())} (default: {arches.DEFAULT})",
         )
         command.add_argument(
             "--repeat", type=int, default=1, metavar="N", help="boot each suite N times and report k of N"

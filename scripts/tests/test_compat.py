@@ -17,6 +17,7 @@ LOGS = Path(__file__).with_name("logs")
 HEADER = (overlay.COMPAT / "include/kunit/test.h").read_text()
 RUNNER = (overlay.COMPAT / "lib/kunit/test.c").read_text()
 SUITES = [suite for bug in manifest.load().bugs for suite in bug.suites]
+VERSIONS = "include/kunit/kernel_versions.h"
 # A part of KVM, which is younger than v5.10 there: never with the small KUnit.
 YOUNG = {"riscv_kvm_exit"}
 
@@ -27,23 +28,32 @@ def code(path: Path) -> str:
 
 @pytest.mark.parametrize("suite", [suite for suite in SUITES if suite.name not in YOUNG], ids=lambda suite: suite.name)
 def test_has_what_the_suites_use(suite: manifest.Suite) -> None:
-    sources = [KUNIT / name for name in suite.sources if name != "include/kunit/kernel_versions.h"]
+    sources = [KUNIT / name for name in suite.sources if not name.endswith("_versions.h")]
     used = {word for path in sources for word in re.findall(r"\b(?:KUNIT|kunit)_\w+(?=\()", code(path))}
     assert used
     missing = {word for word in used if not re.search(rf"\b{word}\(", HEADER)}
     assert not missing
 
 
-def test_only_one_file_asks_for_the_version() -> None:
-    asking = [path for path in KUNIT.rglob("*.[ch]") if re.search(r"LINUX_VERSION_CODE|KV_BEFORE", code(path))]
-    assert asking == [KUNIT / "include/kunit/kernel_versions.h"]
+def test_who_asks_for_the_version() -> None:
+    """One file for all, and one beside a suite for what no other one needs."""
+    asking = {path for path in KUNIT.rglob("*.[ch]") if re.search(r"LINUX_VERSION_CODE|KV_BEFORE", code(path))}
+    own = {KUNIT / name for suite in SUITES for name in suite.sources if name.endswith(f"/{suite.name}_versions.h")}
+    assert len(own) == 2 and asking == own | {KUNIT / VERSIONS}
+
+
+@pytest.mark.parametrize("bug", manifest.load().bugs, ids=lambda bug: bug.id)
+def test_what_is_for_all_names_no_bugs_files(bug: manifest.Bug) -> None:
+    """What one subsystem alone has is beside the suite that needs it."""
+    text = (KUNIT / VERSIONS).read_text()
+    subsystems = {name.split("/")[-2] for name in bug.files} - {"mm", "linux"}
+    assert not re.search(rf"{'|'.join(subsystems) or '$^'}|memcg|folio|SUNRPC", text)
 
 
 def test_who_includes_that_file_brings_it() -> None:
-    name = "include/kunit/kernel_versions.h"
     for suite in SUITES:
         uses = any("<kunit/kernel_versions.h>" in (KUNIT / source).read_text() for source in suite.sources)
-        assert uses == (name in suite.sources), suite.name
+        assert uses == (VERSIONS in suite.sources), suite.name
 
 
 def test_takes_the_parameters_of_kunit() -> None:

@@ -79,6 +79,7 @@ def test_job_boots_what_verify_boots(arch: str, tmp_path: Path) -> None:
     yaml = pytest.importorskip("yaml")
     stages, commands = write(tmp_path, arch, manifest.load().bugs)
     files = render(stages)
+    assert f"\n- {arch}\n" in files["kmend-qemu.jinja2"]
     device = yaml.safe_load(files[f"device-{arch}.yaml"])["actions"]["boot"]["methods"]["qemu"]["parameters"]
     seen = set()
     for name, text in files.items():

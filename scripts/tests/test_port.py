@@ -483,7 +483,7 @@ def test_targets(make_tree: MakeTree) -> None:
 
     def targets(id: str, *files: str) -> list[str]:
         (bug,) = manifest.load().select([id])
-        return port._objects(tree, bug.findings[0], files, "x86")
+        return port._objects(tree, bug, bug.findings[0], files, "x86")
 
     assert targets("nfsd-cb-shutdown/no-wait", "fs/nfsd/nfs4callback.c") == ["fs/nfsd/nfs4callback.o"]
     both = ["fs/nfsd/nfs4callback.o", "fs/nfsd/nfs4state.o"]

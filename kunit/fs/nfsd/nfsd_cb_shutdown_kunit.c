@@ -31,7 +31,8 @@
 #include <linux/wait_bit.h>
 #include <linux/workqueue.h>
 #include <linux/xarray.h>
-#include <kunit/kernel_versions.h>
+
+#include "nfsd_cb_shutdown_versions.h"
 
 #define NCS_TIMEOUT	(10 * HZ)	/* no single step may take longer */
 #define NCS_PARK_MAX	(60 * HZ)	/* a parked ->release() goes on by itself */

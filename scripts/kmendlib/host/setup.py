@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kmendlib.host import proc
 from kmendlib.host.errors import Infrastructure
@@ -56,9 +57,13 @@ class Need:
         return said is not None and int(said[1]) >= version
 
 
+def _packages() -> dict[str, Any]:
+    return tomllib.loads((SCRIPTS / "packages.toml").read_text(encoding="utf-8"))
+
+
 def needs() -> list[Need]:
     """Read packages.toml."""
-    return [Need(**row) for row in tomllib.loads((SCRIPTS / "packages.toml").read_text())["need"]]
+    return [Need(**row) for row in _packages()["need"]]
 
 
 def os_release(root: Path = Path("/")) -> dict[str, str]:
@@ -119,12 +124,13 @@ def _apt(missing: list[Need], log: Path, say: Callable[[str], None]) -> None:
     old = [need.apt for need in missing if need.apt in versioned]
     new = [need.apt for need in missing if need.apt not in versioned]
     apt = ["apt-get", "-q", "-y", "-o", "Dpkg::Use-Pty=0", "--no-install-recommends"]
-    backports = suite if suite == "bookworm" and old else ""
+    backports = bool(old) and suite in _packages()["backports"]
     if backports and not Path("/", BACKPORTS).exists():
         line = backports_line(suite)
         if not line:
-            raise Infrastructure(f"no source of '{suite} main' in /etc/apt: add {suite}-backports there for QEMU 10")
-        Path("/", BACKPORTS).write_text(f"# Added by kmend for QEMU 10.\n{line}\n")
+            names = ", ".join(dict.fromkeys(old))
+            raise Infrastructure(f"no source of '{suite} main' in /etc/apt: add {suite}-backports there for {names}")
+        Path("/", BACKPORTS).write_text(f"# Added by kmend for {', '.join(dict.fromkeys(old))}.\n{line}\n")
         say(f"apt source added: /{BACKPORTS}")
     steps = [["apt-get", "-q", "update"]]
     if new:

@@ -304,7 +304,9 @@ def jobs(stages: Sequence[Stage], checkout: dict[str, Any], url: str, options: O
                 end=END,
                 pattern=PATTERN,
             )
-    found["kmend-qemu.jinja2"] = (SCRIPTS / "templates/lava-dictionary.jinja2").read_text()
+    dictionary = (SCRIPTS / "templates/lava-dictionary.jinja2").read_text()
+    names = "".join(f"- {name}\n" for name in arches.names())
+    found["kmend-qemu.jinja2"] = dictionary.replace("- ARCHITECTURE\n", names)
     return found
 
 

@@ -446,7 +446,7 @@ def _compile(tree: Tree, bug: Bug, finding: Finding, files: dict[str, bytes], sa
         changed = source.link_arch(scratch, name, list(files))
         log = scratch.root / "build.log"
         log.unlink(missing_ok=True)
-        objects = _objects(tree, finding, files, arch.folder)
+        objects = _objects(tree, bug, finding, files, arch.folder)
         say(f"compiling {', '.join(objects)} for {name}")
         source.install(scratch, name, Path(stage), changed)
         try:
@@ -467,16 +467,15 @@ def _compile(tree: Tree, bug: Bug, finding: Finding, files: dict[str, bytes], sa
             raise error
 
 
-def _objects(tree: Tree, finding: Finding, files: Iterable[str], folder: str) -> list[str]:
+def _objects(tree: Tree, bug: Bug, finding: Finding, files: Iterable[str], folder: str) -> list[str]:
     """Return make's targets for some changed files: a header is seen where the finding's own files include it."""
     names = list(files)
     if any(name.endswith(".h") for name in names):
         names += [name for name in (*finding.files, *finding.context) if (tree.path / name).is_file()]
     targets = []
     for name in names:
-        if name.startswith("virt/kvm/"):
-            # make enters these from the architecture's folder alone.
-            targets.append(f"arch/{folder}/kvm/")
+        if place := bug.built_from.get(os.path.dirname(name)):
+            targets.append(place.format(arch=folder) + "/")
         elif name.endswith(".c"):
             targets.append(f"{name.removesuffix('.c')}.o")
     return list(dict.fromkeys(targets))

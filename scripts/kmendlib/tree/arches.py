@@ -10,6 +10,9 @@ from pathlib import Path
 from kmendlib.host.errors import BadInput, Infrastructure
 from kmendlib.tree.manifest import QEMU_CONFIGS
 
+# The host that most people have.
+DEFAULT = "x86_64"
+
 
 @dataclass(frozen=True)
 class QemuArchParams:
@@ -64,9 +67,9 @@ class Arch:
 
 
 def names() -> list[str]:
-    """Names of all architectures, x86_64 first, as the host that most people have."""
+    """Names of all architectures, the default first."""
     found = {path.stem for path in QEMU_CONFIGS.glob("*.py")}
-    return sorted(found, key=lambda name: (name != "x86_64", name))
+    return sorted(found, key=lambda name: (name != DEFAULT, name))
 
 
 def load(name: str) -> Arch:

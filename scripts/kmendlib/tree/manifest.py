@@ -195,6 +195,7 @@ class Bug:
     versions: the mainline releases that had its code shape.
     testbed: the variants of a patch that brings code which a tree lacks, so that the bug can be shown there.
     needs: what a tree must have for an architecture, so that the bug can be shown there; `{arch}` is its folder's name.
+    built_from: folders whose files make compiles from another folder alone, and that one; `{arch}` likewise.
     """
 
     id: str
@@ -208,6 +209,7 @@ class Bug:
     selftests: tuple[Selftest, ...]
     testbed: tuple[str, ...] = ()
     needs: str = ""
+    built_from: dict[str, str] = field(default_factory=dict)
 
     @property
     def patches(self) -> tuple[str, ...]:
