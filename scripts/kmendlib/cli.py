@@ -11,9 +11,9 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from kmendlib.host import setup
+from kmendlib.host import files, setup
 from kmendlib.host.errors import BadInput, ExitCode, KmendError
-from kmendlib.host.words import Outcome, Word
+from kmendlib.host.words import Outcome, Word, visible
 from kmendlib.proof.ktap import Verdict
 from kmendlib.tree import arches, manifest
 from kmendlib.tree.audit import Status
@@ -329,13 +329,18 @@ def _page(evidences: Sequence["Evidence"], out: Path | None) -> None:
     from kmendlib.show import formats, page
 
     path = out or evidences[0].folder / page.NAME
-    page.write(evidences, path)
-    formats.write(evidences, path)
-    print(f"page: {path}")
+    try:
+        files.write({path: page.render(evidences), **formats.files(evidences, path)})
+    except OSError as error:
+        where = error.filename or path
+        raise BadInput(f"cannot write {where}: {error.strerror}: name another file with --out") from None
+    print(f"page: {visible(str(path))}")
 
 
 def _report(arguments: argparse.Namespace) -> ExitCode:
     folders = arguments.evidence
+    if arguments.out and not arguments.out.name:
+        raise BadInput(f"--out '{arguments.out}': give the name of a file")
     if len(folders) > 1 and not arguments.out:
         raise BadInput(f"{len(folders)} folders make one page: say where with --out FILE")
     if len(folders) > 1 and arguments.lava:

@@ -8,18 +8,26 @@ command, the exit code, and what the last line of standard error must say.
 from __future__ import annotations
 
 import ast
+import hashlib
+import json
 import os
 import shutil
+import stat
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import MakeTree
 
 from kmendlib.host.paths import SCRIPTS
+from kmendlib.proof.evidence import Evidence
+from kmendlib.proof.guest import Boot, End
+from kmendlib.proof.ktap import Result, Verdict
 
 KMEND = SCRIPTS / "kmend"
+LOGS = Path(__file__).parent / "logs"
 BUG = "pci-cfg-wait"
 Done = subprocess.CompletedProcess[bytes]
 
@@ -140,3 +148,255 @@ def test_clone_lies_in_a_folder_of_any_name(make_tree: MakeTree, tmp_path: Path,
         shutil.copytree(SCRIPTS.parent / part, clone / part, copy_function=os.link, ignore=ignore)
     done = run(["unapply", make_tree()], cwd=tmp_path, kmend=clone / "scripts/kmend")
     assert done.returncode == 4 and said(done).endswith("nothing of kmend's is applied")
+
+
+# Evidence.
+
+ARCH = "x86_64"
+
+
+def evidence(folder: Path, boots: int = 1, **misc: object) -> Path:
+    """Make evidence as a run leaves it: a proof of one suite."""
+    proof = "pci_cfg_wait_test_queue_still_while_locked"
+    plan = {"bug": BUG, "arch": ARCH, "suite": "pci_cfg_wait", "kind": "kunit", "proof": [proof]}
+    plan |= {"boots": boots, "not_run": ""}
+    checkout = {"id": "kmend:run", "origin": "kmend", "tree_name": "t", "comment": "tree", "misc": {"plan": [plan]}}
+    folder.mkdir()
+    kept = Evidence(folder, checkout)
+    kept.add_audit({"tree": "tree", "version": "6.12", "bugs": []}, folder)
+    for state in ("before", "after"):
+        kept.add_patches(state, [])
+    (folder / ARCH).mkdir()
+    (folder / ARCH / "config").write_text("CONFIG_KUNIT=y\n")
+    for state, verdict in (("before", "FAIL"), ("after", "PASS")):
+        build = kept.add_build(ARCH, state, "PASS", config_name=f"{ARCH}/config")
+        console = folder / ARCH / f"{state}-pci_cfg_wait-1.log"
+        shutil.copyfile(LOGS / "kunit_pass.log", console)
+        boot = Boot(End.EXIT, 0, console, "", 3.0, 2.0, "qemu")
+        result = Result(Verdict(verdict), "", {proof: verdict}, ())
+        kept.add_test(
+            build, "kunit.pci_cfg_wait", 1, "2026-11-21T16:37:09+00:00", boot, result,
+            bug=BUG, arch=ARCH, suite="pci_cfg_wait", kind="kunit", state=state,
+        )  # fmt: skip
+    kept.checkout["misc"] |= misc
+    kept.seal()
+    return folder
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change results.json and write its new digest down, as somebody does who believes in the digest alone."""
+    path = folder / "results.json"
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+    seal = folder / "SHA256SUMS"
+    lines = [line for line in seal.read_text().splitlines() if not line.endswith("  results.json")]
+    seal.write_text("\n".join([*lines, f"{hashlib.sha256(path.read_bytes()).hexdigest()}  results.json"]) + "\n")
+
+
+def cut_seal(folder: Path) -> None:
+    lines = (folder / "SHA256SUMS").read_text().splitlines()
+    kept = [line for line in lines if line.endswith(("  results.json", "  audit.json"))]
+    (folder / "SHA256SUMS").write_text("\n".join(kept) + "\n")
+    for log in folder.glob("*/*.log"):
+        log.write_text("nothing\n")
+
+
+def twice(data: dict[str, Any]) -> None:
+    data["tests"].append(data["tests"][1])
+    data["checkouts"][0]["misc"]["plan"][0]["boots"] = 2
+
+
+def same_console(data: dict[str, Any]) -> None:
+    data["tests"][0]["log_url"] = data["tests"][1]["log_url"]
+
+
+def other_kernel(data: dict[str, Any]) -> None:
+    data["tests"][1]["build_id"] = data["tests"][0]["build_id"]
+
+
+CONTRADICTIONS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "a boot twice": (twice, "is there twice"),
+    "one console for two boots": (same_console, "is there twice"),
+    "no builds": (lambda d: d["builds"].clear(), "is of a kernel that was not built"),
+    "a build that failed": (lambda d: d["builds"][1].update(status="ERROR"), "is of a kernel that was not built"),
+    "a build of another architecture": (lambda d: d["builds"][1].update(architecture="arm64"), "that was not built"),
+    "a build of another run": (lambda d: d["builds"][1].update(checkout_id="kmend:other"), "is of another checkout"),
+    "the kernel before as the one after": (other_kernel, "is of another kernel than it says"),
+    "status against verdict": (lambda d: d["tests"][1].update(status="FAIL"), "has status FAIL and verdict PASS"),
+    "verdict against cases": (
+        lambda d: d["tests"][1]["misc"]["cases"].update(other="FAIL"),
+        "has verdict PASS and a case that failed",
+    ),
+    "a boot that was not planned": (lambda d: d["tests"][1]["misc"].update(number=7), "was not planned"),
+    "a boot of nothing": (lambda d: d["tests"][1]["misc"].update(number=0), "was not planned"),
+    "a suite that was not planned": (lambda d: d["tests"][1]["misc"].update(suite="x"), "was not planned"),
+    "a boot of what was not run": (
+        lambda d: d["checkouts"][0]["misc"]["plan"][0].update(not_run="no"),
+        "was not planned",
+    ),
+    "a boot with the bug of a control": (
+        lambda d: d["checkouts"][0]["misc"]["plan"][0].update(control=True),
+        "is of a kernel with the bug, where there cannot be one",
+    ),
+    "a row of the plan twice": (
+        lambda d: d["checkouts"][0]["misc"]["plan"].append(d["checkouts"][0]["misc"]["plan"][0]),
+        "a row of the plan is there twice",
+    ),
+    "a build twice": (lambda d: d["builds"].append(d["builds"][0]), "a build is there twice"),
+    "a console that is not there": (lambda d: d["tests"][1].update(log_url="gone.log"), "has no console"),
+}
+
+
+@pytest.mark.parametrize(("change", "why"), CONTRADICTIONS.values(), ids=CONTRADICTIONS.keys())
+def test_evidence_that_contradicts_itself_is_not_trusted(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], why: str
+) -> None:
+    folder = evidence(tmp_path / "ev")
+    edit(folder, change)
+    done = run(["report", folder], cwd=tmp_path)
+    assert done.returncode == 2 and "NOT TRUSTED" in done.stdout.decode() and b" PROVED" not in done.stdout
+    assert f"{why}\n" in done.stdout.decode()
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (cut_seal, "is not in SHA256SUMS"),
+        (lambda f: (f / ARCH / "more.log").touch(), f"{ARCH}/more.log is not in SHA256SUMS"),
+        (lambda f: (f / "patches/more.patch").touch(), "patches/more.patch is not in SHA256SUMS"),
+    ],
+    ids=["digests of two files", "a console more", "a patch more"],
+)
+def test_seal_covers_every_file(tmp_path: Path, change: Callable[[Path], object], why: str) -> None:
+    folder = evidence(tmp_path / "ev")
+    good = run(["report", folder], cwd=tmp_path)
+    assert good.returncode == 0 and b"PROVED" in good.stdout and good.stderr == b""
+    change(folder)
+    done = run(["report", folder], cwd=tmp_path)
+    assert done.returncode == 2 and "NOT TRUSTED" in done.stdout.decode() and why in done.stdout.decode()
+
+
+def _special(path: Path, kind: str, aim: Path) -> None:
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "link":
+        path.symlink_to(aim)
+    else:
+        path.mkdir()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+@pytest.mark.parametrize("name", ["results.json", "SHA256SUMS", "audit.json", f"{ARCH}/config", "patches/after/series"])
+def test_special_file_in_evidence_is_not_waited_for(tmp_path: Path, name: str, kind: str) -> None:
+    folder = evidence(tmp_path / "ev")
+    _special(folder / name, kind, tmp_path)
+    done = run(["report", folder], cwd=tmp_path)
+    assert done.returncode == 2 and b" PROVED" not in done.stdout
+    if name == "results.json":
+        what = "Is a directory" if kind == "folder" else "not a regular file"
+        assert said(done) == f"kmend: error: {folder}/results.json cannot be read: {what}"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "link", "folder"])
+@pytest.mark.parametrize("name", ["summary.md", "junit.xml", "report.html"])
+def test_report_writes_through_nothing_in_evidence(tmp_path: Path, name: str, kind: str) -> None:
+    folder = evidence(tmp_path / "ev")
+    aim = tmp_path / "aim"
+    aim.write_text("mine\n")
+    _special(folder / name, kind, aim)
+    before = (folder / name).lstat()
+    done = run(["report", folder], cwd=tmp_path)
+    what = "Is a directory" if kind == "folder" else "not a regular file"
+    assert said(done) == f"kmend: error: cannot write {folder / name}: {what}: name another file with --out"
+    assert done.returncode == 2 and aim.read_text() == "mine\n"
+    after = (folder / name).lstat()
+    assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
+    # Neither is one of the others half done.
+    assert not [path.name for path in folder.iterdir() if path.suffix in (".md", ".xml", ".html") and path.name != name]
+
+
+@pytest.mark.parametrize("name", [".report.html.new", "results.json.new", ".summary.md.new"])
+def test_report_writes_through_no_name_that_can_be_guessed(tmp_path: Path, name: str) -> None:
+    folder = evidence(tmp_path / "ev")
+    aim = tmp_path / "aim"
+    aim.write_text("mine\n")
+    (folder / name).symlink_to(aim)
+    done = run(["report", folder], cwd=tmp_path)
+    assert done.returncode == 0 and aim.read_text() == "mine\n" and (folder / name).is_symlink()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "link", "folder", "char"])
+def test_report_replaces_no_special_file(tmp_path: Path, kind: str) -> None:
+    folder = evidence(tmp_path / "ev")
+    out = tmp_path / "out"
+    if kind == "char":
+        try:
+            os.mknod(out, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+        except PermissionError:
+            pytest.skip("only root makes devices")
+    else:
+        _special(out, kind, tmp_path / "aim")
+    before = out.lstat()
+    done = run(["report", folder, "--out", out], cwd=tmp_path)
+    what = "Is a directory" if kind == "folder" else "not a regular file"
+    assert said(done) == f"kmend: error: cannot write {out}: {what}: name another file with --out"
+    assert done.returncode == 2 and out.lstat().st_ino == before.st_ino
+    assert [path.name for path in tmp_path.iterdir() if "junit" in path.name or "summary" in path.name] == []
+
+
+@pytest.mark.parametrize("out", ["", ".", "/", "..", "a/"])
+def test_out_that_names_no_file(tmp_path: Path, out: str) -> None:
+    folder = evidence(tmp_path / "ev")
+    (tmp_path / "a").mkdir()
+    done = run(["report", folder, "--out", out], cwd=tmp_path)
+    assert done.returncode == 2 and said(done).startswith("kmend: error: ")
+
+
+def test_plan_of_a_million_boots(tmp_path: Path) -> None:
+    folder = evidence(tmp_path / "ev", boots=1_000_000)
+    done = run(["report", folder], cwd=tmp_path)
+    assert done.returncode == 1 and b"1 of 1000000 boots were run" in done.stdout
+    assert (folder / "junit.xml").stat().st_size < 10_000
+
+
+# Escapes, a carriage return, a mark that turns the direction, C1, and markup.
+_EVIL = "\x1b]0;t\x07\x1b[2J\r\x9b31m\u202e[/x][red]\u200f"
+
+
+def _sends(done: Done) -> str:
+    """Return what of the output would give a terminal orders."""
+    text = (done.stdout + done.stderr).decode(errors="surrogateescape")
+    return "".join(char for char in text if char in "\x1b\x07\r\x9b\u202e\u200f\udcff")
+
+
+def _evil(data: dict[str, Any]) -> None:
+    (checkout,) = data["checkouts"]
+    checkout["comment"] = _EVIL
+    for row in (*checkout["misc"]["plan"], *(test["misc"] for test in data["tests"])):
+        row["suite"] = _EVIL
+    data["tests"][1]["misc"].update(verdict="FAIL", reason=_EVIL)
+    data["tests"][1].update(status="FAIL", log_excerpt=_EVIL)
+    other = dict(checkout["misc"]["plan"][0], bug=_EVIL, not_run=_EVIL)
+    checkout["misc"]["plan"].append(other)
+
+
+@pytest.mark.parametrize("more", [_EVIL, "\ud800", "[/x]", "\udcff"], ids=ascii)
+def test_evidence_gives_the_terminal_no_orders(tmp_path: Path, more: str) -> None:
+    folder = evidence(tmp_path / "ev")
+    edit(folder, _evil)
+    edit(folder, lambda d: d["checkouts"][0].update(comment=more))
+    for change in (lambda d: None, lambda d: d["tests"].clear(), lambda d: d["builds"][0].update(status="ERROR")):
+        edit(folder, change)
+        done = run(["report", folder], cwd=tmp_path)
+        assert done.returncode in (1, 2, 5) and _sends(done) == "" and done.stderr == b""
+
+
+def test_damaged_evidence_gives_the_terminal_no_orders(tmp_path: Path) -> None:
+    folder = evidence(tmp_path / "ev")
+    edit(folder, lambda d: d["tests"][0].update(status=_EVIL))
+    done = run(["report", folder], cwd=tmp_path)
+    assert done.returncode == 2 and _sends(done) == "" and "is damaged" in said(done)

@@ -145,9 +145,15 @@ def test_console_output_is_no_markup() -> None:
 
 
 def test_evidence_reads_back(tmp_path: Path) -> None:
-    kept = evidence_of([RED, GREEN])
+    kept = evidence_of([])
     kept.folder = tmp_path
     kept.add_audit({"tree": "tree", "version": None, "bugs": []}, tmp_path)
+    for test in (RED, GREEN):
+        build = kept.add_build("x", test["misc"]["state"], "PASS")
+        log = f"x/{test['misc']['state']}.log"
+        kept.tests.append(test | {"build_id": build, "id": f"{build}-s-1", "log_url": log})
+        (tmp_path / "x").mkdir(exist_ok=True)
+        (tmp_path / log).touch()
     kept.seal()
     assert report.exit_code(evidence.load(tmp_path)) == ExitCode.OK
 

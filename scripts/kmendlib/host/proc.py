@@ -32,6 +32,33 @@ def environment(extra: Mapping[str, str] | None = None, *, fetch: bool = False) 
     return env | {"PATH": ":".join(path), "LANG": "C.UTF-8"} | dict(extra or {})
 
 
+# All signals that end a program and that can be caught: a lost connection, Ctrl-C, Ctrl-\\, kill, and used-up time.
+ENDING = frozenset(
+    {
+        signal.SIGHUP,
+        signal.SIGINT,
+        signal.SIGQUIT,
+        signal.SIGTERM,
+        signal.SIGALRM,
+        signal.SIGVTALRM,
+        signal.SIGPROF,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+        signal.SIGXCPU,
+    }
+)
+
+
+@contextlib.contextmanager
+def held_signals() -> Iterator[None]:
+    """Hold back the signals that end a program; they are delivered at the end."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 _GRACE_SECONDS = 5.0
 
 # Set while all children of all threads are to end; none is started then.

@@ -71,7 +71,7 @@ def os_release(root: Path = Path("/")) -> dict[str, str]:
     pairs = {}
     for place in ("etc/os-release", "usr/lib/os-release"):
         if (root / place).exists():
-            for line in (root / place).read_text().splitlines():
+            for line in (root / place).read_text(encoding="utf-8").splitlines():
                 name, equals, value = line.partition("=")
                 if equals:
                     pairs[name] = value.strip("\"'")
@@ -100,12 +100,12 @@ def debian_line(wanted: str, suite: str = "", root: Path = Path("/")) -> str | N
     suite = suite or os_release(root).get("VERSION_CODENAME", "")
     apt = root / "etc/apt"
     for path in [apt / "sources.list", *sorted((apt / "sources.list.d").glob("*.list"))]:
-        for line in path.read_text().splitlines() if path.exists() else ():
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
             entry = re.match(rf"deb\s+(\[[^]]*\]\s+)?(\S+)\s+{re.escape(suite)}\s+(?=.*\bmain\b)", line)
             if entry:
                 return f"deb {entry[1] or ''}{entry[2]} {wanted} main"
     for path in sorted((apt / "sources.list.d").glob("*.sources")):
-        for stanza in re.split(r"\n\s*\n", path.read_text()):
+        for stanza in re.split(r"\n\s*\n", path.read_text(encoding="utf-8")):
             field = dict(re.findall(r"^([A-Za-z-]+):[ \t]*(.*)$", stanza, re.MULTILINE))
             if field.get("Enabled", "yes") == "no" or "deb" not in field.get("Types", "").split():
                 continue
@@ -130,7 +130,8 @@ def _apt(missing: list[Need], log: Path, say: Callable[[str], None]) -> None:
         if not line:
             names = ", ".join(dict.fromkeys(old))
             raise Infrastructure(f"no source of '{suite} main' in /etc/apt: add {suite}-backports there for {names}")
-        Path("/", BACKPORTS).write_text(f"# Added by kmend for {', '.join(dict.fromkeys(old))}.\n{line}\n")
+        text = f"# Added by kmend for {', '.join(dict.fromkeys(old))}.\n{line}\n"
+        Path("/", BACKPORTS).write_text(text, encoding="utf-8")
         say(f"apt source added: /{BACKPORTS}")
     steps = [["apt-get", "-q", "update"]]
     if new:
@@ -140,7 +141,8 @@ def _apt(missing: list[Need], log: Path, say: Callable[[str], None]) -> None:
     env = proc.environment({"DEBIAN_FRONTEND": "noninteractive"}, fetch=True)
     for step in steps:
         if proc.run_logged(step, log, env=env):
-            last = [line for line in log.read_text(errors="replace").splitlines() if line.startswith("E:")][-1:]
+            lines = log.read_text(errors="replace", encoding="utf-8").splitlines()
+            last = [line for line in lines if line.startswith("E:")][-1:]
             raise Infrastructure(f"'{' '.join(step)}' failed: {''.join(last) or 'no reason given'} (log: {log})")
 
 

@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Words that the user is shown, each with its meaning: help and Documentation are made from them."""
+"""Words that the user is shown, each with its meaning: help and Documentation are made from them.
 
+What others wrote is shown, too, and shown alone: a console or a path must not give orders to a terminal.
+"""
+
+import re
 from enum import StrEnum
 from typing import Self
 
@@ -27,3 +31,25 @@ class Outcome(Word):
     NOT_PROVED = "NOT PROVED", "a boot was not as it must be, or is missing; its last lines are below the table"
     ERROR = "ERROR", "a kernel did not build"
     NOT_TRUSTED = "NOT TRUSTED", "the evidence is not as the run left it: cut off, edited, or from an older kmend"
+
+
+# Control characters, lone surrogates, and what is invisible or turns the direction of text around.
+_UNSHOWN = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff0-\ufffb\ufffe\uffff"
+    r"\ud800-\udfff\U000e0000-\U000e007f]"
+)
+
+
+def _picture(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if code < 0x20:
+        return chr(0x2400 + code)
+    return "\u2421" if code == 0x7F else f"<U+{code:04X}>"
+
+
+def visible(text: str) -> str:
+    """Return text in which each control character, and all that would change how text is shown, is a picture.
+
+    Only the ends of lines and tabs stay, so that a text may have several lines.
+    """
+    return _UNSHOWN.sub(_picture, text)

@@ -98,7 +98,7 @@ def _run(command: Sequence[str], log: Path, jobs: Jobs, on_line: Callable[[str],
 def fragments(arch: Arch, bugs: Sequence[Bug]) -> list[tuple[str, str]]:
     """Return the configuration's fragments, name and text: what all need, debugging, architecture, bugs, line."""
     paths = [CONFIGS / "base.config", CONFIGS / "debug.config", CONFIGS / f"debug-{arch.name}.config"]
-    found = [(path.name, path.read_text()) for path in paths if path.exists()]
+    found = [(path.name, path.read_text(encoding="utf-8")) for path in paths if path.exists()]
     found.append((f"qemu_configs/{arch.name}.py", arch.params.kconfig))
     for bug in bugs:
         if arch.name in bug.arches:
@@ -115,13 +115,13 @@ def fragments(arch: Arch, bugs: Sequence[Bug]) -> list[tuple[str, str]]:
 def _with_arch(name: str, fragment: Path, arch: Arch) -> list[tuple[str, str]]:
     """Return a fragment and, where there is one, what goes on top of it for one architecture alone."""
     special = fragment.with_name(f"{fragment.name}.{arch.name}")
-    found = [(name, fragment.read_text())]
-    return [*found, (f"{name}.{arch.name}", special.read_text())] if special.exists() else found
+    found = [(name, fragment.read_text(encoding="utf-8"))]
+    return [*found, (f"{name}.{arch.name}", special.read_text(encoding="utf-8"))] if special.exists() else found
 
 
 def _missing(config: Path, wanted: str) -> list[str]:
     """Return the options that `wanted` sets and that the final configuration lacks."""
-    have = set(config.read_text().splitlines())
+    have = set(config.read_text(encoding="utf-8").splitlines())
     options = [line for line in wanted.splitlines() if line.startswith("CONFIG_") and not line.endswith("=n")]
     return [option for option in options if option not in have]
 
@@ -160,11 +160,11 @@ def configure(workspace: Workspace, arch: Arch, bugs: Sequence[Bug], log: Path, 
     text = "".join(f"# {name}\n{part.strip()}\n" for name, part in parts)
     asked = build / "kmend.config"
     config = build / ".config"
-    if asked.exists() and asked.read_text() == text and config.exists():
+    if asked.exists() and asked.read_text(encoding="utf-8") == text and config.exists():
         return 0.0
     asked.unlink(missing_ok=True)
     allconfig = build / "allconfig"
-    allconfig.write_text(text)
+    allconfig.write_text(text, encoding="utf-8")
     command = [*_make(workspace, arch), "-s", f"KCONFIG_ALLCONFIG={allconfig}", "allnoconfig"]
     if _run(command, log, jobs):
         raise BuildError(f"configuration failed: {_first_error(log)}")
@@ -175,14 +175,14 @@ def configure(workspace: Workspace, arch: Arch, bugs: Sequence[Bug], log: Path, 
     if lost:
         raise BuildError(f"the tree's Kconfig does not take {', '.join(lost)}")
     if dropped:
-        with log.open("a") as out:
+        with log.open("a", encoding="utf-8") as out:
             out.write(f"# not in this tree: {', '.join(option for option, _ in dropped)}\n")
-    asked.write_text(text)
+    asked.write_text(text, encoding="utf-8")
     return time.monotonic() - started
 
 
 def _first_error(log: Path) -> str:
-    lines = log.read_text(errors="replace").splitlines()
+    lines = log.read_text(errors="replace", encoding="utf-8").splitlines()
     last_run = max((number for number, line in enumerate(lines) if line.startswith("$ ")), default=0)
     return next((line.strip() for line in lines[last_run + 1 :] if _ERROR.search(line)), f"no reason given, see {log}")
 
@@ -215,8 +215,8 @@ def kernel(
     counter = workspace.root / arch.name / "steps"
     image = build / arch.params.kernel_path
     scratch = not image.exists()
-    options = sum(line.endswith("=y") for line in (build / ".config").read_text().splitlines())
-    total = int(counter.read_text()) if counter.exists() else round(options * _STEPS_PER_OPTION)
+    options = sum(line.endswith("=y") for line in (build / ".config").read_text(encoding="utf-8").splitlines())
+    total = int(counter.read_text(encoding="utf-8")) if counter.exists() else round(options * _STEPS_PER_OPTION)
     steps = 0
 
     def count(line: str) -> None:
@@ -233,7 +233,7 @@ def kernel(
     if not image.exists():
         raise BuildError(f"make ended well but made no {arch.params.kernel_path}")
     if scratch:
-        counter.write_text(str(steps))
+        counter.write_text(str(steps), encoding="utf-8")
     kept = workspace.root / arch.name / f"{arch.make_target}-{state}"
     shutil.copyfile(image, kept)
     version = (proc.output([compiler(arch), "--version"]) or "unknown").splitlines()[0]
@@ -263,7 +263,8 @@ def _modules(build: Path, names: Sequence[str]) -> dict[str, Path]:
     Raises:
         BuildError: the build made no such module.
     """
-    built = [(build / line).with_suffix(".ko") for line in (build / "modules.order").read_text().split()]
+    lines = (build / "modules.order").read_text(encoding="utf-8").split()
+    built = [(build / line).with_suffix(".ko") for line in lines]
     found: dict[str, Path] = {}
     for name in names:
         path = next((path for path in built if path.stem.replace("-", "_") == name.replace("-", "_")), None)
@@ -287,10 +288,10 @@ def module_archive(workspace: Workspace, arch: Arch, state: str, names: Sequence
     kept = workspace.root / arch.name / f"modules-{state}"
     found = _modules(build, names)
     kept.mkdir(exist_ok=True)
-    (kept / "order").write_text("".join(f"{name}.ko\n" for name in found))
+    (kept / "order").write_text("".join(f"{name}.ko\n" for name in found), encoding="utf-8")
     lines = ["dir /lib 0755 0 0", "dir /lib/modules 0755 0 0", f"file /lib/modules/order {kept / 'order'} 0644 0 0"]
     lines += [f"file /lib/modules/{name}.ko {path} 0644 0 0" for name, path in found.items()]
-    (kept / "list").write_text("\n".join(lines) + "\n")
+    (kept / "list").write_text("\n".join(lines) + "\n", encoding="utf-8")
     archive = kept / "modules.cpio"
     with archive.open("wb") as out:
         command = [str(build / "usr/gen_init_cpio"), "-t", "0", str(kept / "list")]
@@ -307,7 +308,7 @@ def load_order(archive: Path, names: Sequence[str]) -> list[str]:
         archive: what `module_archive` made.
         names: the modules.
     """
-    order = (archive.parent / "order").read_text().split()
+    order = (archive.parent / "order").read_text(encoding="utf-8").split()
     wanted = {name.replace("-", "_") + ".ko" for name in names}
     last = max(place for place, name in enumerate(order) if name.replace("-", "_") in wanted)
     return order[: last + 1]

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kmendlib.host import files
 from kmendlib.host.errors import BadInput
 from kmendlib.host.paths import SCRIPTS, cache
 from kmendlib.proof.guest import Boot
@@ -102,7 +103,7 @@ class Evidence:
         for patch in patches:
             (folder / patch.parent.name).mkdir(exist_ok=True)
             shutil.copyfile(patch, folder / patch.parent.name / patch.name)
-        (folder / "series").write_text("".join(f"{patch.parent.name}/{patch.name}\n" for patch in patches))
+        files.write({folder / "series": "".join(f"{patch.parent.name}/{patch.name}\n" for patch in patches)})
 
     def add_audit(self, said: dict[str, Any], tree: Path) -> None:
         """Keep what the audit said of a tree, with the lines of source around each place that it names."""
@@ -112,7 +113,7 @@ class Evidence:
                     source = _source(tree / place["file"], place["line"])
                     if source:
                         place["source"] = source
-        (self.folder / AUDIT).write_text(json.dumps(said, indent=1) + "\n")
+        files.write({self.folder / AUDIT: json.dumps(said, indent=1) + "\n"})
 
     def add_build(self, arch: str, state: str, status: str, **values: Any) -> str:
         """Record a build and return its id; `status` is PASS or ERROR, `values` are further KCIDB fields."""
@@ -176,9 +177,7 @@ class Evidence:
             "tests": self.tests,
         }
         with self._lock:
-            new = self.folder / f"{RESULTS}.new"
-            new.write_text(json.dumps(data, indent=1) + "\n")
-            new.replace(self.folder / RESULTS)
+            files.write({self.folder / RESULTS: json.dumps(data, indent=1) + "\n"})
 
     def seal(self) -> None:
         """Say that the run has ended: write down each file's digest, in the form of sha256sum(1).
@@ -187,20 +186,22 @@ class Evidence:
         """
         with self._lock:
             self.write()
-            paths = sorted(
-                path for path in self.folder.rglob("*") if path.is_file() and _is_evidence(path, self.folder)
-            )
-            lines = [f"{_digest(path)}  {path.relative_to(self.folder)}\n" for path in paths]
-            (self.folder / SEAL).write_text("".join(lines))
+            lines = [f"{digest(self.folder / name)}  {name}\n" for name in _sealed(self.folder)]
+            files.write({self.folder / SEAL: "".join(lines)})
 
 
-def _is_evidence(path: Path, folder: Path) -> bool:
-    """Tell whether a file is among what a seal is for: a page may be made again, and a farm's files may go."""
-    parts = path.relative_to(folder).parts
-    return path.name in (RESULTS, AUDIT) if len(parts) == 1 else parts[0] != "lava"
+def _sealed(folder: Path) -> list[str]:
+    """Return the files that a seal is for: a page may be made again, and a farm's files may go."""
+    names = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
+    return [
+        name.as_posix()
+        for name in names
+        if (name.name in (RESULTS, AUDIT) if len(name.parts) == 1 else name.parts[0] != "lava")
+    ]
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -233,7 +234,7 @@ def problem(data: object, schema: str) -> str:
     """Return in what data breaks one of the schemas in scripts/schemas, or nothing."""
     import jsonschema
 
-    rules = json.loads((SCRIPTS / "schemas" / f"{schema}.json").read_text())
+    rules = json.loads((SCRIPTS / "schemas" / f"{schema}.json").read_text(encoding="utf-8"))
     found = jsonschema.Draft202012Validator(rules).iter_errors(data)
     worst = jsonschema.exceptions.best_match(found)
     if worst is None:
@@ -256,28 +257,75 @@ def _newer(data: object) -> str:
     return f"format {layout}" if isinstance(layout, int) and layout > FORMAT else ""
 
 
-def _distrust(folder: Path, checkout: dict[str, Any]) -> str:
+def plan_key(row: dict[str, Any]) -> tuple[str, ...]:
+    """Return what a row of the plan, or a boot's misc, is of: bug, architecture, suite and its kind."""
+    return tuple(str(row[name]) for name in ("bug", "arch", "suite", "kind"))
+
+
+def _distrust(folder: Path, data: dict[str, Any]) -> str:
     """Return why the folder is not as a run left it, or nothing."""
-    if "format" not in checkout["misc"]:
+    if "format" not in data["checkouts"][0]["misc"]:
         return "from an older kmend, which left no digests: nothing of it can be checked"
     try:
-        lines = (folder / SEAL).read_text(errors="replace").splitlines()
+        lines = files.read_text(folder / SEAL, errors="replace").splitlines()
     except FileNotFoundError:
         return f"unfinished: the run was cut off, or still goes on (there is no {SEAL})"
-    names, changed = set(), []
-    for line in lines:
-        digest, _, name = line.partition("  ")
-        names.add(name)
+    except OSError as error:
+        return f"{SEAL} cannot be read: {error.strerror}"
+    names = [line.partition("  ")[2] for line in lines]
+    changed = []
+    for line, name in zip(lines, names, strict=True):
         path = inside(folder, name)
         if path is None:
             changed.append(f"{name} is missing")
-        elif _digest(path) != digest:
+        elif digest(path) != line.partition("  ")[0]:
             changed.append(f"{name} is not as the run left it")
     if RESULTS not in names or AUDIT not in names:
         changed.append(f"{SEAL} is not as the run left it")
-    if not changed:
-        return ""
-    return f"changed since: {changed[0]}" + (f", and {len(changed) - 1} more" if changed[1:] else "")
+    changed += [f"{name} is not in {SEAL}" for name in sorted({*_sealed(folder)} - {*names})]
+    if changed:
+        return f"changed since: {changed[0]}" + (f", and {len(changed) - 1} more" if changed[1:] else "")
+    wrong = _contradiction(data, set(names))
+    return f"no run leaves this: {wrong}" if wrong else ""
+
+
+def _contradiction(data: dict[str, Any], there: set[str]) -> str:
+    """Return in what the results contradict themselves, their plan or the files that are there, or nothing."""
+    (checkout,) = data["checkouts"]
+    plans = {plan_key(row): row for row in checkout["misc"]["plan"]}
+    if len(plans) < len(checkout["misc"]["plan"]):
+        return "a row of the plan is there twice"
+    builds = {build["id"]: build for build in data["builds"]}
+    if len(builds) < len(data["builds"]):
+        return "a build is there twice"
+    for name, build in builds.items():
+        if build["checkout_id"] != checkout["id"]:
+            return f"build {name} is of another checkout"
+    boots: set[tuple[object, ...]] = set()
+    logs: set[str] = set()
+    for test in data["tests"]:
+        misc, name = test["misc"], test["id"]
+        row, found = plans.get(plan_key(misc)), builds.get(test["build_id"])
+        boot = (*plan_key(misc), misc["state"], misc["number"])
+        if not row or row["not_run"] or not 1 <= misc["number"] <= row["boots"]:
+            return f"boot {name} was not planned"
+        if row.get("control") and misc["state"] == "before":
+            return f"boot {name} is of a kernel with the bug, where there cannot be one"
+        if boot in boots or test["log_url"] in logs:
+            return f"boot {name} is there twice"
+        if not found or found["status"] != "PASS" or found["architecture"] != misc["arch"]:
+            return f"boot {name} is of a kernel that was not built"
+        if found["id"] != f"{checkout['id']}-{misc['arch']}-{misc['state']}":
+            return f"boot {name} is of another kernel than it says"
+        if test["status"] != _KCIDB_STATUS.get(misc["verdict"], misc["verdict"]):
+            return f"boot {name} has status {test['status']} and verdict {misc['verdict']}"
+        if misc["verdict"] == Verdict.PASS and "FAIL" in misc["cases"].values():
+            return f"boot {name} has verdict PASS and a case that failed"
+        if test["log_url"] not in there:
+            return f"boot {name} has no console"
+        boots.add(boot)
+        logs.add(test["log_url"])
+    return ""
 
 
 def load(folder: Path) -> Evidence:
@@ -287,23 +335,25 @@ def load(folder: Path) -> Evidence:
         BadInput: it is no evidence folder, its results.json is damaged, or it is from a newer kmend.
     """
     try:
-        data = json.loads((folder / RESULTS).read_text())
+        data = json.loads(files.read_text(folder / RESULTS))
     except (FileNotFoundError, NotADirectoryError):
         raise BadInput(f"{folder} is no evidence folder: it has no {RESULTS}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadInput(f"{folder / RESULTS} is damaged ({error!r}): run kmend verify again") from None
+    except OSError as error:
+        raise BadInput(f"{folder / RESULTS} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{folder / RESULTS} is damaged ({str(error)[:100]}): run kmend verify again") from None
     if newer := _newer(data):
         raise BadInput(f"{folder} is from a newer kmend ({newer}): show it with that one")
     if wrong := problem(data, "results"):
         raise BadInput(f"{folder / RESULTS} is damaged ({wrong}): run kmend verify again")
     (checkout,) = data["checkouts"]
-    return Evidence(folder, checkout, data["builds"], data["tests"], _distrust(folder, checkout))
+    return Evidence(folder, checkout, data["builds"], data["tests"], _distrust(folder, data))
 
 
 def load_audit(folder: Path) -> dict[str, Any] | None:
     """Read what the audit said, or None where that is missing or damaged."""
     try:
-        data: dict[str, Any] = json.loads((folder / AUDIT).read_text())
+        data: dict[str, Any] = json.loads(files.read_text(folder / AUDIT))
     except (OSError, ValueError, RecursionError):
         return None
     return None if problem(data, "audit") else data

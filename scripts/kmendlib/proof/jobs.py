@@ -22,7 +22,7 @@ def cpus() -> int:
 
 def _available() -> int:
     """Return the host's available memory, in MiB."""
-    lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines())
     return int(lines["MemAvailable"].split()[0]) >> 10
 
 

@@ -80,7 +80,7 @@ def load_parser(tree: Path) -> Parser | None:
     """
     folder = tree / "tools/testing/kunit"
     source = folder / "kunit_parser.py"
-    if not source.exists() or "def extract_tap_lines" not in source.read_text():
+    if not source.exists() or "def extract_tap_lines" not in source.read_text(encoding="utf-8"):
         return None
     modules: dict[str, ModuleType] = {}
     names = [name for name in ("kunit_printer", "kunit_parser") if (folder / f"{name}.py").exists()]

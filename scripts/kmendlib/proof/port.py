@@ -550,7 +550,7 @@ def _notes(tree: Tree, merge: _Merge) -> tuple[str, ...]:
 
 def _mail(tree: Tree, name: str, files: dict[str, bytes], what: str) -> bytes:
     """Return the new variant: the header and log of the one that it comes from, and the tree's own diff."""
-    head = (PATCHES / name).read_text().partition("\n---\n")[0]
+    head = (PATCHES / name).read_text(encoding="utf-8").partition("\n---\n")[0]
     line = f"[ported from {name.removesuffix('.patch')} to {tree.release}: {what}]"
     paragraphs = head.rstrip().split("\n\n")
     last = all(map(_TRAILER.fullmatch, paragraphs[-1].splitlines())) and len(paragraphs) > 2
@@ -606,8 +606,8 @@ def _write_conflict(
         new = Path(temporary, "new")
         _lay(new / _FILES, shown)
         shutil.copyfile(PATCHES / merge.name, new / Path(merge.name).name)
-        (new / "README").write_text(readme)
-        (new / _STATE).write_text(json.dumps(asdict(state), indent=1) + "\n")
+        (new / "README").write_text(readme, encoding="utf-8", errors="surrogateescape")
+        (new / _STATE).write_text(json.dumps(asdict(state), indent=1) + "\n", encoding="utf-8")
         new.rename(folder)
 
 
@@ -627,7 +627,7 @@ def resume(folder: Path, out: Path | None = None, say: Callable[[str], None] = p
         Infrastructure: a tool is missing or failed, or nothing can be compiled here.
     """
     try:
-        state = _State(**json.loads((folder / _STATE).read_text()))
+        state = _State(**json.loads((folder / _STATE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise BadInput(f"{folder}: no folder that kmend port wrote: {_STATE} cannot be read") from error
     tree = Tree.open(state.tree, need_makefile=True)

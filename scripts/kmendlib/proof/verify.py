@@ -342,7 +342,7 @@ class Way:
     def states_in_order(self) -> list[str]:
         """Start with the state that the last run left in the source folder: its kernel needs no rebuild."""
         memory = self.run.workspace.root / self.arch.name / "state"
-        last = memory.read_text() if memory.exists() else "after"
+        last = memory.read_text(encoding="utf-8") if memory.exists() else "after"
         return sorted(STATES, key=lambda state: state != last)
 
     def go(self) -> None:
@@ -365,7 +365,7 @@ class Way:
         log = self.folder / "build.log"
         for state in filter(wanted.get, self.states_in_order()):
             source.install(run.workspace, arch.name, run.states.stages[state], changed)
-            (run.workspace.root / arch.name / "state").write_text(state)
+            (run.workspace.root / arch.name / "state").write_text(state, encoding="utf-8")
             start = evidence.now()
             try:
                 run.display.update(arch.name, "configure")

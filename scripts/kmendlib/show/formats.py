@@ -5,8 +5,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from kmendlib.host.words import visible
 from kmendlib.proof.evidence import Evidence
-from kmendlib.show.page import NAME, visible
+from kmendlib.show.page import NAME
 from kmendlib.show.report import Row, rows
 
 # The words of openEuler RISC-V's gate.
@@ -70,8 +71,12 @@ def _cases(row: Row, distrust: str) -> list[object]:
                 result = kind.get(misc["verdict"], junitparser.Failure)(said)
                 result.text = visible(test["log_excerpt"][-_EXCERPT:])
             found.append(case(f"{suite} {state} {misc['number']}", result, test["duration"]))
-        for number in range(len(tests) + 1, plan["boots"] + 1):
-            found.append(case(f"{suite} {state} {number}", junitparser.Error("this boot was not run")))
+        # One case for all: a plan may have a million.
+        missing = plan["boots"] - len(tests)
+        if missing > 0:
+            title = f"{suite} {state} {len(tests) + 1}" + (f" to {plan['boots']}" if missing > 1 else "")
+            what = "this boot was" if missing == 1 else f"these {missing} boots were"
+            found.append(case(title, junitparser.Error(f"{what} not run")))
     return found
 
 
@@ -106,10 +111,10 @@ def summary(evidences: Sequence[Evidence]) -> str:
     return "\n".join(lines)
 
 
-def write(evidences: Sequence[Evidence], page: Path) -> list[Path]:
-    """Write both beside a page, under its name unless that is the usual one, and return their paths."""
+def files(evidences: Sequence[Evidence], page: Path) -> dict[Path, str | bytes]:
+    """Return both, by their paths: beside a page, under its name unless that is the usual one."""
     stem = "" if page.name == NAME else f"{page.stem}."
-    paths = [page.with_name(f"{stem}junit.xml"), page.with_name(f"{stem}summary.md")]
-    paths[0].write_bytes(junit(evidences))
-    paths[1].write_text(summary(evidences), encoding="utf-8")
-    return paths
+    return {
+        page.with_name(f"{stem}junit.xml"): junit(evidences),
+        page.with_name(f"{stem}summary.md"): summary(evidences),
+    }

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Renders evidence as one HTML page that needs nothing else: scripts/templates/report.html.j2, filled from here."""
 
-import hashlib
-import re
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from kmendlib.host.errors import BadInput
+from kmendlib.host import files
 from kmendlib.host.paths import SCRIPTS
+from kmendlib.host.words import visible
 from kmendlib.proof import ktap
-from kmendlib.proof.evidence import Evidence, inside, load_audit
+from kmendlib.proof.evidence import Evidence, digest, inside, load_audit
 from kmendlib.show import timeline
 from kmendlib.show.report import Row, rows
 from kmendlib.show.timeline import Timeline
@@ -31,25 +31,6 @@ _PATCH_LINES = 1500
 _TONES = {"PROVED": "good", "PASS": "good", "SKIP": "idle", "not run": "idle"}
 _MARKS = {"good": "✔", "bad": "✘", "idle": "○", "warn": "▲"}
 _STATUS_TONES = {"affected": "bad", "unknown": "warn", "latent": "warn", "fixed": "good", "not-applicable": "idle"}
-
-# Control characters, lone surrogates, and what is invisible or turns the direction of text around.
-_UNSHOWN = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff0-\ufffb\ufffe\uffff"
-    r"\ud800-\udfff\U000e0000-\U000e007f]"
-)
-
-
-def _picture(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    if code < 0x20:
-        return chr(0x2400 + code)
-    return "\u2421" if code == 0x7F else f"<U+{code:04X}>"
-
-
-def visible(text: str) -> str:
-    """Return text in which each control character, and all that would change how text is shown, is a picture."""
-    return _UNSHOWN.sub(_picture, text)
-
 
 @dataclass(frozen=True)
 class Line:
@@ -343,10 +324,12 @@ class Source:
 
     @cached_property
     def _series(self) -> dict[str, list[str]]:
-        found = {}
+        found: dict[str, list[str]] = {}
         for state in ("before", "after"):
             path = inside(self.evidence.folder, f"patches/{state}/series")
-            found[state] = path.read_text(errors="replace").splitlines() if path else []
+            found[state] = []
+            with contextlib.suppress(OSError):
+                found[state] = files.read_text(path, _READ, errors="replace").splitlines() if path else []
         return found
 
     def patches(self, bug: str) -> list[Patch]:
@@ -360,7 +343,7 @@ class Source:
             if name.partition("/")[0] != bug:
                 continue
             path = inside(self.evidence.folder, f"patches/{state}/{name}")
-            with path.open(errors="replace", newline="\n") if path else _nothing() as file:
+            with path.open(encoding="utf-8", errors="replace", newline="\n") if path else _nothing() as file:
                 lines = diff(file.read(_PATCH_LINES * 200))
             note = "" if path else "The patch is not in the folder."
             if len(lines) > _PATCH_LINES:
@@ -423,8 +406,7 @@ class Source:
             found.append((f"{arch}: compiler", ", ".join(compilers) or "none"))
             found.append((f"{arch}: QEMU", misc.get("qemu", {}).get(arch, "none")))
             config = inside(self.evidence.folder, f"{arch}/config")
-            digest = hashlib.sha256(config.read_bytes()).hexdigest() if config else "none"
-            found.append((f"{arch}: configuration (SHA-256)", digest))
+            found.append((f"{arch}: configuration (SHA-256)", digest(config) if config else "none"))
         return [(name, value) for name, value in found if value]
 
     @property
@@ -513,18 +495,3 @@ def render(evidences: Sequence[Evidence]) -> str:
     """Return the page as HTML."""
     text: str = _template("report.html.j2").render(page=page(evidences))
     return text
-
-
-def write(evidences: Sequence[Evidence], path: Path) -> None:
-    """Write the page to a file.
-
-    Raises:
-        BadInput: it cannot be written there.
-    """
-    text = render(evidences)
-    try:
-        new = path.with_name(f".{path.name}.new")
-        new.write_text(text, encoding="utf-8")
-        new.replace(path)
-    except OSError as error:
-        raise BadInput(f"cannot write {path}: {error.strerror}: name another file with --out") from None

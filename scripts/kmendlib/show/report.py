@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from kmendlib.host.errors import ExitCode
-from kmendlib.host.words import Outcome
-from kmendlib.proof.evidence import Evidence
+from kmendlib.host.words import Outcome, visible
+from kmendlib.proof.evidence import Evidence, plan_key
 from kmendlib.proof.ktap import Verdict
 
 # On the unfixed kernel these show the bug; no result at all does not.
@@ -137,14 +137,13 @@ def _no_result(test: dict[str, Any]) -> bool:
 def rows(evidence: Evidence) -> list[Row]:
     """Group the evidence's tests by the rows of its plan."""
     found = []
+    by_row: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for test in evidence.tests:
+        by_row.setdefault(plan_key(test["misc"]), []).append(test)
     for plan in evidence.checkout["misc"]["plan"]:
-        mine = [
-            test
-            for test in evidence.tests
-            if all(test["misc"].get(key) == plan[key] for key in ("bug", "arch", "suite", "kind"))
-        ]
+        mine = by_row.get(plan_key(plan), [])
         broken = [
-            build["log_excerpt"]
+            build.get("log_excerpt") or "no reason given"
             for build in evidence.builds
             if build["architecture"] == plan["arch"] and build["status"] != "PASS"
         ]
@@ -203,7 +202,7 @@ def print_report(evidence: Evidence, console: Console | None = None) -> None:
         padding=(0, 1, 0, 0),
         pad_edge=False,
         show_edge=False,
-        title=checkout["comment"],
+        title=Text(visible(checkout["comment"])),
         title_justify="left",
     )
     for name in ("bug", "arch", "suite", "before", "after", "result"):
@@ -211,25 +210,26 @@ def print_report(evidence: Evidence, console: Console | None = None) -> None:
     notes: list[str] = []
     for row in rows(evidence):
         plan = row.plan
+        head = [Text(visible(plan[name])) for name in ("bug", "arch", "suite")]
         if evidence.distrust:
-            table.add_row(plan["bug"], plan["arch"], plan["suite"], "-", "-", Text(row.word, _STYLE[row.word]))
+            table.add_row(*head, "-", "-", Text(row.word, _STYLE[row.word]))
             continue
         if plan["not_run"]:
-            table.add_row(plan["bug"], plan["arch"], plan["suite"], "-", "-", Text(row.word, _STYLE[row.word]))
+            table.add_row(*head, "-", "-", Text(row.word, _STYLE[row.word]))
             note = f"{plan['bug']} on {plan['arch']}: not run: {plan['not_run']}"
             notes += [] if note in notes else [note]
             continue
         said = [f"{plan['bug']}: not in this tree: shown with {name} on it" for name in plan.get("testbed", ())]
         notes += [note for note in [*said, *plan.get("left_out", ())] if note not in notes]
-        table.add_row(plan["bug"], plan["arch"], plan["suite"], *row.counts(), Text(row.word, _STYLE[row.word]))
+        table.add_row(*head, *map(Text, row.counts()), Text(row.word, _STYLE[row.word]))
         if not row.proved:
             notes += _explain(row)
     if evidence.distrust:
         notes.append(f"not trusted: {evidence.distrust}")
     console.print(table)
     for note in notes:
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
-    console.print(f"evidence: {evidence.folder}", markup=False, highlight=False, soft_wrap=True)
+        console.print(visible(note), markup=False, highlight=False, soft_wrap=True)
+    console.print(f"evidence: {visible(str(evidence.folder))}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _explain(row: Row) -> list[str]:

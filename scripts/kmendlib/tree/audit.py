@@ -387,7 +387,7 @@ def _spatch(rule: Path, tree: Path, names: Sequence[str]) -> str:
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
                 errors="replace",
                 timeout=limit,
             )

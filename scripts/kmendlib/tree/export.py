@@ -57,7 +57,7 @@ def of_base(name: str, bugs: Sequence[Bug]) -> list[Path]:
         if not of_that:
             raise NothingToDo(f"{name}: nothing to export: it has no series")
         (name,) = of_that
-    lines = [line.strip() for line in (PATCHES / "series" / name).read_text().splitlines()]
+    lines = [line.strip() for line in (PATCHES / "series" / name).read_text(encoding="utf-8").splitlines()]
     wanted = {patch for bug in bugs for finding in bug.findings for patch in finding.fix_patches}
     found = [PATCHES / line for line in lines if line in wanted]
     if not found:
@@ -115,7 +115,7 @@ def export(patches: Sequence[Path], options: Options, out: Path) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".kmend-", dir=out) as folder:
         for name, text in mails.items():
-            (Path(folder) / name).write_text(text)
+            (Path(folder) / name).write_text(text, encoding="utf-8")
         for name in mails:
             (Path(folder) / name).rename(out / name)
     return [out / name for name in mails]
@@ -123,7 +123,7 @@ def export(patches: Sequence[Path], options: Options, out: Path) -> list[Path]:
 
 def _mail(patch: Path, number: int, count: int, options: Options) -> tuple[str, str]:
     """Return the subject and the whole mail."""
-    message = email.message_from_string(patch.read_text(), policy=email.policy.compat32)
+    message = email.message_from_string(patch.read_text(encoding="utf-8"), policy=email.policy.compat32)
     subject = re.sub(r"^\[PATCH\]\s*", "", " ".join(str(message["Subject"]).split()))
     log, _, rest = str(message.get_payload()).partition("\n---\n")
     paragraphs = log.strip().split("\n\n")

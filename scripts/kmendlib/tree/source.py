@@ -72,7 +72,7 @@ def need_space(workspace: Workspace, arches: Sequence[str]) -> None:
 def locked(workspace: Workspace) -> Iterator[None]:
     """Hold the workspace for this run alone; raise Infrastructure where another run has it."""
     workspace.root.mkdir(parents=True, exist_ok=True)
-    with (workspace.root / "lock").open("a+") as lock:
+    with (workspace.root / "lock").open("a+", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -88,7 +88,7 @@ def locked(workspace: Workspace) -> Iterator[None]:
 
 
 def _last_words(log: Path) -> str:
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    lines = [line for line in log.read_text(errors="replace", encoding="utf-8").splitlines() if line.strip()]
     return f"{lines[-1].strip()} (log: {log})"
 
 
@@ -134,7 +134,7 @@ def fetch_base(workspace: Workspace, say: Callable[[str], None]) -> Tree:
         found.rename(workspace.pristine)
         shutil.rmtree(download)
         tree = Tree.open(workspace.pristine)
-        stamp.write_text(f"{tree.version}\n")
+        stamp.write_text(f"{tree.version}\n", encoding="utf-8")
         return tree
     shutil.rmtree(download, ignore_errors=True)
     raise Infrastructure(f"no tree of {base.name} to be had; get one and give it with --tree DIR ({'; '.join(failed)})")
@@ -185,7 +185,7 @@ def _suite(suite: str, folder: Path, log: Path) -> list[str]:
     lists = folder / "lists"
     (lists / "partial").mkdir(parents=True)
     (folder / "archives/partial").mkdir(parents=True)
-    (folder / "sources.list").write_text(line + "\n")
+    (folder / "sources.list").write_text(line + "\n", encoding="utf-8")
     settings = {
         "Dir::Etc::sourcelist": folder / "sources.list",
         "Dir::Etc::sourceparts": "/dev/null",
@@ -291,9 +291,9 @@ def link_arch(workspace: Workspace, arch: str, changed: Sequence[str]) -> list[s
     src = workspace.src(arch)
     src.mkdir(parents=True, exist_ok=True)
     memory = workspace.root / arch / "changed"
-    earlier = memory.read_text().splitlines() if memory.exists() else []
+    earlier = memory.read_text(encoding="utf-8").splitlines() if memory.exists() else []
     changed = sorted({*earlier, *changed})
-    memory.write_text("".join(f"{path}\n" for path in changed))
+    memory.write_text("".join(f"{path}\n" for path in changed), encoding="utf-8")
     command = ["rsync", "-a", "--delete", f"--link-dest={workspace.pristine}"]
     command += [f"--exclude=/{path}" for path in changed]
     log = workspace.root / arch / "link.log"

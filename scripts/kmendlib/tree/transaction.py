@@ -31,6 +31,7 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from pathlib import Path, PurePosixPath
 
+from kmendlib.host import proc
 from kmendlib.host.errors import BadInput, Infrastructure, KmendError
 
 STATE = ".kmend"
@@ -38,7 +39,6 @@ _JOURNAL = "state.json"
 _UNNAMED = "state.new"  # the journal while it is written
 _OUT = "out"  # an added file that is being removed
 _JOURNAL_LIMIT = 1 << 20
-_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 # Of <fcntl.h>, <linux/fs.h>; Python has none of it.
 _AT_FDCWD, _NO_REPLACE, _EXCHANGE = -100, 1, 2
@@ -132,7 +132,7 @@ def commit(
     files = [File(name, old[name], hashlib.sha256(data).hexdigest()) for name, data in new.items()]
     journal = Journal(list(patches), files, _missing_folders(root, [file.name for file in files if file.old is None]))
     swapped: list[File] = []
-    with _held_signals():
+    with proc.held_signals():
         try:
             os.mkdir(root / STATE)
         except OSError as error:
@@ -154,7 +154,7 @@ def commit(
                 raise _cannot_write(root, error) from error
             raise
         # What came after the last look came too late to stop anything.
-        while signal.sigtimedwait(_SIGNALS, 0):
+        while signal.sigtimedwait(proc.ENDING, 0):
             pass
 
 
@@ -326,23 +326,13 @@ def roll_back(root: Path, journal: Journal | None) -> list[str]:
 
 def take_back(root: Path, journal: Journal | None) -> list[str]:
     """Do `roll_back`; a signal that ends the program is heard when it is done."""
-    with _held_signals():
+    with proc.held_signals():
         return roll_back(root, journal)
-
-
-@contextlib.contextmanager
-def _held_signals() -> Iterator[None]:
-    """Hold back the signals that end a program; they are delivered at the end."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _stop_if_told() -> None:
     """Raise KeyboardInterrupt where a signal that ends the program is waiting."""
-    if signal.sigpending() & _SIGNALS:
+    if signal.sigpending() & proc.ENDING:
         raise KeyboardInterrupt
 
 
