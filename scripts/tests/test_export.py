@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ACCESS, UNLOCKED, MakeTree, access_c, real_trees, tree_hash
-from kmendlib import cli
-from kmendlib.host.errors import BadInput, NothingToDo
+from conftest import ACCESS, UNLOCKED, MakeTree, access_c, real_trees
+from kmendlib.host.errors import BadInput
 from kmendlib.tree import export, manifest, series
 from kmendlib.tree.audit import audit
 from kmendlib.tree.manifest import PATCHES
@@ -114,27 +113,6 @@ def test_every_series_can_be_exported(tmp_path: Path, base: str, form: str) -> N
 def test_without_signoff_nobody_signs(tmp_path: Path) -> None:
     (path,) = export.export([FIX], export.Options("git"), tmp_path / "out")
     assert "Signed-off-by" not in path.read_text()
-
-
-def test_tree(make_tree: MakeTree, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tree = make_tree(access_c(UNLOCKED))
-    untouched = tree_hash(tree)
-    out = tmp_path / "out"
-    words = ["export", "--tree", str(tree), "--bug", "pci-cfg-wait", "--format", "git", "--out", str(out)]
-    assert cli.main(words) == 0
-    assert capsys.readouterr().out.splitlines() == [str(path) for path in out.iterdir()]
-    assert tree_hash(tree) == untouched
-    assert cli.main(words) == 2
-    assert "not an empty folder" in capsys.readouterr().err
-
-
-def test_tree_that_needs_nothing(make_tree: MakeTree, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--bug", "pci-cfg-wait", "--format", "git", "--out", str(tmp_path / "out")]
-    assert cli.main(["export", "--tree", str(make_tree()), *words]) in (0, 4)
-    assert cli.main(["export", "--base", "linux-6.12.y", *words]) == 4
-    assert "linux-6.12.y: nothing to export" in capsys.readouterr().err
-    with pytest.raises(NothingToDo):
-        export.of_base("linux-6.12.y", [manifest.load().bug("pci-cfg-wait")])
 
 
 def test_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Verify, as far as it goes without a kernel: the two states, the configuration, and input that it refuses."""
+"""Verify, as far as it goes without a kernel: the two states, the configuration."""
 
 from __future__ import annotations
 
 import dataclasses
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from conftest import ACCESS, UNLOCKED, WAIT_EVENT, MakeTree, access_c, tree_hash
-from kmendlib import cli
 from kmendlib.host.errors import BadInput
 from kmendlib.proof import build, verify
 from kmendlib.proof.jobs import Jobs
@@ -212,64 +210,6 @@ def test_kernel_that_does_not_build_names_the_first_error(monkeypatch: pytest.Mo
     with pytest.raises(build.BuildError, match="^a.c:3:1: error: no such thing$"):
         build.kernel(place, arches.load("x86_64"), "after", tmp_path / "log", Jobs(), lambda *step: seen.append(step))
     assert seen == [(1, 5)]
-
-
-def run(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    code = cli.main(words)
-    return code, capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("words", "says"),
-    [
-        ([], "COMMAND"),
-        (["frobnicate"], "invalid choice"),
-        (["verify", "--bug", "nope"], "pci-cfg-wait"),
-        (["verify", "--arch", "sparc"], "unknown architecture 'sparc': choose from x86_64, arm64"),
-        (["verify", "--arch", ","], "names no architecture"),
-        (["verify", "--repeat", "0"], "1 or more"),
-        (["verify", "--repeat", "many"], "invalid int"),
-        (["verify", "--tree", "a", "--base", "b"], "not allowed with"),
-        (["audit", "/no/such/folder"], "/no/such/folder"),
-        (["apply", "/no/such/folder"], "/no/such/folder"),
-        (["report", "/no/such/folder"], "no evidence folder"),
-    ],
-)
-def test_bad_input_gets_one_line_and_code_2(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
-    code, error = run(words, capsys)
-    assert code == 2
-    assert error.startswith("kmend: error: ") and error.count("\n") == 1
-    assert says in error
-
-
-@pytest.fixture
-def no_setup(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(verify.setup, "ensure", lambda *ignored: None)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.mark.parametrize("spoil", ["nothing there", "no kernel tree", "unknown base"])
-def test_verify_refuses_before_it_works(
-    spoil: str, no_setup: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    where = {
-        "nothing there": ["--tree", str(tmp_path / "none")],
-        "no kernel tree": ["--tree", str(tmp_path)],
-        "unknown base": ["--base", "linux-0.01"],
-    }[spoil]
-    code, error = run(["verify", *where], capsys)
-    assert code == 2
-    assert error.splitlines()[-1].startswith("kmend: error: ")
-    assert not (tmp_path / "cache/kmend/work").exists()
-
-
-def test_command_runs_from_anywhere(tmp_path: Path) -> None:
-    """Through a link, from another folder, without a terminal, and leaving nothing in the repository."""
-    link = tmp_path / "kmend"
-    link.symlink_to(manifest.REPO / "scripts/kmend")
-    done = subprocess.run([link, "audit", "."], cwd=tmp_path, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1 and "no kernel tree" in done.stderr
 
 
 def test_option_that_a_line_has_not_is_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,0 +1,455 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Each command as a process on a small tree: its exit code, both streams, and what it wrote."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import shlex
+import shutil
+import signal
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import UNLOCKED, WAIT_EVENT, MakeTree, access_c
+from kmendlib.host.paths import SCRIPTS
+from lab import Lab, changed
+
+TREES = {
+    "affected": access_c(),
+    "fixed": access_c(WAIT_EVENT),
+    "reformatted": access_c().replace("\t", "    "),
+    # Another call adds to the queue: no rule knows it.
+    "unknown": access_c(UNLOCKED.replace("_wait_queue(&", "_vendor_queue(&")),
+    # A vendor's comment is in the hunk's way: wiggle goes around it.
+    "commented": access_c(UNLOCKED.replace("\tdo {\n", "\t/* Sleep till nobody blocks the access. */\n\tdo {\n")),
+    "unmendable": access_c(UNLOCKED.replace("schedule();", "vendor_sleep(dev, HZ);")),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command line and what must come of it, run in a folder with a tree `tree` and an empty folder `here`.
+
+    Attributes:
+        name: what the case is about.
+        words: the command line.
+        code: the exit code.
+        out: expressions that standard output has, in this order; where there is none, it is empty.
+        err: the same for standard error.
+        wrote: patterns of the paths that changed, all of them; each of at least one.
+        has: expressions that files which changed have, by their patterns; each is of one file.
+        has_not: what those files do not have.
+        tree: which tree.
+        first: a command line that is run before.
+        edits: what is edited then: a path, old and new text.
+        sealed: whether the digests of the evidence are made anew after that.
+        calls: expressions that the calls of make, QEMU and apt have.
+        not_calls: an expression that they do not have.
+        base: whether the cache has the default base.
+        logs: what boots print where it is not as usual; with a ! where QEMU complains.
+        fails: the state whose kernel does not build.
+        lacks: a program that is not installed.
+        brings: one that an installation brings.
+    """
+
+    name: str
+    words: str
+    code: int = 0
+    out: tuple[str, ...] = ()
+    err: tuple[str, ...] = ()
+    wrote: tuple[str, ...] = ()
+    has: dict[str, str] = field(default_factory=dict)
+    has_not: str = ""
+    tree: str = "affected"
+    first: str = ""
+    edits: tuple[str, str, str] | None = None
+    sealed: bool = False
+    calls: tuple[str, ...] = ()
+    not_calls: str = ""
+    base: bool = False
+    logs: dict[str, str] = field(default_factory=dict)
+    fails: str = ""
+    lacks: str = ""
+    brings: str = ""
+
+
+FIX = "pci-cfg-wait/v3.4-v5.8.patch"
+BUGS = "--bug pci-cfg-wait"
+MENDED = ("tree/drivers/pci/access.c", "tree/.kmend*")
+ADDED = ("tree/drivers/pci/Kconfig", "tree/drivers/pci/pci_cfg_wait_kunit.c", "tree/include/kunit/kernel_versions.h")
+ADDED += ("tree/tools/testing/selftests/kselftest_klog.h", "tree/tools/testing/selftests/pci*")
+READ = ("out", "out/results.json", "out/audit.json", "out/SHA256SUMS", "out/patches*")
+SHOWN = ("out/report.html", "out/junit.xml", "out/summary.md")
+BUILT = ("out/x86_64", "out/x86_64/config", "out/x86_64/build.log")
+BOOTED = ("out/x86_64/before-*-1.log", "out/x86_64/after-*-1.log")
+AUDIT = f"audit tree {BUGS}"
+APPLY = f"apply tree {BUGS}"
+EXPORT = f"export --tree tree {BUGS} --out out"
+PORT = f"port --tree tree {BUGS} --out new.patch"
+VERIFY = f"verify --tree tree {BUGS} --out out"
+LAVA = f"lava --tree tree {BUGS} --out out"
+REPORT = "report out"
+OPENEULER = f"{EXPORT} --format openeuler --issue https://example.org/1"
+
+
+def error(code: int, name: str, words: str, says: str, **more: Any) -> Case:
+    """Return a case that ends with one line."""
+    return Case(name, words, code, err=(rf"\Akmend: error: [^\n]*{says}[^\n]*\n\Z",), **more)
+
+
+def verify(code: int, name: str, *rows: str, words: str = VERIFY, **more: Any) -> Case:
+    """Return a case of `kmend verify` that comes to its end; `rows` are lines of the table, and what stands below."""
+    table = (r"^tree \(6\.12\.99\) *$", *rows, r"^evidence: out$", r"^page: out/report\.html$")
+    progress = (r"nearest base: linux-6\.12\.y", "x86_64: compile", "x86_64: test")
+    usual = {"out": table, "err": progress, "wrote": (*READ, *SHOWN, *BUILT, *BOOTED), "base": True}
+    return Case(name, words, code, **(usual | more))
+
+
+def boots(**logs: str) -> dict[str, str]:
+    """Return what boots print where it is not as usual, as in after_kunit="kunit_oops"."""
+    return {name.replace("_", "-"): log for name, log in logs.items()}
+
+
+def ran(*edits: str, **logs: str) -> dict[str, Any]:
+    """Let `kmend verify` run before, and its page be made again."""
+    edited = {"edits": ("out/results.json", *edits), "sealed": True} if edits else {}
+    return {"first": VERIFY, "base": True, "wrote": SHOWN, "logs": boots(**logs), **edited}
+
+
+SKIPPED, PANIC, FAILED, BROKEN = "kunit_all_skipped", "kunit_oops", "kunit_fail", "empty!"
+TIMEOUT = ('"verdict": "FAIL"', '"verdict": "TIMEOUT"')
+PAGE = ("page.html", "page.junit.xml", "page.summary.md")
+SUITE, SELFTEST = "^pci-cfg-wait +x86_64 +pci_cfg_wait +", "^pci-cfg-wait +x86_64 +pci:cfg_reset +"
+
+CASES = [
+    # The command line itself.
+    error(2, "no command", "", "COMMAND.*kmend --help"),
+    error(2, "no such command", "frobnicate", "invalid choice"),
+    Case(
+        "help", "--help", 0, out=("^usage: kmend", "verify", "audit", "^exit codes:", "124 +time-out", "130 +stopped"),
+    ),
+    Case("help of a command", "audit --help", 0, out=("--json", "^statuses:", "affected", "unknown")),
+    # audit
+    Case("audit: affected", AUDIT, 1, out=(r"6\.12\.99", "pci-cfg-wait.*affected", r"access\.c:\d+", FIX)),
+    Case("audit: fixed", AUDIT, 0, out=("pci-cfg-wait.*fixed",), tree="fixed"),
+    Case("audit: unknown", AUDIT, 4, out=("pci-cfg-wait.*unknown",), tree="unknown"),
+    Case("audit: JSON", f"{AUDIT} --json", 1, out=(r"\A\{$", '"pci-cfg-wait"', '"affected"', r"^\}\n\Z")),
+    Case("audit: JSON of a fixed one", f"{AUDIT} --json", 0, out=(r"\A\{$", '"fixed"'), tree="fixed"),
+    Case(
+        "audit: every bug", "audit tree", 1,
+        out=("pci-cfg-wait.*affected", "riscv-kvm-exit", "nfsd-cb", "memcg", "kvm-shadow"),
+    ),
+    error(2, "audit: no tree", "audit here", "no kernel tree"),
+    error(2, "audit: no such folder", "audit /no/such", "/no/such"),
+    error(2, "audit: no such bug", "audit tree --bug nope", "'nope'; known: pci-cfg-wait"),
+    # apply and unapply
+    Case("apply", APPLY, 0, out=("applied 1 patch$", FIX), wrote=MENDED),
+    Case("apply --dry-run", f"{APPLY} --dry-run", 0, out=("would apply 1 patch$", FIX)),
+    Case(
+        "apply --with-tests", f"{APPLY} --with-tests", 0, out=("applied 2 patches", "pci_cfg_wait_kunit.c"),
+        wrote=(*MENDED, *ADDED),
+    ),
+    Case(
+        "apply --with-tests --dry-run", f"{APPLY} --with-tests --dry-run", 0,
+        out=("would apply 2 patches", "pci_cfg_wait_kunit.c"),
+    ),
+    error(4, "apply: fixed", APPLY, "nothing to apply", tree="fixed"),
+    error(2, "apply: unknown", APPLY, "is unknown", tree="unknown"),
+    error(2, "apply: no fix fits", APPLY, "affected, but no fix fits", tree="reformatted"),
+    error(4, "apply: twice", APPLY, "applied already", first=APPLY),
+    error(2, "apply: no tree", "apply here", "no kernel tree"),
+    Case("audit: applied", AUDIT, 0, out=("fixed",), first=APPLY),
+    Case("unapply", "unapply tree", 0, out=("1 patch$", FIX), first=APPLY, wrote=MENDED),
+    Case(
+        "unapply: with tests", "unapply tree", 0, out=("2 patches",), first=f"{APPLY} --with-tests",
+        wrote=(*MENDED, *ADDED),
+    ),
+    error(4, "unapply: nothing", "unapply tree", "nothing of kmend's is applied"),
+    # export
+    Case(
+        "export", f"{EXPORT} --format git", 0, out=(r"\Aout/0001-\S+\n\Z",), wrote=("out", "out/0001-*"),
+        has={"out/0001-*": r"^Cc: .*stable@"}, has_not=r"Signed-off-by",
+    ),
+    Case(
+        "export --signoff", f"{EXPORT} --format git --signoff", 0, out=("0001-",), wrote=("out", "out/0001-*"),
+        has={"out/0001-*": r"^Signed-off-by: A Person <person@example\.org>$"},
+    ),
+    Case(
+        "export: openEuler", f"{OPENEULER} --cve CVE-2020-1", 0, out=("0001-",), wrote=("out", "out/0001-*"),
+        has={"out/0001-*": r"^bugzilla: https://example\.org/1\nCVE: CVE-2020-1$"},
+    ),
+    Case(
+        "export --base", f"export --base linux-4.19.y {BUGS} --format git --out out", 0, out=("0001-",),
+        wrote=("out", "out/0001-*"),
+    ),
+    error(4, "export: nothing", f"{EXPORT} --format git", "nothing to export", tree="fixed"),
+    error(
+        4, "export --base: nothing", f"export --base linux-6.12.y {BUGS} --format git --out out", "nothing to export",
+    ),
+    error(2, "export: unknown base", "export --base x --format git --out out", "unknown base 'x'"),
+    error(2, "export: no issue", f"{EXPORT} --format openeuler", "give it with --issue"),
+    error(
+        2, "export: not an empty folder", f"{EXPORT} --format git", "not an empty folder",
+        first=f"{EXPORT} --format git",
+    ),
+    # port
+    Case(
+        "port", PORT, 0, out=(
+            "ported$", FIX, "merged by wiggle", "new.patch"), err=(r"compiling drivers/pci/access\.o",
+        ),
+        wrote=("new.patch",), tree="commented", calls=(r"^make .*drivers/pci/access\.o$",),
+    ),
+    Case("port: a conflict", PORT, 1, out=("not done$", "problem", "README"), wrote=("new*",), tree="unmendable"),
+    error(4, "port: a variant fits", PORT, "fits"),
+    # verify
+    verify(
+        0, "verify", SUITE + "red 1/1.*green 1/1.* PROVED *$", SELFTEST + "hit 1/1.*green 1/1.* PASS *$",
+        calls=(
+            "kunit.filter_glob=pci_cfg_wait.* kunit_shutdown=poweroff", "kmend.selftests=pci:cfg_reset .*-device nvme",
+        ),
+        has={"out/patches/after/series": FIX, "out/junit.xml": "<testsuite", "out/summary.md": "PROVED"},
+    ),
+    verify(
+        0, "verify: fixed", SUITE + "red.* PROVED *$", tree="fixed", has={"out/patches/before/series": "reintroduce"},
+    ),
+    verify(
+        0, "verify --repeat", SUITE + "red 3/3.*green 3/3.* PROVED *$", words=f"{VERIFY} --repeat 3",
+        wrote=(*READ, *SHOWN, *BUILT, *BOOTED, "out/x86_64/*-2.log", "out/x86_64/*-3.log"),
+    ),
+    verify(
+        1, "verify: red twice of three", SUITE + "red 2/3.*green 3/3.*NOT PROVED *$", "before not red in 1 of 3",
+        words=f"{VERIFY} --repeat 3", logs=boots(
+            before_kunit_1="kunit_pass"), wrote=(*READ, *SHOWN, *BUILT, "out/x86_64/*.log",
+        ),
+    ),
+    verify(
+        1, "verify: green twice of three", SUITE + "red 3/3.*green 2/3.*NOT PROVED *$", "after not green in 1 of 3",
+        words=f"{VERIFY} --repeat 3", logs=boots(
+            after_kunit_2=FAILED), wrote=(*READ, *SHOWN, *BUILT, "out/x86_64/*.log",
+        ),
+    ),
+    verify(0, "verify --jobs", "PROVED", words=f"{VERIFY} --jobs 3", calls=("^make MAKEFLAGS=' -j3 .* bzImage",)),
+    verify(
+        0, "verify: two architectures", "loongarch64.*PROVED", "x86_64.*PROVED",
+        words=f"{VERIFY} --arch loongarch64,x86_64",
+        calls=("qemu-system-x86_64 ", "qemu-system-loongarch64 ", r"make .*\bARCH=loongarch .* vmlinux"),
+        wrote=(*READ, *SHOWN, *BUILT, *BOOTED, "out/loongarch64*"),
+    ),
+    verify(
+        1, "verify: not green", SUITE + r"red 1/1.*green 0/1.*\(FAIL\).*NOT PROVED *$", "not ok: ",
+        logs=boots(after_kunit=FAILED),
+    ),
+    verify(1, "verify: not red", SUITE + "red 0/1.*NOT PROVED *$", logs=boots(before_kunit="kunit_pass")),
+    verify(3, "verify: a panic", SUITE + r".*\(PANIC\).*NOT PROVED *$", r"^ *\| ", logs=boots(after_kunit=PANIC)),
+    verify(0, "verify: a panic before", SUITE + ".*PROVED *$", logs=boots(before_kselftest="kselftest_panic")),
+    verify(
+        5, "verify: QEMU fails", SUITE + r".*\(ERROR\).*NOT PROVED *$", "no firmware", logs=boots(after_kunit=BROKEN),
+    ),
+    verify(4, "verify: skipped", SUITE + ".* SKIP *$", logs=boots(after_kunit=SKIPPED)),
+    verify(1, "verify: no results", SUITE + r".*\(MISS\).*NOT PROVED *$", logs=boots(after_kunit="kunit_cut_off")),
+    # Of several the gravest counts, whichever comes first.
+    verify(3, "verify: a skip, then a panic", logs=boots(after_kunit=SKIPPED, after_kselftest="kselftest_panic")),
+    verify(3, "verify: a panic, then a skip", logs=boots(after_kunit=PANIC, after_kselftest="kselftest_skip")),
+    verify(3, "verify: a panic, then a failure", logs=boots(after_kunit=PANIC, after_kselftest="kselftest_hang")),
+    verify(3, "verify: QEMU fails, then a panic", logs=boots(after_kunit=BROKEN, after_kselftest="kselftest_panic")),
+    verify(5, "verify: QEMU fails, then a failure", logs=boots(after_kunit=BROKEN, after_kselftest="kselftest_hang")),
+    verify(1, "verify: a failure, then a skip", logs=boots(after_kunit=FAILED, after_kselftest="kselftest_skip")),
+    verify(1, "verify: a skip, then a failure", logs=boots(after_kunit=SKIPPED, after_kselftest="kselftest_hang")),
+    verify(
+        5, "verify: a kernel does not build", SUITE + ".*ERROR *$",
+        "no kernel: drivers/pci/access.c:7:1: error: no such thing",
+        fails="after", wrote=(*READ, *SHOWN, *BUILT, BOOTED[0]),
+    ),
+    verify(
+        4, "verify: not this architecture's", "riscv-kvm-exit +x86_64.*not run *$", "not run: ", err=("nearest base",),
+        words="verify --tree tree --bug riscv-kvm-exit --out out", wrote=(*READ, *SHOWN), not_calls=r"qemu|\bARCH=",
+    ),
+    verify(
+        0, "verify: the default base", SUITE + ".*PROVED", words=f"verify {BUGS} --out out",
+        out=(r"^linux-6\.12\.y \(6\.12\.99\) *$", "PROVED"), err=("compile", "test"),
+    ),
+    error(2, "verify --repeat 0", f"{VERIFY} --repeat 0", "--repeat 0: .*1 or more"),
+    error(2, "verify --repeat many", f"{VERIFY} --repeat many", "--repeat: invalid int"),
+    error(2, "verify --jobs 0", f"{VERIFY} --jobs 0", "--jobs 0: .*1 to 4096"),
+    error(2, "verify --jobs 4097", f"{VERIFY} --jobs 4097", "--jobs 4097: .*1 to 4096"),
+    error(2, "verify --bug nope", "verify --bug nope", "pci-cfg-wait"),
+    error(2, "verify --arch sparc", "verify --arch sparc", "unknown architecture 'sparc': choose from x86_64, arm64"),
+    error(2, "verify --arch ,", "verify --arch ,", "names no architecture"),
+    error(2, "verify --tree --base", "verify --tree a --base b", "not allowed with"),
+    error(2, "verify: unknown base", "verify --base linux-0.01", "unknown base 'linux-0.01'"),
+    error(2, "verify: no tree", "verify --tree here", "no kernel tree"),
+    error(2, "verify: no such folder", "verify --tree /no/such", "/no/such"),
+    error(2, "verify: applied", VERIFY, "unapply", first=f"{APPLY} --with-tests", base=True),
+    Case(
+        "verify: evidence is never written over", f"verify --tree tree {BUGS} --out tree", 2, base=True,
+        err=("nearest base", r"^kmend: error: .*not empty.*\n\Z"),
+    ),
+    # report
+    Case("report", REPORT, 0, out=(SUITE + ".*PROVED", "^page: out/report.html$"), **ran()),
+    Case("report: a panic", REPORT, 3, out=("NOT PROVED",), **ran(after_kunit=PANIC)),
+    Case(
+        "report: a time-out beside a skip", REPORT, 124, out=(r"\(TIMEOUT\)",),
+        **ran(*TIMEOUT, after_kunit=FAILED, after_kselftest="kselftest_skip"),
+    ),
+    Case(
+        "report: a time-out, then QEMU fails", REPORT, 124, out=(r"\(TIMEOUT\)",),
+        **ran(*TIMEOUT, after_kunit=FAILED, after_kselftest=BROKEN),
+    ),
+    Case(
+        "report: a panic, then a time-out", REPORT, 3, out=(r"\(TIMEOUT\)",),
+        **ran(*TIMEOUT, after_kunit=PANIC, after_kselftest="kselftest_hang"),
+    ),
+    Case(
+        "report: edited", REPORT, 2, out=("NOT TRUSTED", "^not trusted: changed since: results.json"),
+        **ran(*TIMEOUT) | {"sealed": False},
+    ),
+    Case("report --out", f"{REPORT} --out page.html", 0, out=("PROVED", "^page: page.html"), **ran() | {"wrote": PAGE}),
+    Case(
+        "report: two folders", f"{REPORT} out --out page.html", 0, out=("PROVED", "PROVED"), **ran() | {"wrote": PAGE},
+    ),
+    error(2, "report: two folders, no file", f"{REPORT} out", "--out FILE"),
+    error(2, "report: no evidence", "report here", "no evidence folder"),
+    error(2, "report: no such folder", "report /no/such", "no evidence folder"),
+    # lava
+    Case(
+        "lava", f"{LAVA} --url http://farm/x --device-type vm --stretch 2", 0, base=True,
+        not_calls="qemu-system-x86_64 -n",
+        out=("2 jobs, 4 boots: out/lava", "report out --lava"), err=("compile",),
+        wrote=(*READ, *BUILT, "out/lava*"),
+        has={
+            "out/lava/jobs/pci-cfg-wait-x86_64-after.yaml": r"(?s)device_type: .vm.*url: .http://farm/x/.*seconds: 240"
+        },
+    ),
+    Case(
+        "lava: nothing", "lava --tree tree --bug riscv-kvm-exit --out out", 4, base=True,
+        out=("^riscv-kvm-exit on x86_64: ", "^0 jobs"), err=("nearest",), wrote=(*READ, "out/lava*"),
+    ),
+    Case(
+        "lava: a kernel does not build", LAVA, 5, base=True, fails="after", out=("no kernel: ", "^1 jobs"),
+        err=("compile",), wrote=(*READ, *BUILT, "out/lava*"),
+    ),
+    error(2, "lava --jobs 0", f"{LAVA} --jobs 0", "--jobs 0"),
+    # setup
+    Case("setup", "setup", 0, err=(r"\Aall \d+ needs are met\n\Z",)),
+    Case(
+        "setup: installs what is missing", "setup", 0, lacks="quilt", brings="quilt", err=(
+            "^installing: quilt$", "needs are met",
+        ),
+        calls=("^apt-get .*update$", "^apt-get .*--no-install-recommends install quilt$"),
+    ),
+    Case(
+        "setup: still missing", "setup", 5, lacks="quilt", brings="bc",
+        err=("installing", "kmend: error: still missing after the installation: quilt .log: "),
+    ),
+    Case(
+        "setup: no network", "setup", 5, lacks="quilt",
+        err=("installing", "kmend: error: 'apt-get .* install quilt' failed: E: there is no network here"),
+    ),
+]
+
+
+def lab_of(case: Case, root: Path, make_tree: MakeTree) -> Lab:
+    """Make the place that a case asks for."""
+    tree = make_tree(TREES[case.tree], version="6.12.99", kunit=True)
+    lab = Lab(root)
+    if case.base:
+        lab.base(tree)
+    for name, log in case.logs.items():
+        lab.console(name, log.rstrip("!"), "qemu: no firmware\n" if log.endswith("!") else "")
+    if case.fails:
+        (root / f"make.fails.{case.fails}").write_text("drivers/pci/access.c:7:1: error: no such thing\n")
+    if case.lacks:
+        lab.only_own_tools(without=case.lacks)
+    if case.brings:
+        lab.apt_brings(case.brings)
+    return lab
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_command(case: Case, tmp_path: Path, make_tree: MakeTree) -> None:
+    lab = lab_of(case, tmp_path, make_tree)
+    if case.first:
+        lab.run(shlex.split(case.first))
+    if case.edits:
+        path, old, new = case.edits
+        text = (tmp_path / path).read_text(encoding="utf-8")
+        assert old in text
+        (tmp_path / path).write_text(text.replace(old, new), encoding="utf-8")
+    if case.sealed:
+        lab.seal("out")
+    for path in case.wrote if case.first else ():
+        (tmp_path / path).unlink(missing_ok=True) if path in SHOWN else None
+    before = lab.files()
+    done = lab.run(shlex.split(case.words))
+    said = f"{done.stdout}\n{done.stderr}"
+    assert done.returncode == case.code, said
+    for stream, wanted in ((done.stdout, case.out), (done.stderr, case.err)):
+        assert bool(stream) == bool(wanted), said
+        place = 0
+        for expression in wanted:
+            match = re.compile(expression, re.MULTILINE).search(stream, place)
+            assert match, f"{expression} is not in, or not in its place:\n{stream}"
+            place = match.end()
+    found = changed(before, lab.files())
+    strange = [path for path in found if not any(fnmatch.fnmatch(path, pattern) for pattern in case.wrote)]
+    assert not strange, strange
+    assert not [pattern for pattern in case.wrote if not fnmatch.filter(found, pattern)], found
+    for pattern, expression in case.has.items():
+        (path,) = [path for path in found if fnmatch.fnmatch(path, pattern)]
+        text = (tmp_path / path).read_text(encoding="utf-8")
+        assert re.search(expression, text, re.MULTILINE), text
+        assert not case.has_not or not re.search(case.has_not, text), text
+    calls = (tmp_path / "calls").read_text(encoding="utf-8")
+    for expression in case.calls:
+        assert re.search(expression, calls, re.MULTILINE), f"{expression} is not in:\n{calls}"
+    assert not case.not_calls or not re.search(case.not_calls, calls, re.MULTILINE), calls
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_stopped(number: signal.Signals, tmp_path: Path, make_tree: MakeTree) -> None:
+    """While a kernel is compiled: one line, its own exit code, no pass, and nothing goes on."""
+    lab = lab_of(Case("", "", base=True), tmp_path, make_tree)
+    (tmp_path / "make.hangs").touch()
+    words = ["verify", *shlex.split(VERIFY)[1:]]
+    with lab.start(words) as process:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "make.began").exists():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(number)
+        _, error = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert error.endswith("\nkmend: stopped\n")
+    maker = int((tmp_path / "make.began").read_text(encoding="utf-8"))
+    with pytest.raises(ProcessLookupError):
+        os.kill(maker, 0)
+    assert lab.run(["report", "out"]).returncode == 2
+
+
+def test_output_that_nobody_reads(tmp_path: Path, make_tree: MakeTree) -> None:
+    lab = lab_of(Case("", ""), tmp_path, make_tree)
+    with lab.start(["audit", "tree", "--json"]) as process:
+        assert process.stdout
+        process.stdout.close()
+        assert process.wait(60) == 141
+
+
+def test_from_anywhere(tmp_path: Path, make_tree: MakeTree) -> None:
+    """Through a link, from another folder, and nothing is left beside the program."""
+    lab = lab_of(Case("", ""), tmp_path, make_tree)
+    copy = tmp_path / "repository"
+    shutil.copytree(SCRIPTS, copy / "scripts", ignore=shutil.ignore_patterns("tests", "__pycache__"))
+    for name in ("patches", "kunit", "selftests", "Documentation"):
+        (copy / name).symlink_to(SCRIPTS.parent / name)
+    (tmp_path / "kmend").symlink_to(copy / "scripts/kmend")
+    before = lab.files()
+    lab.environment.pop("PYTHONDONTWRITEBYTECODE", "")
+    done = lab.run(["audit", "../tree"], program=tmp_path / "kmend", folder=tmp_path / "here")
+    assert done.returncode == 1, done.stderr
+    assert changed(before, lab.files()) == []
