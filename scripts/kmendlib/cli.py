@@ -432,7 +432,10 @@ def main(words: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         arguments = parser().parse_args(words)
-        return int(_COMMANDS[arguments.command](arguments))
+        code = int(_COMMANDS[arguments.command](arguments))
+        # Here, not at exit, where it is too late to say that nobody reads.
+        sys.stdout.flush()
+        return code
     except KmendError as error:
         print(f"kmend: error: {error}", file=sys.stderr)
         return int(error.code)
@@ -440,6 +443,7 @@ def main(words: Sequence[str]) -> int:
         print("kmend: stopped", file=sys.stderr)
         return int(ExitCode.STOPPED)
     except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return int(ExitCode.NO_READER)
     except OSError as error:
         print(f"kmend: error: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)

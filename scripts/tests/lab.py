@@ -56,8 +56,9 @@ echo "${0##*/} $*" >> "$lab/calls"
 for word; do [ "$last" = -kernel ] && state=$(cat "$word"); last=$word; done
 kind=kunit
 case "$*" in *kmend.selftests=*) kind=kselftest;; esac
-number=$(grep -c "^$state $kind" "$lab/boots")
-echo "$state $kind" >> "$lab/boots"
+number=0
+# Two guests may start at the same time.
+until mkdir "$lab/boots/$state-$kind-$number" 2>&-; do number=$((number + 1)); done
 console=$lab/consoles/$state-$kind-$number
 [ -e "$console" ] || console=$lab/consoles/$state-$kind
 cat "$console" || exit 9
@@ -90,9 +91,8 @@ class Lab:
         """Make it below an empty folder."""
         self.root = root
         self.bin = root / "bin"
-        for name in ("bin", "home", "consoles", "here"):
+        for name in ("bin", "boots", "consoles", "here", "home"):
             (root / name).mkdir()
-        (root / "boots").touch()
         (root / "calls").touch()
         tools = {"make": _MAKE, "apt-get": _APT, "dnf": _APT}
         for need in setup.needs():

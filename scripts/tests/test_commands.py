@@ -338,18 +338,18 @@ CASES = [
     # setup
     Case("setup", "setup", 0, err=(r"\Aall \d+ needs are met\n\Z",)),
     Case(
-        "setup: installs what is missing", "setup", 0, lacks="quilt", brings="quilt", err=(
-            "^installing: quilt$", "needs are met",
+        "setup: installs what is missing", "setup", 0, lacks="bison", brings="bison", err=(
+            "^installing: bison$", "needs are met",
         ),
-        calls=("^apt-get .*update$", "^apt-get .*--no-install-recommends install quilt$"),
+        calls=("^apt-get .*update$", "^apt-get .*--no-install-recommends install bison$"),
     ),
     Case(
-        "setup: still missing", "setup", 5, lacks="quilt", brings="bc",
-        err=("installing", "kmend: error: still missing after the installation: quilt .log: "),
+        "setup: still missing", "setup", 5, lacks="bison", brings="flex",
+        err=("installing", "kmend: error: still missing after the installation: bison .log: "),
     ),
     Case(
-        "setup: no network", "setup", 5, lacks="quilt",
-        err=("installing", "kmend: error: 'apt-get .* install quilt' failed: E: there is no network here"),
+        "setup: no network", "setup", 5, lacks="bison",
+        err=("installing", "kmend: error: 'apt-get .* install bison' failed: E: there is no network here"),
     ),
 ]
 
