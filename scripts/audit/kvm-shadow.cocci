@@ -44,7 +44,7 @@ HARMLESS = re.compile(
     r"(rcu|srcu)_\w+|synchronize_s?rcu(_expedited)?|(un)?likely|struct_size|flex_array_size|array_size|size_add|"
     r"eventfd_ctx_\w+|IS_ERR|PTR_ERR|lockdep_\w+|WARN_ON(_ONCE)?|pr_\w+|trace_\w+|kvm_iodevice_init|"
     r"READ_ONCE|WRITE_ONCE|kvm_get_(real_)?bus|refcount_read|container_of|kvm_io_bus_\w+|"
-    r"kvm_find_shadow|is_kvm_in_shadow|sizeof|BUG_ON|BUILD_BUG_ON|bsearch)$")
+    r"kvm_find_shadow|is_kvm_in_shadow|sizeof|BUG_ON|BUILD_BUG_ON|bsearch|cond_resched)$")
 
 chatty = []     # not empty: say all
 defs = {}       # (file, function): position

@@ -136,7 +136,7 @@ def _of_states(
     if status is Status.NOT_APPLICABLE:
         return
     reverts = status is Status.FIXED
-    for variant in [(name,) for name in finding.reintroduce] if reverts else finding.variants:
+    for variant in [(name,) for name in finding.reintroduce] if reverts else finding.fix:
         try:
             changed = _read(tree, finding, [*patches, *(PATCHES / name for name in variant)])
         except series.DoesNotFit:

@@ -448,16 +448,6 @@ def test_finding_that_an_earlier_one_mends_is_covered(make_tree: MakeTree) -> No
     assert found.patches == (FIX,)
 
 
-def test_variant_is_tried_without_what_is_unverified(make_tree: MakeTree) -> None:
-    """A patch for a file that nobody could read may not fit; the others mend the finding all the same."""
-    tree = Tree.open(make_tree(access_c(UNLOCKED)))
-    finding = dataclasses.replace(BUGS[0].findings[0], fix=((FIX, OTHER),))
-    (said,) = audit(tree, with_findings(finding)).bugs[0].findings
-    assert said.unfit
-    (said,) = audit(tree, with_findings(dataclasses.replace(finding, unverified=(OTHER,)))).bugs[0].findings
-    assert (said.fix, said.unverified) == ((FIX,), ())
-
-
 def test_unverified_patch_is_named(make_tree: MakeTree) -> None:
     tree = Tree.open(make_tree(access_c(UNLOCKED)))
     finding = dataclasses.replace(BUGS[0].findings[0], unverified=(FIX,))

@@ -242,7 +242,7 @@ def audit(tree: Tree, bugs: Sequence[Bug], *, latent: bool = False) -> Audit:
             covered = False
             if status is Status.AFFECTED or (latent and status is Status.LATENT):
                 # Another finding may have brought the first patches of a variant, or all.
-                left = [[name for name in each if PATCHES / name not in chosen] for each in finding.variants]
+                left = [[name for name in each if PATCHES / name not in chosen] for each in finding.fix]
                 fitting = (each for each in left if _mends(tree, bug, finding, memo, [*chosen, *_paths(each)]))
                 found = next(fitting, None)
                 covered = found == []

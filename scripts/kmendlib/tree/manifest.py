@@ -78,8 +78,7 @@ class Finding:
         the finding unknown. Empty if there is no such name.
     fix: the variants of its fix, newest code shape first; each is one patch or several, in order, or "series/BASE",
         which stands for the bug's patches in that series. Findings may share patches.
-    unverified: those of its patches with hunks for files that nobody here could read: inferred from their use. A
-        variant is tried without them, too.
+    unverified: those of its patches with hunks for files that nobody here could read: inferred from their use.
     reintroduce: the variants of the patch that puts the fault back.
     forced: the suite makes it happen where nothing else can: it is red where the audit says latent, too.
     """
@@ -94,14 +93,6 @@ class Finding:
     unverified: tuple[str, ...] = ()
     reintroduce: tuple[str, ...] = ()
     forced: bool = False
-
-    @property
-    def variants(self) -> tuple[tuple[str, ...], ...]:
-        """The variants as they are tried: where one does not fit, it is tried without what is unverified."""
-        found = []
-        for variant in self.fix:
-            found += [variant, tuple(name for name in variant if name not in self.unverified)]
-        return tuple(dict.fromkeys(each for each in found if each))
 
     @property
     def fix_patches(self) -> tuple[str, ...]:
