@@ -12,16 +12,18 @@ from kmendlib.host import proc
 from kmendlib.host.errors import ExitCode, Infrastructure
 from kmendlib.host.paths import SCRIPTS
 from kmendlib.host.progress import Display
-from kmendlib.proof import verify
-from kmendlib.proof.evidence import Evidence
-from kmendlib.show.report import print_report, rows
+from kmendlib.host.words import Verdict
+from kmendlib.proof.plan import Request
+from kmendlib.proof.verify import verify
+from kmendlib.run import Run
+from kmendlib.show.report import print_report
 from kmendlib.tree import arches, bases, manifest, source
 from kmendlib.tree.tree import version_key
 
 
 # Where the suites run under both KUnits: the guest that boots fastest.
 KUNIT_ARCH = "loongarch64"
-_NO_RESULT = ("MISS", "TIMEOUT", "ERROR")
+_NO_RESULT = (Verdict.MISS, Verdict.TIMEOUT, Verdict.ERROR)
 
 
 def _trees(display: Display) -> tuple[dict[str, Path], list[str]]:
@@ -75,25 +77,24 @@ def _pytest(found: dict[str, Path], checkpatch: Path) -> tuple[int, int, int]:
     return count["tests"] - failed - count["skipped"], failed, count["skipped"]
 
 
-def _boots(evidence: Evidence, arch: str) -> dict[tuple[str, str], tuple[str, dict[str, str]]]:
+def _boots(run: Run, arch: str) -> dict[tuple[str, str], tuple[Verdict, dict[str, str]]]:
     """Return the verdict and the cases of each boot of a KUnit suite, by suite and state."""
     return {
-        (test["misc"]["suite"], test["misc"]["state"]): (test["misc"]["verdict"], test["misc"]["cases"])
-        for test in evidence.tests
-        if test["misc"]["kind"] == "kunit" and test["misc"]["arch"] == arch
+        (result.row.suite, result.state): (result.verdict, dict(result.judged.cases))
+        for result in run.results
+        if result.row.kind == "kunit" and result.row.arch == arch
     }
 
 
-def _both_kunits(own: Evidence, bugs: tuple[manifest.Bug, ...]) -> tuple[int, int]:
+def _both_kunits(own: Run, bugs: tuple[manifest.Bug, ...]) -> tuple[int, int]:
     """Run the suites under the small KUnit and compare with what the kernel's own said of them.
 
     Returns:
         How many boots were the same in every name and verdict, and how many were not.
     """
-    request = verify.Request(None, None, bugs, (KUNIT_ARCH,), 1, None, kunit="compat")
     with Display() as display:
-        evidence, _ = verify.verify(request, display)
-    first, second = _boots(own, KUNIT_ARCH), _boots(evidence, KUNIT_ARCH)
+        small = verify(Request(None, None, bugs, (KUNIT_ARCH,), kunit="compat"), display).run
+    first, second = _boots(own, KUNIT_ARCH), _boots(small, KUNIT_ARCH)
     same = 0
     for key, said in first.items():
         # Two runs without results are not the same result.
@@ -115,21 +116,20 @@ def check() -> ExitCode:
     newest = trees[max(trees, key=version_key)]
     passed, failed, skipped = _pytest(trees, newest / "scripts/checkpatch.pl")
     bugs = manifest.load().bugs
-    request = verify.Request(None, None, bugs, arches.select("all"), 1, None)
     with Display() as display:
-        evidence, code = verify.verify(request, display)
+        evidence = verify(Request(None, None, bugs, arches.select("all")), display)
     print_report(evidence)
-    for row in rows(evidence):
-        if row.plan["not_run"] or (row.control and row.skipped):
+    for proof in evidence.run.proofs:
+        if proof.row.not_run or (proof.row.control and proof.skipped):
             skipped += 1
-        elif row.proved:
+        elif proof.proved:
             passed += 1
         else:
             failed += 1
-    same, other = _both_kunits(evidence, bugs)
+    same, other = _both_kunits(evidence.run, bugs)
     print(f"{KUNIT_ARCH}: {same} of {same + other} boots say the same under the small KUnit")
     for line in missing:
         print(f"not run: {line}")
     passed, failed, skipped = passed + same, failed + other, skipped + len(missing)
     print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
-    return ExitCode.FAILED if failed else code
+    return ExitCode.FAILED if failed else evidence.run.exit_code()

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, NoReturn
 
 from kmendlib.host import files, setup
 from kmendlib.host.errors import BadInput, ExitCode, KmendError
-from kmendlib.host.words import Outcome, Word, visible
-from kmendlib.proof.ktap import Verdict
+from kmendlib.host.words import Outcome, Verdict, Word, visible
 from kmendlib.tree import arches, manifest
 from kmendlib.tree.audit import Status
 
 if TYPE_CHECKING:
     from kmendlib.proof.evidence import Evidence
-    from kmendlib.proof.verify import Request
+    from kmendlib.proof.plan import Request
 
 
 def _list(title: str, words: Iterable[Word | ExitCode]) -> str:
@@ -242,7 +241,7 @@ def _request(arguments: argparse.Namespace) -> "Request":
     chosen = arches.select(arguments.arch)
     setup.ensure(_say, _SHOWS)
     # rich is one of the things that setup installs.
-    from kmendlib.proof.verify import Request
+    from kmendlib.proof.plan import Request
 
     return Request(arguments.tree, arguments.base, bugs, chosen, arguments.repeat, arguments.out, arguments.jobs or 0)
 
@@ -254,10 +253,10 @@ def _verify(arguments: argparse.Namespace) -> ExitCode:
     from kmendlib.show.report import print_report
 
     with Display() as display:
-        evidence, code = verify.verify(request, display)
+        evidence = verify.verify(request, display)
     print_report(evidence)
     _page([evidence], None)
-    return code
+    return evidence.run.exit_code()
 
 
 def _audit(arguments: argparse.Namespace) -> ExitCode:
@@ -347,7 +346,8 @@ def _report(arguments: argparse.Namespace) -> ExitCode:
         raise BadInput("--lava: name the one folder that the logs are for")
     setup.ensure(_say, _SHOWS)
     from kmendlib.proof.evidence import load
-    from kmendlib.show.report import exit_code, gravest, print_report
+    from kmendlib.run import gravest
+    from kmendlib.show.report import print_report
 
     evidences = [load(folder) for folder in folders]
     if arguments.lava:
@@ -361,29 +361,26 @@ def _report(arguments: argparse.Namespace) -> ExitCode:
         _page(evidences, arguments.out)
     else:
         _say(f"no page: {folders[0]} cannot be written to: name a file with --out")
-    return gravest(exit_code(evidence) for evidence in evidences)
+    return gravest(evidence.run.exit_code() for evidence in evidences)
 
 
 def _lava(arguments: argparse.Namespace) -> ExitCode:
     from kmendlib.proof import lava
 
-    options = lava.Options(arguments.url, arguments.device_type, arguments.stretch)
-    options.check()
+    farm = lava.Farm(arguments.url, arguments.device_type, arguments.stretch)
+    farm.check()
     request = _request(arguments)
     from kmendlib.host.progress import Display
-    from kmendlib.show.report import rows
 
     with Display() as display:
-        evidence, jobs = lava.write(request, options, display)
-    notes = []
-    for row in rows(evidence):
-        why = row.plan["not_run"] or (f"no kernel: {row.broken}" if row.broken else "")
-        notes += [f"{row.plan['bug']} on {row.plan['arch']}: {why}"] if why else []
-    for line in [*map(str, jobs), *dict.fromkeys(notes)]:
+        evidence, jobs = lava.write(request, farm, display)
+    proofs = evidence.run.proofs
+    why = [(proof.row, proof.row.not_run or (f"no kernel: {proof.broken}" if proof.broken else "")) for proof in proofs]
+    for line in [*map(str, jobs), *dict.fromkeys(f"{row.bug} on {row.arch}: {text}" for row, text in why if text)]:
         print(line)
-    print(f"{len(jobs)} jobs, {len(evidence.checkout['misc']['lava'])} boots: {evidence.folder / lava.FOLDER}")
+    print(f"{len(jobs)} jobs, {len(evidence.run.waiting)} boots: {evidence.folder / lava.FOLDER}")
     print(f"with their logs: scripts/kmend report {evidence.folder} --lava LOG…")
-    if any(row.broken for row in rows(evidence)):
+    if any(proof.broken for proof in proofs):
         return ExitCode.INFRASTRUCTURE
     return ExitCode.OK if jobs else ExitCode.NOTHING
 

@@ -11,12 +11,20 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from kmendlib.proof.plan import Facts, Plan, Request, plan, variants  # noqa: E402
+from kmendlib.tree import arches, bases  # noqa: E402
+from kmendlib.tree.audit import Audit, BugAudit, FindingAudit, Status  # noqa: E402
+from kmendlib.tree.manifest import Bug  # noqa: E402
+from kmendlib.tree.tree import Tree  # noqa: E402
 
 # drivers/pci/access.c as far as the rule and the patches look at it. The functions under test have the shape that
 # the names say; the rest is made up.
@@ -215,3 +223,32 @@ def real_trees() -> list[Path]:
     """Return the real trees in KMEND_TREES."""
     folder = os.environ.get("KMEND_TREES")
     return sorted(path for path in Path(folder).iterdir() if path.is_dir()) if folder else []
+
+
+def audited(bug: Bug, statuses: Mapping[str, Status] | Status) -> BugAudit:
+    """Return what the audit might say of a bug: one status for all findings, or by their ids, with the newest fix."""
+    findings = []
+    for finding in bug.findings:
+        status = statuses if isinstance(statuses, Status) else statuses[finding.id]
+        fix = finding.variants[0] if status in (Status.AFFECTED, Status.LATENT) else ()
+        findings.append(FindingAudit(finding.id, status, (), fix))
+    return BugAudit(bug, tuple(findings))
+
+
+def planned(
+    bugs: Sequence[Bug],
+    names: Sequence[str],
+    statuses: Mapping[str, Status] | Status = Status.AFFECTED,
+    base: str = bases.DEFAULT,
+    repeat: int = 1,
+    kunit: str = "",
+    **changes: Any,
+) -> Plan:
+    """Plan for a made-up tree that has everything, and that every patch fits; `changes` are other `Facts`."""
+    line = bases.get(base)
+    said = [audited(bug, statuses) for bug in bugs]
+    known = {name: line.adapt(arches.load(name)) for name in names if line.has(name)}
+    there = frozenset(bug.needs.format(arch=arch.folder) for bug in bugs for arch in known.values())
+    facts = Facts("6.12.1", known, frozenset(p for each in said for choice in variants(each) for p in choice), there)
+    request = Request(None, base, tuple(bugs), tuple(names), repeat, kunit=kunit)
+    return plan(Audit(Tree(Path("/tree"), "6.12.1"), tuple(said)), request, line, replace(facts, **changes))

@@ -3,6 +3,7 @@
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,8 @@ import pytest
 from kmendlib.host import proc
 from kmendlib.host.errors import Infrastructure
 from kmendlib.proof import guest
-from kmendlib.proof.guest import End
+from kmendlib.run import End, Ending, GuestSpec
 from kmendlib.tree import arches
-from kmendlib.tree.manifest import Guest
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def idle_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guest, "slowness", lambda: 1.0)
 
 
-def run(script: str, tmp_path: Path, limit: float = 20.0) -> guest.Boot:
+def run(script: str, tmp_path: Path, limit: float = 20.0) -> Ending:
     return guest.boot(["sh", "-c", script], tmp_path / "console.log", limit)
 
 
@@ -102,14 +102,14 @@ def test_missing_emulator(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", arches.names())
 def test_command_has_what_every_guest_needs(name: str) -> None:
     arch = arches.load(name)
-    needs = Guest(cpus=(4,), memory=2048, machine={"riscv64": "aia=aplic-imsic"}, modules={})
-    words = guest.command(arch, Path("Image"), ["kunit.enable=0"], Path("rd"), ["nvme,serial=1"], needs, 4)
+    machine = ("-machine", "aia=aplic-imsic", *arch.params.extra_qemu_params)
+    spec = GuestSpec(name, arch.qemu, machine, 4, 2048, Path("Image"), ("console=ttyS0", "panic=-1"), (Path("rd"),))
+    words = guest.command(replace(spec, devices=("nvme,serial=1", "igb")))
     text = " ".join(words)
     assert words[0] == arch.qemu
-    for part in ("-no-reboot", "-nodefaults", "-serial stdio", "-m 2048", "-initrd rd", "-device nvme,serial=1"):
+    wanted = ("-no-reboot", "-nodefaults", "-serial stdio", "-m 2048", "-initrd rd", "-device nvme,serial=1 -device igb")
+    for part in (*wanted, "-machine aia="):
         assert part in text
     # Of several, QEMU takes the last.
     assert text.rindex("-smp ") == text.rindex("-smp 4")
-    assert ("-machine aia=aplic-imsic" in text) == (name == "riscv64")
-    line = words[words.index("-append") + 1]
-    assert "console=" in line and "panic=-1" in line and "kunit.enable=0" in line
+    assert words[words.index("-append") + 1] == "console=ttyS0 panic=-1"

@@ -22,9 +22,9 @@ import pytest
 from conftest import MakeTree
 
 from kmendlib.host.paths import SCRIPTS
+from kmendlib.host.words import Verdict
 from kmendlib.proof.evidence import Evidence
-from kmendlib.proof.guest import Boot, End
-from kmendlib.proof.ktap import Result, Verdict
+from kmendlib.run import BootResult, Build, Claim, Ending, Judgement, Row, Run
 
 KMEND = SCRIPTS / "kmend"
 LOGS = Path(__file__).parent / "logs"
@@ -155,30 +155,24 @@ def test_clone_lies_in_a_folder_of_any_name(make_tree: MakeTree, tmp_path: Path,
 ARCH = "x86_64"
 
 
-def evidence(folder: Path, boots: int = 1, **misc: object) -> Path:
+def evidence(folder: Path, boots: int = 1) -> Path:
     """Make evidence as a run leaves it: a proof of one suite."""
     proof = "pci_cfg_wait_test_queue_still_while_locked"
-    plan = {"bug": BUG, "arch": ARCH, "suite": "pci_cfg_wait", "kind": "kunit", "proof": [proof]}
-    plan |= {"boots": boots, "not_run": ""}
-    checkout = {"id": "kmend:run", "origin": "kmend", "tree_name": "t", "comment": "tree", "misc": {"plan": [plan]}}
+    row = Row(BUG, ARCH, "pci_cfg_wait", "kunit", (Claim("", "", (proof,)),), boots)
     folder.mkdir()
-    kept = Evidence(folder, checkout)
+    kept = Evidence(folder, Run("kmend:run", "tree", (row,), tree="t"))
     kept.add_audit({"tree": "tree", "version": "6.12", "bugs": []}, folder)
     for state in ("before", "after"):
         kept.add_patches(state, [])
     (folder / ARCH).mkdir()
     (folder / ARCH / "config").write_text("CONFIG_KUNIT=y\n")
-    for state, verdict in (("before", "FAIL"), ("after", "PASS")):
-        build = kept.add_build(ARCH, state, "PASS", config_name=f"{ARCH}/config")
-        console = folder / ARCH / f"{state}-pci_cfg_wait-1.log"
-        shutil.copyfile(LOGS / "kunit_pass.log", console)
-        boot = Boot(End.EXIT, 0, console, "", 3.0, 2.0, "qemu")
-        result = Result(Verdict(verdict), "", {proof: verdict}, ())
-        kept.add_test(
-            build, "kunit.pci_cfg_wait", 1, "2026-11-21T16:37:09+00:00", boot, result,
-            bug=BUG, arch=ARCH, suite="pci_cfg_wait", kind="kunit", state=state,
-        )  # fmt: skip
-    kept.checkout["misc"] |= misc
+    for state, verdict in (("before", Verdict.FAIL), ("after", Verdict.PASS)):
+        build = Build(kept.run.build_id(ARCH, state), ARCH, config=f"{ARCH}/config")
+        console = Path(ARCH, f"{state}-pci_cfg_wait-1.log")
+        shutil.copyfile(LOGS / "kunit_pass.log", folder / console)
+        ending, judged = Ending(None, console, 3.0, 2.0, "qemu"), Judgement(verdict, "", {proof: str(verdict)})
+        kept.add(build)
+        kept.add(BootResult(row, state, 1, ending, judged, build.id, "2026-11-21T16:37:09+00:00"))
     kept.seal()
     return folder
 

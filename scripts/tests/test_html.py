@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ from conftest import ACCESS, UNLOCKED, access_c
 
 from kmendlib import cli
 from kmendlib.host.errors import BadInput, ExitCode
-from kmendlib.proof import evidence, verify
+from kmendlib.host.text import visible
+from kmendlib.proof import evidence
 from kmendlib.proof.evidence import Evidence
+from kmendlib.proof.plan import Request
+from kmendlib.run import Build, Run
 from kmendlib.show import formats, page, timeline
-from kmendlib.show.report import exit_code, rows
 from kmendlib.tree import manifest
 
 LOGS = Path(__file__).parent / "logs"
@@ -89,7 +92,10 @@ def make(tmp_path: Path) -> Make:
             "seconds": {"total": 61.5},
         }
         checkout = {"id": "kmend:run", "origin": "kmend", "tree_name": "linux", "comment": comment, "misc": misc}
-        kept = Evidence(folder, checkout | {"start_time": "2026-11-21T16:37:09+00:00"})
+        checkout["start_time"] = "2026-11-21T16:37:09+00:00"
+        builds: dict[str, Build] = {}
+        tests: list[dict[str, Any]] = []
+        kept = Evidence(folder, Run.from_kcidb({"checkouts": [checkout], "builds": [], "tests": []}))
         kept.add_audit(said("affected"), tree)
         kept.add_patches("before", [])
         kept.add_patches("after", [manifest.PATCHES / FIX])
@@ -102,12 +108,11 @@ def make(tmp_path: Path) -> Make:
             for state in ("before", "after"):
                 bad = worse if worse and state == "after" and arch == "arm64" else ""
                 verdict = bad or ("FAIL" if state == "before" and row["proof"] else "PASS")
-                build = f"kmend:run-{arch}-{state}"
-                if build not in [each["id"] for each in kept.builds]:
-                    kept.add_build(arch, state, "PASS", compiler="gcc 12.2.0", config_name=f"{arch}/config")
+                build = kept.run.build_id(arch, state)
+                builds[build] = Build(build, arch, compiler="gcc 12.2.0", config=f"{arch}/config")
                 console = f"{arch}/{state}-{re.sub(r'[^a-z_]', '-', row['suite'])}-1.log"
                 shutil.copyfile(LOGS / (log if bad else "kunit_pass.log"), folder / console)
-                kept.tests.append(
+                tests.append(
                     {
                         "build_id": build,
                         "id": f"{build}-{row['suite']}-1",
@@ -131,7 +136,8 @@ def make(tmp_path: Path) -> Make:
                         },
                     }
                 )
-        kept.write()
+        data = kept.run.to_kcidb() | {"tests": tests}
+        kept.update(results=Run.from_kcidb(data).results, builds=tuple(builds.values()))
         if seal:
             kept.seal()
         return kept
@@ -235,18 +241,17 @@ def test_wrong_run_has_its_telling_line_marked(make: Make, log: str, verdict: st
     (marked,) = re.findall(r'<span class="mark">(?:<span class="number">▶ *\d+ </span>)?(.*?)\n</span>', section)
     assert re.search(telling, marked)
     last = (LOGS / log).read_text(errors="replace").rstrip("\r\n").split("\n")[-1].rstrip("\r")
-    assert page.visible(last)[:40].replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") in section
-    assert "Not proved" in words(html) and exit_code(evidence.load(kept.folder)) != ExitCode.OK
+    assert visible(last)[:40].replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") in section
+    assert "Not proved" in words(html) and evidence.load(kept.folder).run.exit_code() != ExitCode.OK
 
 
 def test_kernel_that_did_not_build(make: Make) -> None:
     kept = make(seal=False)
-    kept.builds = [build for build in kept.builds if build["id"] != "kmend:run-x86_64-after"]
-    kept.tests = [test for test in kept.tests if test["build_id"] != "kmend:run-x86_64-after"]
+    broken = kept.run.build_id("x86_64", "after")
+    builds = tuple(build for build in kept.run.builds if build.id != broken)
+    kept.update(builds=builds, results=tuple(result for result in kept.run.results if result.build != broken))
     (kept.folder / "x86_64/build.log").write_text("CC a.o\na.c:1: error: no\nmake: *** failed\n")
-    kept.add_build(
-        "x86_64", "after", "ERROR", log_url="x86_64/build.log", log_excerpt="a.c:1: error: no", misc={}
-    )  # fmt: skip
+    kept.add(Build(broken, "x86_64", "a.c:1: error: no", log="x86_64/build.log"))
     kept.seal()
     html = page.render([evidence.load(kept.folder)])
     assert re.search(r'class="mark">.*▶     2 </span>a.c:1: error: no', html) and "✘ ERROR" in words(html)
@@ -339,8 +344,8 @@ def test_no_file_outside_of_the_folder_is_shown(make: Make, tmp_path: Path, name
     (tmp_path / "secret").write_text("Kernel panic - not syncing: secret\n")
     kept = make(worse="PANIC", seal=False)
     (kept.folder / "link").symlink_to(tmp_path / "secret")
-    for test in kept.tests:
-        test["log_url"] = name
+    results = [replace(result, ending=replace(result.ending, console=Path(name))) for result in kept.run.results]
+    kept.update(results=tuple(results))
     html = page.render([kept])
     assert "syncing: secret" not in html and "The log is not in the folder." in html
 
@@ -354,7 +359,7 @@ def no_pass(kept: Evidence) -> str:
     assert "success" not in formats.summary([kept])
     xml = formats.junit([kept]).decode()
     assert xml.count("<testcase") == xml.count("<error") > 0
-    assert exit_code(kept) == ExitCode.USAGE and not any(row.proved for row in rows(kept))
+    assert kept.run.exit_code() == ExitCode.USAGE and not any(proof.proved for proof in kept.run.proofs)
     return shown
 
 
@@ -385,7 +390,7 @@ def test_folder_that_was_cut_off(make: Make) -> None:
 )
 def test_folder_that_was_edited(make: Make, change: Callable[[Path], object], why: str) -> None:
     folder = make().folder
-    assert not evidence.load(folder).distrust
+    assert not evidence.load(folder).run.distrust
     change(folder)
     assert f"Not trusted: changed since: {why}" in no_pass(evidence.load(folder))
 
@@ -462,7 +467,7 @@ def test_digests_are_those_of_sha256sum(make: Make) -> None:
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
     # What is rendered beside it later changes nothing.
     (folder / page.NAME).write_text("page")
-    assert not evidence.load(folder).distrust
+    assert not evidence.load(folder).run.distrust
 
 
 def test_junit_says_what_is_as_it_must_be(make: Make, tmp_path: Path) -> None:
@@ -483,7 +488,7 @@ def test_junit_says_what_is_as_it_must_be(make: Make, tmp_path: Path) -> None:
 
 def test_boot_that_is_missing_is_no_pass_in_junit(make: Make) -> None:
     kept = make(seal=False)
-    kept.tests.pop()
+    kept.update(results=kept.run.results[:-1])
     assert 'name="pci:cfg_reset after 1"' in formats.junit([kept]).decode()
     assert "this boot was not run" in formats.junit([kept]).decode()
 
@@ -543,10 +548,10 @@ def test_page_that_cannot_be_written(make: Make, tmp_path: Path, capsys: pytest.
 
 def test_command_asks_for_the_same() -> None:
     book = manifest.load()
-    request = verify.Request(None, None, book.bugs, ("x86_64",), 1, None)
+    request = Request(None, None, book.bugs, ("x86_64",), 1, None)
     assert request.command() == "scripts/kmend verify --base linux-6.12.y --arch x86_64"
     chosen = book.select(["pci-cfg-wait", "nfsd-cb-shutdown/no-wait"])
-    request = verify.Request(Path("/a tree"), None, chosen, ("x86_64", "arm64"), 3, None)
+    request = Request(Path("/a tree"), None, chosen, ("x86_64", "arm64"), 3, None)
     assert request.command() == (
         "scripts/kmend verify --tree '/a tree' --bug pci-cfg-wait --bug nfsd-cb-shutdown/no-wait"
         " --arch x86_64,arm64 --repeat 3"

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from conftest import real_trees
+from kmendlib.host.words import Verdict
 from kmendlib.proof import ktap
-from kmendlib.proof.guest import Boot, End
-from kmendlib.proof.ktap import Verdict
+from kmendlib.run import End, Ending
 from kmendlib.tree.tree import Tree, version_key
 
 LOGS = Path(__file__).with_name("logs")
@@ -69,9 +69,9 @@ def parse() -> ktap.Parser:
     pytest.skip("no kernel tree with a KTAP parser at hand: set KMEND_TREES")
 
 
-def boot(console: Path, end: End, code: int | None) -> Boot:
+def boot(console: Path, end: End, code: int | None) -> Ending:
     stderr = "qemu-system-x86_64: could not load PC BIOS '/no/such/firmware.bin'" if code else ""
-    return Boot(end, code, console, stderr, 3.0, None, "qemu")
+    return Ending(end, console, 3.0, None, "qemu", stderr, code)
 
 
 @pytest.mark.parametrize(("log", "suite", "end", "code", "verdict", "reason"), CASES)

@@ -3,6 +3,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.console import Console
 from kmendlib.host.errors import BadInput, ExitCode
 from kmendlib.proof import evidence
 from kmendlib.proof.evidence import Evidence
+from kmendlib.run import Build, Run
 from kmendlib.show import report
 
 PROOF = "case_that_proves"
@@ -39,9 +41,12 @@ def evidence_of(tests: list[dict[str, Any]], boots: int = 1, proof: bool = True,
         "bug": "b", "arch": "x", "suite": "s", "kind": "kunit", "proof": [PROOF] if proof else [], "boots": boots,
         "not_run": "", **plan,
     }  # fmt: skip
-    return Evidence(
-        Path("e"), {"id": "kmend:1", "origin": "kmend", "comment": "tree", "misc": {"plan": [row]}}, [], tests
-    )
+    checkout = {"id": "kmend:1", "origin": "kmend", "comment": "tree", "misc": {"plan": [row]}}
+    return Evidence(Path("e"), Run.from_kcidb({"checkouts": [checkout], "builds": [], "tests": tests}))
+
+
+def code_of(tests: list[dict[str, Any]], **plan: Any) -> ExitCode:
+    return evidence_of(tests, **plan).run.exit_code()
 
 
 RED = boot("before", "FAIL", "FAIL")
@@ -71,14 +76,14 @@ GREEN = boot("after", "PASS", "PASS")
     ],
 )
 def test_proof_needs_red_before_and_green_after(before: dict[str, Any], after: dict[str, Any], code: ExitCode) -> None:
-    assert report.exit_code(evidence_of([before, after])) == code
+    assert code_of([before, after]) == code
 
 
 def test_missing_boot_is_no_proof() -> None:
-    assert report.exit_code(evidence_of([RED])) == ExitCode.FAILED
-    assert report.exit_code(evidence_of([GREEN])) == ExitCode.FAILED
-    assert report.exit_code(evidence_of([RED, GREEN], boots=2)) == ExitCode.FAILED
-    assert report.exit_code(evidence_of([])) == ExitCode.FAILED
+    assert code_of([RED]) == ExitCode.FAILED
+    assert code_of([GREEN]) == ExitCode.FAILED
+    assert code_of([RED, GREEN], boots=2) == ExitCode.FAILED
+    assert code_of([]) == ExitCode.FAILED
 
 
 @pytest.mark.parametrize(
@@ -87,7 +92,7 @@ def test_missing_boot_is_no_proof() -> None:
 )
 def test_suite_without_proof_needs_a_result_before(before: str, code: ExitCode) -> None:
     tests = [boot("before", before, ""), boot("after", "PASS", "")]
-    assert report.exit_code(evidence_of(tests, proof=False)) == code
+    assert code_of(tests, proof=False) == code
 
 
 @pytest.mark.parametrize(
@@ -102,28 +107,28 @@ def test_suite_without_proof_needs_a_result_before(before: str, code: ExitCode) 
 )
 def test_control_has_no_before(tests: list[dict[str, Any]], code: ExitCode, shown: str) -> None:
     found = evidence_of(tests, proof=False, control=True)
-    assert report.exit_code(found) == code
+    assert found.run.exit_code() == code
     assert shown in text(found) and "PROVED" not in text(found).replace("NOT PROVED", "")
 
 
 def test_skipped_control_is_no_pass() -> None:
-    (row,) = report.rows(evidence_of([boot("after", "SKIP", "SKIP")], proof=False, control=True))
-    assert row.skipped and not row.proved
+    (proof,) = evidence_of([boot("after", "SKIP", "SKIP")], proof=False, control=True).run.proofs
+    assert proof.skipped and not proof.proved
 
 
 def test_one_failure_of_many_boots_counts() -> None:
     tests = [RED] * 3 + [GREEN] * 2 + [boot("after", "FAIL", "FAIL")]
-    assert report.exit_code(evidence_of(tests, boots=3)) == ExitCode.FAILED
+    assert code_of(tests, boots=3) == ExitCode.FAILED
 
 
 def test_nothing_run() -> None:
-    assert report.exit_code(evidence_of([], not_run="needs riscv64")) == ExitCode.NOTHING
+    assert code_of([], not_run="needs riscv64") == ExitCode.NOTHING
 
 
 def test_kernel_that_did_not_build() -> None:
     broken = evidence_of([RED])
-    broken.builds.append({"architecture": "x", "status": "ERROR", "log_excerpt": "a.c:1: error: no"})
-    assert report.exit_code(broken) == ExitCode.INFRASTRUCTURE
+    broken.run = replace(broken.run, builds=(Build("kmend:1-x-after", "x", error="a.c:1: error: no"),))
+    assert broken.run.exit_code() == ExitCode.INFRASTRUCTURE
     assert "a.c:1: error: no" in text(broken)
 
 
@@ -145,17 +150,20 @@ def test_console_output_is_no_markup() -> None:
 
 
 def test_evidence_reads_back(tmp_path: Path) -> None:
-    kept = evidence_of([])
+    kept = evidence_of([RED, GREEN])
     kept.folder = tmp_path
     kept.add_audit({"tree": "tree", "version": None, "bugs": []}, tmp_path)
-    for test in (RED, GREEN):
-        build = kept.add_build("x", test["misc"]["state"], "PASS")
-        log = f"x/{test['misc']['state']}.log"
-        kept.tests.append(test | {"build_id": build, "id": f"{build}-s-1", "log_url": log})
-        (tmp_path / "x").mkdir(exist_ok=True)
+    (tmp_path / "x").mkdir()
+    results = []
+    for result in kept.run.results:
+        build, log = kept.run.build_id("x", result.state), Path("x", f"{result.state}.log")
         (tmp_path / log).touch()
+        kept.add(Build(build, "x"))
+        results.append(replace(result, build=build, ending=replace(result.ending, console=log)))
+    kept.update(results=tuple(results))
     kept.seal()
-    assert report.exit_code(evidence.load(tmp_path)) == ExitCode.OK
+    again = evidence.load(tmp_path).run
+    assert again.exit_code() == ExitCode.OK and again.to_kcidb() == kept.run.to_kcidb()
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", "{}", '{"checkouts": [{}], "builds": [], "tests": []}'])
@@ -166,9 +174,11 @@ def test_damaged_evidence_is_said_so(tmp_path: Path, damage: str) -> None:
 
 
 def test_unknown_verdict_is_damage(tmp_path: Path) -> None:
-    kept = evidence_of([RED, boot("after", "GREAT", "PASS")])
+    kept = evidence_of([RED, GREEN])
     kept.folder = tmp_path
     kept.write()
+    path = tmp_path / evidence.RESULTS
+    path.write_text(path.read_text().replace('"verdict": "PASS"', '"verdict": "GREAT"'))
     with pytest.raises(BadInput, match="damaged"):
         evidence.load(tmp_path)
 

@@ -8,21 +8,33 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ACCESS, UNLOCKED, WAIT_EVENT, MakeTree, access_c, tree_hash
+from conftest import ACCESS, UNLOCKED, WAIT_EVENT, MakeTree, access_c, planned, tree_hash
 from kmendlib.host.errors import BadInput
 from kmendlib.proof import build, verify
 from kmendlib.proof.jobs import Jobs
-from kmendlib.tree import arches, manifest
+from kmendlib.proof.plan import Plan, Request, plan
+from kmendlib.run import STATES
+from kmendlib.tree import arches, bases, manifest
 from kmendlib.tree.apply import apply, refuse_prepared
-from kmendlib.tree.audit import BugAudit, Status, audit
+from kmendlib.tree.audit import Status, audit
 from kmendlib.tree.source import Workspace
 from kmendlib.tree.tree import Tree
 
 BUG = manifest.load().bug("pci-cfg-wait")
 
 
-def can_show(tree: Tree) -> verify.Provable:
-    return verify.provable(tree, audit(tree, [BUG]).bugs[0])
+def prepare(tree: Tree, bug: manifest.Bug, scratch: Path) -> Plan:
+    """Look at a tree and plan, as a run does."""
+    found = audit(tree, [bug], latent=True)
+    request = Request(None, None, (bug,), ("x86_64",))
+    known = {"x86_64": arches.load("x86_64")}
+    return plan(found, request, bases.get(bases.DEFAULT), verify.look(tree, found.bugs, known, "own", scratch))
+
+
+def not_run(todo: Plan) -> str:
+    (reason,) = {row.not_run for row in todo.rows}
+    assert not todo.targets
+    return reason
 
 
 @pytest.mark.parametrize(
@@ -36,79 +48,54 @@ def test_states_differ_in_the_bug_alone(
     root = make_tree(access_c(wait), kunit=True)
     untouched = tree_hash(root)
     tree = Tree.open(root)
-    states = verify.make_states(tree, [can_show(tree)], tmp_path / "scratch")
-    assert [len(states.patches[state]) for state in verify.STATES] == [before, after]
-    text = {state: (states.stages[state] / ACCESS).read_text() for state in verify.STATES}
+    todo = prepare(tree, BUG, tmp_path / "looked")
+    stages = verify.make_stages(tree, todo, tmp_path / "scratch")
+    assert [len(todo.patches[state]) for state in STATES] == [before, after]
+    text = {state: (stages.folders[state] / ACCESS).read_text() for state in STATES}
     assert "__add_wait_queue" in text["before"] and "wait_event" not in text["before"]
     assert "wait_event" in text["after"] and "__add_wait_queue" not in text["after"]
     suite = BUG.suites[0].sources[0]
-    for state in verify.STATES:
+    for state in STATES:
         assert f'#include "{Path(suite).name}"' in text[state]
-        assert (states.stages[state] / suite).read_bytes() == (manifest.KUNIT / suite).read_bytes()
-    assert set(states.changed) == {ACCESS, "drivers/pci/Kconfig", *BUG.suites[0].sources}
+        assert (stages.folders[state] / suite).read_bytes() == (manifest.KUNIT / suite).read_bytes()
+    assert set(stages.changed) == {ACCESS, "drivers/pci/Kconfig", *BUG.suites[0].sources}
     assert tree_hash(root) == untouched
 
 
 def test_tree_that_the_hook_does_not_fit(make_tree: MakeTree, tmp_path: Path) -> None:
     root = make_tree()
     (root / "drivers/pci/Kconfig").write_text("config PCI\n")
-    tree = Tree.open(root)
-    with pytest.raises(BadInput, match="no hook of KUnit suite pci_cfg_wait fits 4.19.90"):
-        can_show(tree)
+    reason = not_run(prepare(Tree.open(root), BUG, tmp_path / "looked"))
+    assert reason.startswith("no hook of KUnit suite pci_cfg_wait fits 4.19.90 (tried pci-cfg-wait/kunit-")
 
 
 def test_tree_that_no_fix_fits(make_tree: MakeTree, tmp_path: Path) -> None:
     root = make_tree(access_c(UNLOCKED.replace("schedule();", "io_schedule();")))
-    tree = Tree.open(root)
-    with pytest.raises(BadInput, match="no fix of pci-cfg-wait/unlocked-queue fits 4.19.90"):
-        can_show(tree)
+    reason = not_run(prepare(Tree.open(root), BUG, tmp_path / "looked"))
+    assert reason == "no fix of pci-cfg-wait/unlocked-queue fits 4.19.90: it cannot be verified"
 
 
-def test_finding_that_cannot_be_shown_hides_no_other(make_tree: MakeTree) -> None:
-    """Its status is told, and its cases are not asked for."""
-    lost = dataclasses.replace(BUG.findings[0], id="pci-cfg-wait/other", reintroduce=())
-    tree = Tree.open(make_tree(access_c(WAIT_EVENT), kunit=True))
-    (said,) = audit(tree, [BUG]).bugs
-    bug = dataclasses.replace(BUG, findings=(*BUG.findings, lost))
-    both = BugAudit(bug, (*said.findings, dataclasses.replace(said.findings[0], id=lost.id)))
-    found = verify.provable(tree, both)
-    assert found.findings == ("pci-cfg-wait/unlocked-queue",)
-    assert found.left_out == (f"no way back to {lost.id} fits {tree.version} (tried none)",)
-    latent = BugAudit(BUG, (dataclasses.replace(said.findings[0], status=Status.LATENT),))
-    with pytest.raises(BadInput, match="^pci-cfg-wait/unlocked-queue is latent$"):
-        verify.provable(tree, latent)
-
-
-def test_latent_finding_that_the_suite_forces(make_tree: MakeTree) -> None:
-    tree = Tree.open(make_tree(access_c(UNLOCKED), kunit=True))
-    (said,) = audit(tree, [BUG]).bugs
-    latent = dataclasses.replace(said.findings[0], status=Status.LATENT)
-    bug = dataclasses.replace(BUG, findings=(dataclasses.replace(BUG.findings[0], forced=True),))
-    found = verify.provable(tree, BugAudit(bug, (latent,)))
-    assert [path.name for path in found.fixes] == ["v3.4-v5.8.patch"] and not found.reintroduce
-
-
-def test_bug_that_the_tree_lacks_is_shown_on_its_test_bed(make_tree: MakeTree, tmp_path: Path) -> None:
+def test_bug_on_its_test_bed(make_tree: MakeTree, tmp_path: Path) -> None:
+    """The fix stands for a test bed here: with it on, the bug can be put back."""
     root = make_tree(access_c(UNLOCKED), kunit=True)
     untouched = tree_hash(root)
-    laid = "pci-cfg-wait/v3.4-v5.8.patch"
-    found = verify.on_testbed(Tree.open(root), dataclasses.replace(BUG, testbed=(laid,)), tmp_path / "laid")
-    assert [path.name for path in found.reintroduce] == ["reintroduce-v5.9-v7.x.patch"] and not found.fixes
-    states = verify.make_states(Tree.open(root), [found], tmp_path / "scratch")
-    for state in verify.STATES:
-        assert states.patches[state][0] == manifest.PATCHES / laid
+    bug = dataclasses.replace(BUG, testbed=("pci-cfg-wait/v3.4-v5.8.patch",))
+    bed = verify.lay_bed(Tree.open(root), bug, tmp_path / "laid")
+    assert bed.patch.name == "v3.4-v5.8.patch" and bed.audited.status is Status.FIXED
+    assert {path.name for path in bed.fits} == {"reintroduce-v5.9-v7.x.patch", "kunit-v5.14-v7.x.patch"}
+    todo = planned([bug], ["x86_64"], Status.NOT_APPLICABLE, beds={bug.id: bed})
+    stages = verify.make_stages(Tree.open(root), todo, tmp_path / "scratch")
+    for state in STATES:
+        assert todo.patches[state][0] == bed.patch and stages.folders[state].is_dir()
+    assert "__add_wait_queue" in (stages.folders["before"] / ACCESS).read_text()
+    assert "__add_wait_queue" not in (stages.folders["after"] / ACCESS).read_text()
     assert tree_hash(root) == untouched
 
 
 def test_test_bed_that_does_not_fit(make_tree: MakeTree, tmp_path: Path) -> None:
     bug = dataclasses.replace(BUG, testbed=("pci-cfg-wait/v3.4-v5.8.patch",))
     with pytest.raises(BadInput, match="^no test bed of pci-cfg-wait fits 4.19.90 "):
-        verify.on_testbed(Tree.open(make_tree(access_c(WAIT_EVENT))), bug, tmp_path / "laid")
-
-
-def test_only_shown_findings_prove() -> None:
-    assert verify.suites(BUG, [BUG.findings[0].id])[0].proof == BUG.suites[0].proof[BUG.findings[0].id]
-    assert verify.suites(BUG, ())[0].proof == ()
+        verify.lay_bed(Tree.open(make_tree(access_c(WAIT_EVENT))), bug, tmp_path / "laid")
 
 
 def test_tree_with_the_fix_applied_can_be_verified(make_tree: MakeTree) -> None:
@@ -179,15 +166,6 @@ def test_modules_come_in_load_order(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     (folder / "usr/gen_init_cpio").write_text("#!/bin/sh\necho no room >&2\nexit 1\n")
     with pytest.raises(build.BuildError, match="cannot archive the modules: no room"):
         build.module_archive(place, arches.load("x86_64"), "after", ["kvm"])
-
-
-def test_suite_in_a_module_is_loaded_by_init() -> None:
-    suite = dataclasses.replace(BUG.suites[0], module="kvm", guest=manifest.Guest((2, 4), 1024, {}, {}))
-    boots = verify.suites(dataclasses.replace(BUG, suites=(suite,)), ())[:2]
-    assert [(each.label, each.cpus) for each in boots] == [("pci_cfg_wait (2 CPUs)", 2), ("pci_cfg_wait (4 CPUs)", 4)]
-    # The kernel would power off before the module is there.
-    assert not any("kunit_shutdown" in word for word in boots[0].words)
-    assert boots[1].file == "pci_cfg_wait-4-CPUs"
 
 
 def test_option_that_kconfig_drops_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

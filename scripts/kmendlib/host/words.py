@@ -28,9 +28,26 @@ class Outcome(Word):
     PASS = "PASS", "no case proves the bug here: each boot of the mended kernel was green, and each other had a result"
     SKIP = "SKIP", "each boot of the mended kernel said that the suite cannot run here"
     NOT_RUN = "not run", "it was not to be run here; the reason is below the table"
+    DISPUTED = (
+        "DISPUTED",
+        "the audit says affected and each boot of the tree as it is was green, or fixed and one was red: one of the"
+        " two is wrong",
+    )
     NOT_PROVED = "NOT PROVED", "a boot was not as it must be, or is missing; its last lines are below the table"
     ERROR = "ERROR", "a kernel did not build"
     NOT_TRUSTED = "NOT TRUSTED", "the evidence is not as the run left it: cut off, edited, or from an older kmend"
+
+
+class Verdict(Word):
+    """What one boot came to.  Only a complete plan can be PASS."""
+
+    PASS = "PASS", "all tests passed, with a complete KTAP plan and a clean kernel log"
+    FAIL = "FAIL", "a test failed, or all passed and the kernel complained in its log"
+    PANIC = "PANIC", "the kernel died: panic, oops or BUG"
+    TIMEOUT = "TIMEOUT", "the time limit was reached, or the console went silent"
+    MISS = "MISS", "the boot ended without all of its results: none at all, cut off, or a console without end"
+    SKIP = "SKIP", "every case said that it cannot run here, and why"
+    ERROR = "ERROR", "there was nothing to judge: QEMU failed, or the kernel did not build"
 
 
 # Control characters, lone surrogates, and what is invisible or turns the direction of text around.

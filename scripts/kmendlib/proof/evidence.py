@@ -19,30 +19,22 @@ import os
 import shutil
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from kmendlib.host import files
 from kmendlib.host.errors import BadInput
 from kmendlib.host.paths import SCRIPTS, cache
-from kmendlib.proof.guest import Boot
-from kmendlib.proof.ktap import Result, Verdict
+from kmendlib.host.words import Verdict
+from kmendlib.run import FORMAT, KCIDB_STATUS, VERSION, BootResult, Build, Run, key
 
 RESULTS = "results.json"
 AUDIT = "audit.json"
 SEAL = "SHA256SUMS"
-ORIGIN = "kmend"
-VERSION = (5, 3)
-# Of what kmend adds to KCIDB's names. One more whenever an older kmend would read it wrong.
-FORMAT = 1
 # Lines of source that are kept above and below each that the audit names.
 AROUND = 4
-# KCIDB takes no more.
-EXCERPT = 16384
-
-# KCIDB knows no status for a panic or a time-out: both are failures of the code under test.
-_KCIDB_STATUS = {Verdict.PANIC: "FAIL", Verdict.TIMEOUT: "FAIL"}
 
 
 def now() -> str:
@@ -79,22 +71,39 @@ def new_folder(out: Path | None) -> Path:
 
 @dataclass
 class Evidence:
-    """Collects a run's results and writes them down, from any thread.
+    """A run and its folder; collects results and writes them down, from any thread.
 
     Attributes:
-        folder: where they are.
-        checkout: what was tested, in KCIDB's names; the plan is in its ``misc``.
-        builds: the kernels.
-        tests: the boots.
-        distrust: why nothing of it may be shown as a pass; empty if it is as it was written.
+        folder: where the files are.
+        run: the run as far as it is known.
     """
 
     folder: Path
-    checkout: dict[str, Any]
-    builds: list[dict[str, Any]] = field(default_factory=list)
-    tests: list[dict[str, Any]] = field(default_factory=list)
-    distrust: str = ""
+    run: Run
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
+
+    @cached_property
+    def audit(self) -> dict[str, Any] | None:
+        """What the audit said, or None where that is missing or damaged."""
+        try:
+            data: dict[str, Any] = json.loads(files.read_text(self.folder / AUDIT))
+        except (OSError, ValueError, RecursionError):
+            return None
+        return None if problem(data, "audit") else data
+
+    def update(self, **changes: Any) -> None:
+        """Change what is known of the run; the names are those of `Run`."""
+        with self._lock:
+            self.run = replace(self.run, **changes)
+            self.write()
+
+    def add(self, record: Build | BootResult) -> None:
+        """Record a kernel or what came of a boot."""
+        with self._lock:
+            if isinstance(record, Build):
+                self.update(builds=(*self.run.builds, record))
+            else:
+                self.update(results=(*self.run.results, record))
 
     def add_patches(self, state: str, patches: Sequence[Path]) -> None:
         """Keep the patches of a state, and their order."""
@@ -115,69 +124,10 @@ class Evidence:
                         place["source"] = source
         files.write({self.folder / AUDIT: json.dumps(said, indent=1) + "\n"})
 
-    def add_build(self, arch: str, state: str, status: str, **values: Any) -> str:
-        """Record a build and return its id; `status` is PASS or ERROR, `values` are further KCIDB fields."""
-        identity = f"{self.checkout['id']}-{arch}-{state}"
-        row = {
-            "checkout_id": self.checkout["id"],
-            "id": identity,
-            "origin": ORIGIN,
-            "architecture": arch,
-            "status": status,
-            **values,
-        }
-        with self._lock:
-            self.builds.append(row)
-            self.write()
-        return identity
-
-    def add_test(self, build: str, path: str, number: int, start: str, boot: Boot, result: Result, **misc: Any) -> None:
-        """Record one boot.
-
-        Args:
-            build: id of the build that was booted.
-            path: ``kunit.SUITE`` or ``kselftest.COLLECTION.NAME``.
-            number: which of the repeated boots it was, from 1.
-            start: when it began, as `now` gives it.
-            boot: the boot.
-            result: its verdict.
-            misc: kmend's own: bug, arch, suite, kind and state.
-        """
-        row = {
-            "build_id": build,
-            "id": f"{build}-{path}-{number}",
-            "origin": ORIGIN,
-            "path": path,
-            "status": _KCIDB_STATUS.get(result.verdict, str(result.verdict)),
-            "start_time": start,
-            "duration": round(boot.seconds, 3),
-            "log_url": str(boot.console.relative_to(self.folder)),
-            "log_excerpt": _excerpt(result.tail) if result.verdict is not Verdict.PASS else "",
-            "misc": {
-                **misc,
-                "number": number,
-                "verdict": str(result.verdict),
-                "reason": result.reason,
-                "cases": result.cases,
-                "ktap_seconds": None if boot.ktap_seconds is None else round(boot.ktap_seconds, 3),
-                "command": boot.command,
-                "qemu_stderr": boot.stderr,
-            },
-        }
-        with self._lock:
-            self.tests.append(row)
-            self.write()
-
     def write(self) -> None:
         """Write results.json; a reader sees the old or the new one, never half of it."""
-        data = {
-            "version": dict(zip(("major", "minor"), VERSION, strict=True)),
-            "checkouts": [self.checkout | {"misc": self.checkout["misc"] | {"format": FORMAT}}],
-            "builds": self.builds,
-            "tests": self.tests,
-        }
         with self._lock:
-            files.write({self.folder / RESULTS: json.dumps(data, indent=1) + "\n"})
+            files.write({self.folder / RESULTS: json.dumps(self.run.to_kcidb(), indent=1) + "\n"})
 
     def seal(self) -> None:
         """Say that the run has ended: write down each file's digest, in the form of sha256sum(1).
@@ -217,10 +167,6 @@ def _source(path: Path, line: int) -> dict[str, Any] | None:
     return {"first": first, "lines": [text[:200] for text in lines[first - 1 : line + AROUND]]}
 
 
-def _excerpt(tail: Sequence[str]) -> str:
-    return "\n".join(tail).replace("\0", "")[-EXCERPT:]
-
-
 def inside(folder: Path, name: str) -> Path | None:
     """Return a file of the folder; None if there is no such file, or it lies elsewhere, whatever its name says."""
     try:
@@ -257,11 +203,6 @@ def _newer(data: object) -> str:
     return f"format {layout}" if isinstance(layout, int) and layout > FORMAT else ""
 
 
-def plan_key(row: dict[str, Any]) -> tuple[str, ...]:
-    """Return what a row of the plan, or a boot's misc, is of: bug, architecture, suite and its kind."""
-    return tuple(str(row[name]) for name in ("bug", "arch", "suite", "kind"))
-
-
 def _distrust(folder: Path, data: dict[str, Any]) -> str:
     """Return why the folder is not as a run left it, or nothing."""
     if "format" not in data["checkouts"][0]["misc"]:
@@ -292,7 +233,7 @@ def _distrust(folder: Path, data: dict[str, Any]) -> str:
 def _contradiction(data: dict[str, Any], there: set[str]) -> str:
     """Return in what the results contradict themselves, their plan or the files that are there, or nothing."""
     (checkout,) = data["checkouts"]
-    plans = {plan_key(row): row for row in checkout["misc"]["plan"]}
+    plans = {key(row): row for row in checkout["misc"]["plan"]}
     if len(plans) < len(checkout["misc"]["plan"]):
         return "a row of the plan is there twice"
     builds = {build["id"]: build for build in data["builds"]}
@@ -305,8 +246,8 @@ def _contradiction(data: dict[str, Any], there: set[str]) -> str:
     logs: set[str] = set()
     for test in data["tests"]:
         misc, name = test["misc"], test["id"]
-        row, found = plans.get(plan_key(misc)), builds.get(test["build_id"])
-        boot = (*plan_key(misc), misc["state"], misc["number"])
+        row, found = plans.get(key(misc)), builds.get(test["build_id"])
+        boot = (*key(misc), misc["state"], misc["number"])
         if not row or row["not_run"] or not 1 <= misc["number"] <= row["boots"]:
             return f"boot {name} was not planned"
         if row.get("control") and misc["state"] == "before":
@@ -317,7 +258,7 @@ def _contradiction(data: dict[str, Any], there: set[str]) -> str:
             return f"boot {name} is of a kernel that was not built"
         if found["id"] != f"{checkout['id']}-{misc['arch']}-{misc['state']}":
             return f"boot {name} is of another kernel than it says"
-        if test["status"] != _KCIDB_STATUS.get(misc["verdict"], misc["verdict"]):
+        if test["status"] != KCIDB_STATUS.get(misc["verdict"], misc["verdict"]):
             return f"boot {name} has status {test['status']} and verdict {misc['verdict']}"
         if misc["verdict"] == Verdict.PASS and "FAIL" in misc["cases"].values():
             return f"boot {name} has verdict PASS and a case that failed"
@@ -329,7 +270,7 @@ def _contradiction(data: dict[str, Any], there: set[str]) -> str:
 
 
 def load(folder: Path) -> Evidence:
-    """Read a run's evidence; whether it is as the run left it is in its `distrust`.
+    """Read a run's evidence; whether it is as the run left it is in `run.distrust`.
 
     Raises:
         BadInput: it is no evidence folder, its results.json is damaged, or it is from a newer kmend.
@@ -346,14 +287,4 @@ def load(folder: Path) -> Evidence:
         raise BadInput(f"{folder} is from a newer kmend ({newer}): show it with that one")
     if wrong := problem(data, "results"):
         raise BadInput(f"{folder / RESULTS} is damaged ({wrong}): run kmend verify again")
-    (checkout,) = data["checkouts"]
-    return Evidence(folder, checkout, data["builds"], data["tests"], _distrust(folder, data))
-
-
-def load_audit(folder: Path) -> dict[str, Any] | None:
-    """Read what the audit said, or None where that is missing or damaged."""
-    try:
-        data: dict[str, Any] = json.loads(files.read_text(folder / AUDIT))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return None if problem(data, "audit") else data
+    return Evidence(folder, replace(Run.from_kcidb(data), distrust=_distrust(folder, data)))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Boots a kernel on QEMU and keeps what its console says."""
+"""Turns a guest into QEMU's words, runs it, and keeps what its console says."""
 
 import os
 import selectors
@@ -7,15 +7,12 @@ import shutil
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 from kmendlib.host import proc
 from kmendlib.host.errors import Infrastructure
 from kmendlib.host.proc import slowness
-from kmendlib.tree.arches import Arch
-from kmendlib.tree.manifest import Guest
+from kmendlib.run import End, Ending, GuestSpec
 
 CONSOLE_LIMIT = 16 << 20
 # A guest that is alive prints within this many seconds; a KUnit case that waits is bounded by far less.
@@ -23,77 +20,38 @@ SILENCE_LIMIT = 60.0
 # A guest that has panicked has said all; not every one of them manages to reboot.
 PANIC_LIMIT = 5.0
 
-
-class End(StrEnum):
-    """How a boot came to its end."""
-
-    EXIT = "exit"
-    TIMEOUT = "timeout"
-    SILENT = "silent"
-    FLOOD = "flood"
-    CUT = "cut"
+# For every guest there is: nothing that nobody asked for, and no way back after a panic.
+FIXED = ("-nodefaults", "-nographic", "-no-reboot", "-accel", "tcg,thread=multi")
 
 
-@dataclass(frozen=True)
-class Boot:
-    """One run of a guest.
-
-    Attributes:
-        end: how it ended.
-        code: QEMU's exit code; None where it was killed.
-        console: file with all that the guest printed.
-        stderr: what QEMU itself complained of.
-        seconds: wall time of the run.
-        ktap_seconds: wall time to the last line of test results; None where there was none.
-        command: QEMU's words.
-    """
-
-    end: End
-    code: int | None
-    console: Path
-    stderr: str
-    seconds: float
-    ktap_seconds: float | None
-    command: str
-
-
-def command(
-    arch: Arch,
-    image: Path,
-    words: Sequence[str],
-    initrd: Path | None,
-    devices: Sequence[str],
-    needs: Guest,
-    cpus: int,
-) -> list[str]:
-    """Return the QEMU command for one boot.
-
-    Args:
-        arch: the architecture.
-        image: the kernel.
-        words: words of the kernel command line, after the architecture's own.
-        initrd: the initramfs, if there is one.
-        devices: values for ``-device``.
-        needs: memory and machine.
-        cpus: how many CPUs it has.
-    """
-    line = [arch.qemu, "-nodefaults", "-nographic", "-no-reboot", "-accel", "tcg,thread=multi"]
-    # Several -machine options are merged, and a base may take back what a suite asks for.
-    if arch.name in needs.machine:
-        line += ["-machine", needs.machine[arch.name]]
-    line += arch.params.extra_qemu_params
+def size_words(spec: GuestSpec) -> list[str]:
+    """Return QEMU's words for what is a guest's own of the machine, and for its console."""
     # Of several -smp options the last one counts.
-    line += ["-smp", str(cpus), "-m", str(needs.memory)]
-    line += ["-serial", "stdio", "-kernel", str(image)]
-    line += ["-append", " ".join([arch.params.kernel_command_line, "panic=-1", *words])]
-    if initrd:
-        line += ["-initrd", str(initrd)]
-    for device in devices:
-        line += ["-device", device]
-    return line
+    return ["-smp", str(spec.cpus), "-m", str(spec.memory), "-serial", "stdio"]
 
 
-def boot(words: Sequence[str], console: Path, limit: float) -> Boot:
+def kernel_words(spec: GuestSpec) -> list[str]:
+    """Return QEMU's words for the kernel and its command line."""
+    return ["-kernel", str(spec.kernel), "-append", " ".join(spec.words)]
+
+
+def initrd_words(spec: GuestSpec) -> list[str]:
+    """Return QEMU's words for the initramfs, whose parts are one file by now."""
+    return [word for part in spec.initrd for word in ("-initrd", str(part))]
+
+
+def device_words(spec: GuestSpec) -> list[str]:
+    """Return QEMU's words for the devices."""
+    return [word for device in spec.devices for word in ("-device", device)]
+
+
+def command(spec: GuestSpec) -> list[str]:
+    """Return the QEMU command for a guest."""
+    words = [spec.emulator, *FIXED, *spec.machine, *size_words(spec), *kernel_words(spec)]
+    return [*words, *initrd_words(spec), *device_words(spec)]
+
+
+def boot(words: Sequence[str], console: Path, limit: float) -> Ending:
     """Run a guest to its end, or to a limit's.
 
     Args:
@@ -153,12 +111,5 @@ def boot(words: Sequence[str], console: Path, limit: float) -> Boot:
                         silence = PANIC_LIMIT
                     tail = lines[-1][-4096:]
         code = process.wait() if end is End.EXIT else None
-    return Boot(
-        end,
-        code,
-        console,
-        errors.decode(errors="replace").strip(),
-        time.monotonic() - started,
-        ktap,
-        " ".join(words),
-    )
+    stderr = errors.decode(errors="replace").strip()
+    return Ending(end, console, time.monotonic() - started, ktap, " ".join(words), stderr, code)

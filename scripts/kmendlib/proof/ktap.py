@@ -8,14 +8,13 @@ import itertools
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from kmendlib.host.errors import Infrastructure
-from kmendlib.host.words import Word
-from kmendlib.proof.guest import Boot, End
+from kmendlib.host.words import Verdict
+from kmendlib.run import End, Ending, Judgement
 
 TAIL_LINES = 25
 
@@ -34,35 +33,6 @@ _VERSION = re.compile(r"K?TAP version \d")
 # Lines of test results and their diagnostics may quote the kernel log.
 _NOT_OK = re.compile(r"^\s*not ok \d")
 _KTAP_LINE = re.compile(r"^\s*(?:#|ok \d|not ok \d|1\.\.\d|K?TAP version)")
-
-
-class Verdict(Word):
-    """What one run came to.  Only a complete plan can be PASS."""
-
-    PASS = "PASS", "all tests passed, with a complete KTAP plan and a clean kernel log"
-    FAIL = "FAIL", "a test failed, or all passed and the kernel complained in its log"
-    PANIC = "PANIC", "the kernel died: panic, oops or BUG"
-    TIMEOUT = "TIMEOUT", "the time limit was reached, or the console went silent"
-    MISS = "MISS", "the boot ended without all of its results: none at all, cut off, or a console without end"
-    SKIP = "SKIP", "every case said that it cannot run here, and why"
-    ERROR = "ERROR", "there was nothing to judge: QEMU failed, or the kernel did not build"
-
-
-@dataclass(frozen=True)
-class Result:
-    """A verdict and what it rests on.
-
-    Attributes:
-        verdict: the verdict.
-        reason: one line that says why, empty for PASS.
-        cases: each test case's own result (``PASS``, ``FAIL``, ``SKIP`` or ``MISS``) by its name.
-        tail: the console's last lines.
-    """
-
-    verdict: Verdict
-    reason: str
-    cases: dict[str, str] = field(default_factory=dict)
-    tail: tuple[str, ...] = ()
 
 
 Parser = Callable[[list[str]], Any]
@@ -157,7 +127,7 @@ def _document(lines: list[str], suite: str) -> list[str]:
     return next((document for document in documents if any(map(name.match, document))), lines)
 
 
-def judge(boot: Boot, suite: str, parse: Parser) -> Result:
+def judge(boot: Ending, suite: str, parse: Parser) -> Judgement:
     """Give the verdict on a boot.
 
     Args:
@@ -177,8 +147,8 @@ def judge(boot: Boot, suite: str, parse: Parser) -> Result:
     if run and not run.subtests:
         cases = {run.name: _CASE.get(run.status.name, "MISS")}
 
-    def result(verdict: Verdict, reason: str) -> Result:
-        return Result(verdict, reason, cases, tail)
+    def result(verdict: Verdict, reason: str) -> Judgement:
+        return Judgement(verdict, reason, cases, tail)
 
     panic = _first(_PANIC, lines)
     if panic:

@@ -14,7 +14,7 @@ The verdict is not LAVA's: `take` judges each console as if this machine had boo
 
 import concurrent.futures
 import datetime
-import hashlib
+import itertools
 import json
 import math
 import os
@@ -25,7 +25,7 @@ import stat
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -34,10 +34,13 @@ from kmendlib.host import files, proc
 from kmendlib.host.errors import BadInput
 from kmendlib.host.paths import SCRIPTS
 from kmendlib.host.progress import Display
-from kmendlib.proof import evidence, ktap, verify
-from kmendlib.proof.evidence import Evidence
-from kmendlib.proof.guest import CONSOLE_LIMIT, Boot, End
-from kmendlib.proof.ktap import Parser, Result, Verdict
+from kmendlib.host.text import template
+from kmendlib.host.words import Verdict
+from kmendlib.proof import evidence, guest, ktap
+from kmendlib.proof.evidence import Evidence, digest
+from kmendlib.proof.plan import Request
+from kmendlib.proof.verify import Bench, verify
+from kmendlib.run import Boot, End, Ending, Judgement, Run
 from kmendlib.tree import arches, bases, source
 
 FOLDER = "lava"
@@ -60,166 +63,56 @@ PATTERN = (
 )
 
 
-@dataclass(frozen=True)
-class Stage:
-    """A boot as a job has it: what LAVA is to run, and what it stands for.
+class _Shelf:
+    """Takes boots by keeping their files for a farm in place of booting them."""
 
-    Attributes:
-        place: the boot's name, which the job has as the namespace of its actions: ``ARCH-STATE-SUITE-N``.
-        build: id of the build in the evidence.
-        path: the test's path in KCIDB.
-        bug: the bug's id.
-        arch: the architecture.
-        suite: the suite's label.
-        name: the suite as KTAP prints it.
-        kind: ``kunit`` or ``kselftest``.
-        state: ``before`` or ``after``.
-        number: which of the repeated boots it is, from 1.
-        limit: wall time in seconds.
-        words: QEMU's words after its name, with ``{kernel}`` and ``{initrd}`` for the files.
-        kernel: the kernel's path in the folder, and its digest.
-        initrd: the initramfs' path and digest, or nothing.
-    """
+    def __init__(self) -> None:
+        self.boots: list[Boot] = []
+        self.files: dict[str, str] = {}
+        self._lock = threading.Lock()
 
-    place: str
-    build: str
-    path: str
-    bug: str
-    arch: str
-    suite: str
-    name: str
-    kind: str
-    state: str
-    number: int
-    limit: int
-    words: tuple[str, ...]
-    kernel: tuple[str, str]
-    initrd: tuple[str, ...] = ()
+    def __call__(self, bench: Bench, boot: Boot, _: str) -> None:
+        """Keep the files of a boot whose kernel is built."""
+        folder = bench.evidence.folder / FOLDER
+        with self._lock:
+            kernel, *initrd = (self._keep(file, boot, folder) for file in (boot.guest.kernel, *boot.guest.initrd))
+            self.boots.append(replace(boot, guest=replace(boot.guest, kernel=kernel, initrd=tuple(initrd))))
 
-    @property
-    def files(self) -> dict[str, tuple[str, ...]]:
-        """Path and digest of each file that is deployed, by LAVA's label."""
-        return {"kernel": self.kernel} | ({"initrd": self.initrd} if self.initrd else {})
+    def _keep(self, file: Path, boot: Boot, folder: Path) -> Path:
+        """Copy a file into the folder, once; return its path there."""
+        arch = boot.row.arch
+        # Archives with modules lie in a folder of their state's own.
+        name = Path(arch, file.name if file.parent.name == arch else f"{file.parent.name}-{file.name}")
+        if str(name) not in self.files:
+            (folder / arch).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, folder / name)
+            self.files[str(name)] = digest(folder / name)
+        return name
 
 
-class _Way(verify.Way):
-    """Hands kernels to jobs in place of booting them."""
-
-    def __init__(self, run: Any, arch: arches.Arch, stages: list[Stage]) -> None:
-        super().__init__(run, arch)
-        self.stages = stages
-        self.lock = threading.Lock()
-        self.kept: dict[str, tuple[str, str]] = {}
-
-    def keep(self, file: Path, name: str) -> tuple[str, str]:
-        """Copy a file into the folder, once; return its path there and its digest."""
-        with self.lock:
-            if name not in self.kept:
-                path = self.run.evidence.folder / FOLDER / self.arch.name / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, path)
-                self.kept[name] = (f"{self.arch.name}/{name}", _digest(path))
-            return self.kept[name]
-
-    def boot(
-        self,
-        identity: str,
-        image: Path,
-        initrd: concurrent.futures.Future[Path] | None,
-        archive: Path | None,
-        suite: verify.Suite,
-        state: str,
-        number: int,
-    ) -> None:
-        """Keep what one boot needs."""
-        words = self.guest(image, initrd, archive, suite)[1:]
-        files = {}
-        for label in ("kernel", "initrd"):
-            if f"-{label}" in words:
-                place = words.index(f"-{label}") + 1
-                file = Path(words[place])
-                words[place] = f"{{{label}}}"
-                # With modules in it, it is of one state.
-                of_state = label == "kernel" or (archive is not None and file.parent == archive.parent)
-                name = self.arch.make_target if label == "kernel" else "initramfs.cpio"
-                files[label] = self.keep(file, f"{state}-{name}" if of_state else name)
-        self.stages.append(
-            Stage(
-                f"{self.arch.name}-{state}-{suite.file}-{number}",
-                identity,
-                suite.path,
-                suite.bug,
-                self.arch.name,
-                suite.label,
-                suite.name,
-                suite.kind,
-                state,
-                number,
-                math.ceil(suite.limit),
-                tuple(words),
-                files["kernel"],
-                files.get("initrd", ()),
-            )
-        )
+def _images(boot: Boot) -> dict[str, Path]:
+    """Return the path of each file that is deployed, by LAVA's label."""
+    return {"kernel": boot.guest.kernel} | ({"initrd": boot.guest.initrd[0]} if boot.guest.initrd else {})
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _words(boot: Boot) -> dict[str, list[str]]:
+    """Return QEMU's words as a job has them: the machine's, and those that come with each file, by LAVA's label."""
+    spec = replace(boot.guest, kernel=Path("{kernel}"), initrd=(Path("{initrd}"),) if boot.guest.initrd else ())
+    kernel = [*guest.size_words(spec), *guest.kernel_words(spec), *guest.device_words(spec)]
+    return {"machine": [*guest.FIXED, *spec.machine], "kernel": kernel, "initrd": guest.initrd_words(spec)}
 
 
-def _options(words: Sequence[str]) -> list[tuple[str, ...]]:
-    """Group QEMU's words: an option and its value."""
-    found: list[tuple[str, ...]] = []
-    for word in words:
-        if word.startswith("-") or not found:
-            found.append((word,))
-        else:
-            found[-1] += (word,)
-    return found
-
-
-def _common(stages: Sequence[Stage]) -> list[tuple[str, ...]]:
-    """Return the options that all boots start with, none of them about the boot itself."""
-    lists = [_options(stage.words) for stage in stages]
-    found = []
-    for options in zip(*lists, strict=False):
-        if len(set(options)) > 1 or options[0][0] in ("-kernel", "-append", "-initrd", "-device"):
-            break
-        found.append(options[0])
-    return found
-
-
-def _line(options: Iterable[tuple[str, ...]]) -> str:
-    """Join options to a line that LAVA splits again: it knows double quotes."""
-    words = [word for option in options for word in option]
+def _line(words: Iterable[str]) -> str:
+    """Join words to a line that LAVA splits again: it knows double quotes."""
+    words = list(words)
     for word in words:
         if re.search(r"[\"'\\\n]", word):
             raise BadInput(f"LAVA cannot take QEMU's word {word!r}")
     return " ".join(f'"{word}"' if " " in word else word for word in words)
 
 
-def _value(options: Iterable[tuple[str, ...]], name: str, default: str) -> str:
-    return next((option[1] for option in options if option[0] == name and len(option) > 1), default)
-
-
-def _environment() -> Any:
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(SCRIPTS / "templates"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    # What JSON takes for a string, YAML does, too.
-    environment.filters["quoted"] = lambda value: json.dumps(str(value), ensure_ascii=False)
-    return environment
-
-
 @dataclass(frozen=True)
-class Options:
+class Farm:
     """How a farm is told to run the jobs.
 
     Attributes:
@@ -246,80 +139,64 @@ class Options:
             raise BadInput(f"--stretch {self.stretch:g}: give a number from 1 to 100")
 
 
-def jobs(stages: Sequence[Stage], checkout: dict[str, Any], url: str, options: Options) -> dict[str, str]:
+def jobs(run: Run, url: str, farm: Farm) -> dict[str, str]:
     """Render the files of a folder ``lava`` but for the kernels, by their paths there.
 
     Args:
-        stages: the boots, in the order in which a job has them.
-        checkout: the evidence's checkout.
+        run: the run, whose boots wait for a farm, in the order in which a job has them.
         url: where the folder is served.
-        options: how the farm runs the jobs.
+        farm: how it runs the jobs.
     """
-    environment = _environment()
-    template = environment.get_template("lava-job.yaml.j2")
-    found = {}
-    for arch in dict.fromkeys(stage.arch for stage in stages):
-        mine = [stage for stage in stages if stage.arch == arch]
-        common = _common(mine)
-        shared = [_line([option]) for option in common]
-        known = arches.load(arch)
-        own = _options(known.params.extra_qemu_params)
-        found[f"device-{arch}.yaml"] = environment.get_template("lava-device.yaml.j2").render(
-            arch=arch, command=known.qemu, options=shared, file=f"device-{arch}.yaml"
-        )
-        for bug, state in dict.fromkeys((stage.bug, stage.state) for stage in mine):
+    dictionary = (SCRIPTS / "templates/lava-dictionary.jinja2").read_text(encoding="utf-8")
+    names = "".join(f"- {name}\n" for name in arches.names())
+    found = {"kmend-qemu.jinja2": dictionary.replace("- ARCHITECTURE\n", names)}
+    for arch in dict.fromkeys(boot.row.arch for boot in run.waiting):
+        mine = [boot for boot in run.waiting if boot.row.arch == arch]
+        machines = {tuple(_words(boot)["machine"]) for boot in mine}
+        # What not all of them have comes with the kernel.
+        shared = machines.pop() if len(machines) == 1 else guest.FIXED
+        own = dict(itertools.pairwise(mine[0].guest.machine))
+        device = f"device-{arch}.yaml"
+        known = {"arch": arch, "options": [_line(shared)], "emulator": mine[0].guest.emulator, "file": device}
+        found[device] = template("lava-device.yaml.j2").render(known)
+        for bug, state in dict.fromkeys((boot.row.bug, boot.state) for boot in mine):
+            boots = []
+            for boot in mine:
+                words = _words(boot)
+                arguments = words | {"kernel": [*words["machine"][len(shared) :], *words["kernel"]]}
+                images = [
+                    {
+                        "label": label,
+                        "argument": _line(arguments[label]),
+                        "url": f"{url.rstrip('/')}/{path}",
+                        "sha256": run.files[str(path)],
+                    }
+                    for label, path in _images(boot).items()
+                ]
+                if (boot.row.bug, boot.state) == (bug, state):
+                    limit = math.ceil(boot.guest.limit * farm.stretch)
+                    boots.append({"boot": boot, "limit": limit, "images": images})
             name = f"{bug}-{arch}-{state}"
-            boots = [
-                {
-                    "place": stage.place,
-                    "suite": stage.suite,
-                    "name": re.sub(r"[^-\w.]", ".", stage.name),
-                    "number": stage.number,
-                    "limit": math.ceil(stage.limit * options.stretch),
-                    "images": [
-                        {
-                            "label": label,
-                            "argument": _argument(stage, label, len(common)),
-                            "url": f"{url.rstrip('/')}/{path}",
-                            "sha256": digest,
-                        }
-                        for label, (path, digest) in stage.files.items()
-                    ],
-                }
-                for stage in mine
-                if (stage.bug, stage.state) == (bug, state)
-            ]
-            found[f"jobs/{name}.yaml"] = template.render(
-                title=f"{checkout['comment']}: {bug} on {arch}, {state}",
+            found[f"jobs/{name}.yaml"] = template("lava-job.yaml.j2").render(
+                known,
+                title=f"{run.title}: {bug} on {arch}, {state}",
                 name=f"kmend-{name}",
-                device_type=options.device_type,
-                arch=arch,
+                device_type=farm.device_type,
                 # For the farm's own -machine and -cpu: ours come later on QEMU's command line.
-                machine=_value(own, "-machine", "virt"),
-                cpu=_value(own, "-cpu", "max"),
-                options=shared,
+                machine=own.get("-machine", "virt"),
+                cpu=own.get("-cpu", "max"),
                 deploy=DEPLOY,
-                checkout=checkout["id"],
+                checkout=run.id,
                 bug=bug,
                 state=state,
                 boots=boots,
                 end=END,
                 pattern=PATTERN,
             )
-    dictionary = (SCRIPTS / "templates/lava-dictionary.jinja2").read_text(encoding="utf-8")
-    names = "".join(f"- {name}\n" for name in arches.names())
-    found["kmend-qemu.jinja2"] = dictionary.replace("- ARCHITECTURE\n", names)
     return found
 
 
-def _argument(stage: Stage, label: str, shared: int) -> str:
-    own = _options(stage.words)[shared:]
-    if label == "kernel":
-        return _line(option for option in own if option[0] != "-initrd")
-    return _line(option for option in own if option[0] == f"-{label}")
-
-
-def write(request: verify.Request, options: Options, display: Display) -> tuple[Evidence, list[Path]]:
+def write(request: Request, farm: Farm, display: Display) -> tuple[Evidence, list[Path]]:
     """Build what was asked for, and write it down for a farm.
 
     Returns:
@@ -329,27 +206,26 @@ def write(request: verify.Request, options: Options, display: Display) -> tuple[
         BadInput: the request cannot be met; says why.
         Infrastructure: the host lacks something; says what.
     """
-    options.check()
-    stages: list[Stage] = []
-    found, _ = verify.verify(request, display, lambda run, arch: _Way(run, arch, stages))
-    rows = [(row["bug"], row["arch"], row["suite"]) for row in found.checkout["misc"]["plan"]]
-    stages.sort(key=lambda stage: (rows.index((stage.bug, stage.arch, stage.suite)), stage.state, stage.number))
-    folder = found.folder / FOLDER
-    url = options.url or folder.resolve().as_uri()
+    farm.check()
+    shelf = _Shelf()
+    kept = verify(request, display, shelf)
+    rows = kept.run.rows
+    boots = sorted(shelf.boots, key=lambda boot: (rows.index(boot.row), boot.state, boot.number))
+    kept.update(waiting=tuple(boots), files=shelf.files)
+    folder = kept.folder / FOLDER
     paths = []
-    for name, text in jobs(stages, found.checkout, url, options).items():
+    for name, text in jobs(kept.run, farm.url or folder.resolve().as_uri(), farm).items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
         if name.startswith("jobs/"):
             paths.append(path)
-    found.checkout["misc"]["lava"] = [asdict(stage) for stage in stages]
-    found.seal()
-    return found, paths
+    kept.seal()
+    return kept, paths
 
 
 @dataclass
-class Run:
+class LoggedBoot:
     """One boot as a job's log has it.
 
     Attributes:
@@ -378,17 +254,17 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Log:
+class JobLog:
     """A job's log.
 
     Attributes:
         path: the file.
-        runs: the boots.
+        boots: the boots.
         error: why the job did not come to a good end, or empty.
     """
 
     path: Path
-    runs: tuple[Run, ...]
+    boots: tuple[LoggedBoot, ...]
     error: str
 
 
@@ -426,7 +302,7 @@ def _time(record: dict[str, Any]) -> datetime.datetime | None:
     return found if found.tzinfo else found.replace(tzinfo=datetime.UTC)
 
 
-def read(path: Path) -> Log | None:
+def read(path: Path) -> JobLog | None:
     """Read a job's log; None if the file is none.
 
     Raises:
@@ -443,8 +319,8 @@ def read(path: Path) -> Log | None:
         raise BadInput(f"cannot read {path}: {error.strerror}") from None
 
 
-def _read(path: Path) -> Log | None:
-    runs: list[Run] = []
+def _read(path: Path) -> JobLog | None:
+    boots: list[LoggedBoot] = []
     digests: dict[str, dict[str, str]] = {}
     job: dict[str, Any] | None = None
     some = False
@@ -461,35 +337,35 @@ def _read(path: Path) -> Log | None:
                 job = said
             elif label and digest:
                 digests.setdefault(place, {})[str(label)] = str(digest)
-            elif case == "execute-qemu" and runs:
-                runs[-1].place = place
-                runs[-1].digests = digests.get(place, {})
-            elif case == "lava-test-monitor" and runs and runs[-1].place == place:
-                runs[-1].over, runs[-1].failed = True, said.get("result") != "pass"
+            elif case == "execute-qemu" and boots:
+                boots[-1].place = place
+                boots[-1].digests = digests.get(place, {})
+            elif case == "lava-test-monitor" and boots and boots[-1].place == place:
+                boots[-1].over, boots[-1].failed = True, said.get("result") != "pass"
         elif level == "info" and isinstance(said, str) and said.startswith("Boot command: "):
-            runs.append(Run(command=said.removeprefix("Boot command: "), start=_time(record)))
-        elif level == "target" and isinstance(said, str) and runs and not runs[-1].over:
-            _print(runs[-1], said, _time(record))
+            boots.append(LoggedBoot(command=said.removeprefix("Boot command: "), start=_time(record)))
+        elif level == "target" and isinstance(said, str) and boots and not boots[-1].over:
+            _print(boots[-1], said, _time(record))
     if not some:
         return None
     if job is None:
-        return Log(path, tuple(runs), "its log is cut off")
+        return JobLog(path, tuple(boots), "its log is cut off")
     error = "" if job.get("result") == "pass" else " ".join(str(job.get("error_msg") or "LAVA says no reason").split())
-    return Log(path, tuple(runs), error[:300])
+    return JobLog(path, tuple(boots), error[:300])
 
 
-def _print(run: Run, line: str, when: datetime.datetime | None) -> None:
+def _print(boot: LoggedBoot, line: str, when: datetime.datetime | None) -> None:
     # LAVA puts a backslash before each double quote.
     data = line.replace('\\"', '"').encode(errors="replace") + b"\n"
-    run.flood = run.flood or len(run.console) + len(data) > CONSOLE_LIMIT
-    if not run.flood:
-        run.console += data
-    run.last = when or run.last
+    boot.flood = boot.flood or len(boot.console) + len(data) > guest.CONSOLE_LIMIT
+    if not boot.flood:
+        boot.console += data
+    boot.last = when or boot.last
     if line.lstrip().startswith(("ok ", "not ok ")):
-        run.ktap = when
+        boot.ktap = when
 
 
-def _logs(places: Sequence[Path]) -> list[Log]:
+def _logs(places: Sequence[Path]) -> list[JobLog]:
     """Read the logs named, and all that are in the folders named."""
     found = []
     for place in places:
@@ -509,123 +385,100 @@ def _logs(places: Sequence[Path]) -> list[Log]:
     return found
 
 
-def _ran(command: str, words: Sequence[str]) -> bool:
-    """Tell whether a command has all the words asked for, in their order, among those of the farm's own."""
+def _ran(command: str, boot: Boot) -> bool:
+    """Tell whether a command has all the words that a job has, in their order, among those of the farm's own."""
     try:
-        have = shlex.split(command)
+        rest = iter(shlex.split(command))
     except ValueError:
         return False
-    rest = iter(have)
-    # A job has the initramfs last.
-    options = sorted(_options(words), key=lambda option: option[0] == "-initrd")
-    wanted = [word for option in options for word in option]
+    wanted = [word for words in _words(boot).values() for word in words]
     return all(any(word == other or word in ("{kernel}", "{initrd}") for other in rest) for word in wanted)
 
 
-def _boot(run: Run, log: Log, console: Path) -> Boot:
-    console.write_bytes(run.console)
-    lines = run.console.decode(errors="replace").split("\n")
-    if run.flood:
+def _ending(logged: LoggedBoot, log: JobLog, console: Path) -> Ending:
+    console.write_bytes(logged.console)
+    if logged.flood:
         end = End.FLOOD
-    elif ktap.ended(lines):
+    elif ktap.ended(logged.console.decode(errors="replace").split("\n")):
         end = End.EXIT
-    elif run.failed and "timed out" in log.error:
+    elif logged.failed and "timed out" in log.error:
         end = End.TIMEOUT
     else:
         end = End.CUT
 
     def after(when: datetime.datetime | None) -> float | None:
-        return max((when - run.start).total_seconds(), 0.0) if when and run.start else None
+        return max((when - logged.start).total_seconds(), 0.0) if when and logged.start else None
 
     # What the console's end does not show LAVA does not tell: QEMU's exit code.
-    return Boot(end, None, console, "", after(run.last) or 0.0, after(run.ktap), run.command)
+    return Ending(end, console, after(logged.last) or 0.0, after(logged.ktap), logged.command)
 
 
-def _verdict(boot: Boot, stage: Stage, log: Log, parse: Parser) -> Result:
-    result = ktap.judge(boot, stage.name, parse)
-    if log.error and result.verdict in (Verdict.PASS, Verdict.SKIP):
-        return replace(result, verdict=Verdict.ERROR, reason=f"the job failed after that: {log.error}")
-    return result
+def _judge(ending: Ending, boot: Boot, log: JobLog, parse: ktap.Parser) -> Judgement:
+    judged = ktap.judge(ending, boot.test, parse)
+    if log.error and judged.verdict in (Verdict.PASS, Verdict.SKIP):
+        return replace(judged, verdict=Verdict.ERROR, reason=f"the job failed after that: {log.error}")
+    return judged
 
 
-def _stages(found: Evidence) -> dict[str, Stage]:
-    rows = found.checkout["misc"].get("lava")
-    if rows is None:
-        raise BadInput(f"{found.folder} waits for no results of LAVA: it is not from kmend lava")
-    stages = [Stage(**row | {key: tuple(row[key]) for key in ("words", "kernel", "initrd")}) for row in rows]
-    return {stage.place: stage for stage in stages}
-
-
-def take(found: Evidence, places: Sequence[Path], say: Callable[[str], None]) -> Evidence:
+def take(kept: Evidence, places: Sequence[Path], say: Callable[[str], None]) -> Evidence:
     """Take the results of a farm's jobs into the evidence that waits for them, in place of earlier ones of these boots.
 
     Args:
-        found: what `write` left.
+        kept: what `write` left.
         places: logs of jobs, and folders with such.
         say: takes one line at a time of what is amiss.
 
     Raises:
         BadInput: the evidence is not as it was left, or a file is not a log of its jobs; nothing is changed then.
     """
-    stages = _stages(found)
-    if found.distrust:
-        raise BadInput(f"{found.folder}: {found.distrust}: LAVA's results are not taken into it")
-    if not os.access(found.folder, os.W_OK):
-        raise BadInput(f"{found.folder} cannot be written to")
+    run, folder = kept.run, kept.folder
+    boots = {boot.place: boot for boot in run.waiting}
+    if not boots:
+        raise BadInput(f"{folder} waits for no results of LAVA: it is not from kmend lava, or from an older one")
+    if run.distrust:
+        raise BadInput(f"{folder}: {run.distrust}: LAVA's results are not taken into it")
+    if not os.access(folder, os.W_OK):
+        raise BadInput(f"{folder} cannot be written to")
     logs = _logs(places)
-    taken: dict[str, tuple[Run, Log]] = {}
+    taken: dict[str, tuple[LoggedBoot, JobLog]] = {}
     for log in logs:
-        for run in log.runs:
-            stage = stages.get(run.place)
-            if not run.place:
+        for logged in log.boots:
+            place = logged.place
+            if not place:
                 # LAVA never said which boot it was: QEMU did not start, or the log ends there.
                 continue
-            if not stage:
-                raise BadInput(f"{log.path}: boot '{run.place[:100]}' is not of {found.folder}")
-            if run.place in taken:
-                raise BadInput(f"boot {run.place} is in {taken[run.place][1].path} and in {log.path}: give one of them")
-            for label, (path, digest) in stage.files.items():
-                if run.digests.get(label) != digest:
-                    raise BadInput(f"{log.path}: {run.place} booted another {label} than {FOLDER}/{path}")
-            if not _ran(run.command, stage.words):
-                raise BadInput(f"{log.path}: {run.place} was booted with other words than its job has")
-            taken[run.place] = (run, log)
+            if place not in boots:
+                raise BadInput(f"{log.path}: boot '{place[:100]}' is not of {folder}")
+            if place in taken:
+                raise BadInput(f"boot {place} is in {taken[place][1].path} and in {log.path}: give one of them")
+            for label, path in _images(boots[place]).items():
+                if logged.digests.get(label) != run.files.get(str(path), ""):
+                    raise BadInput(f"{log.path}: {place} booted another {label} than {FOLDER}/{path}")
+            if not _ran(logged.command, boots[place]):
+                raise BadInput(f"{log.path}: {place} was booted with other words than its job has")
+            taken[place] = (logged, log)
     if not taken:
         failed = [f"{log.path}: the job failed: {log.error}" for log in logs if log.error]
-        raise BadInput(f"no boot of {found.folder} is in these logs: {'; '.join(failed) or 'nothing is changed'}")
-    default = source.base_workspace(bases.DEFAULT)
-    parse = ktap.parser_for(source.fetch_base(default, say).path)
-    earlier = {test["log_url"]: test for test in found.tests}
-    with tempfile.TemporaryDirectory(prefix="kmend-") as folder:
-        # Judged beside the evidence, which is changed at once in the end.
-        new = Evidence(Path(folder), found.checkout, found.builds)
-        for place, stage in stages.items():
-            name = f"{stage.arch}/{place.removeprefix(stage.arch + '-')}.log"
+        raise BadInput(f"no boot of {folder} is in these logs: {'; '.join(failed) or 'nothing is changed'}")
+    parse = ktap.parser_for(source.fetch_base(source.base_workspace(bases.DEFAULT), say).path)
+    earlier = {str(result.ending.console): result for result in run.results}
+    results = []
+    consoles: dict[Path, str | bytes] = {}
+    # Judged beside the evidence, which is changed at once in the end.
+    with tempfile.TemporaryDirectory(prefix="kmend-") as scratch:
+        for place, boot in boots.items():
             if place not in taken:
-                if name in earlier:
-                    new.tests.append(earlier[name])
+                if boot.console in earlier:
+                    results.append(earlier[boot.console])
                 else:
                     say(f"{place}: no result")
                 continue
-            run, log = taken[place]
-            console = new.folder / name
-            console.parent.mkdir(exist_ok=True)
-            boot = _boot(run, log, console)
-            start = run.start.isoformat(timespec="seconds") if run.start else evidence.now()
-            new.add_test(
-                stage.build,
-                stage.path,
-                stage.number,
-                start,
-                boot,
-                _verdict(boot, stage, log, parse),
-                bug=stage.bug,
-                arch=stage.arch,
-                suite=stage.suite,
-                kind=stage.kind,
-                state=stage.state,
-            )
-        consoles = {found.folder / path.relative_to(folder): path.read_bytes() for path in Path(folder).glob("*/*.log")}
+            logged, log = taken[place]
+            consoles[folder / boot.console] = bytes(logged.console)
+            ending = _ending(logged, log, Path(scratch, "console"))
+            start = logged.start.isoformat(timespec="seconds") if logged.start else evidence.now()
+            kernel = run.build_id(boot.row.arch, boot.state)
+            results.append(boot.result(ending, _judge(ending, boot, log, parse), kernel, start))
     for log in logs:
         if log.error:
             say(f"{log.path}: the job failed: {log.error}")
@@ -635,6 +488,6 @@ def take(found: Evidence, places: Sequence[Path], say: Callable[[str], None]) ->
         below.mkdir(exist_ok=True)
     with proc.held_signals():
         files.write(consoles)
-        found.tests = new.tests
-        found.seal()
-    return found
+        kept.update(results=tuple(results))
+        kept.seal()
+    return kept

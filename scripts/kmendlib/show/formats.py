@@ -1,19 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Evidence for other programs: JUnit XML, and a table for a pull request.  results.json itself is KCIDB's."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from kmendlib.host.words import visible
+from kmendlib.host.words import Verdict, visible
 from kmendlib.proof.evidence import Evidence
+from kmendlib.run import Proof
 from kmendlib.show.page import NAME
-from kmendlib.show.report import Row, rows
+from kmendlib.show.report import counts
+from kmendlib.host.text import template
 
-# The words of openEuler RISC-V's gate.
-_RESULTS = {"PROVED": "success", "PASS": "success", "SKIP": "skipped", "not run": "skipped"}
-# What Markdown, or GitHub's, would read as more than text.
-_MARKDOWN = re.compile(r"[\\`*\[\]<>|~&@#]")
 _EXCERPT = 4000
 
 
@@ -26,89 +23,63 @@ def junit(evidences: Sequence[Evidence]) -> bytes:
 
     document = junitparser.JUnitXml("kmend")
     for evidence in evidences:
-        for row in rows(evidence):
-            plan = row.plan
-            suite = junitparser.TestSuite(visible(f"{plan['bug']} {plan['suite']} {plan['arch']}"))
-            suite.timestamp = visible(evidence.checkout.get("start_time", ""))
-            suite.add_property("tree", visible(evidence.checkout["comment"]))
-            for case in _cases(row, evidence.distrust):
+        run = evidence.run
+        for proof in run.proofs:
+            row = proof.row
+            suite = junitparser.TestSuite(visible(f"{row.bug} {row.suite} {row.arch}"))
+            suite.timestamp = visible(run.start)
+            suite.add_property("tree", visible(run.title))
+            for case in _cases(proof, run.distrust):
                 suite.add_testcase(case)
             document.add_testsuite(suite)
     text: bytes = document.tostring()
     return text if text.startswith(b"<?xml") else b'<?xml version="1.0" encoding="utf-8"?>\n' + text + b"\n"
 
 
-def _cases(row: Row, distrust: str) -> list[object]:
+def _cases(proof: Proof, distrust: str) -> list[object]:
     import junitparser
 
-    plan = row.plan
-    name = visible(f"{plan['bug']}.{plan['arch']}")
+    row = proof.row
 
     def case(title: str, result: object = None, seconds: float = 0) -> object:
-        made = junitparser.TestCase(visible(title), name, round(seconds, 3))
+        made = junitparser.TestCase(visible(title), visible(f"{row.bug}.{row.arch}"), round(seconds, 3))
         if result is not None:
             made.result = [result]
         return made
 
-    suite = plan["suite"]
     if distrust:
-        return [case(suite, junitparser.Error(visible(f"not trusted: {distrust}")))]
-    if plan["not_run"]:
-        return [case(suite, junitparser.Skipped(visible(plan["not_run"])))]
-    if row.broken:
-        return [case(suite, junitparser.Error(visible(f"no kernel: {row.broken}")))]
+        return [case(row.suite, junitparser.Error(visible(f"not trusted: {distrust}")))]
+    if row.not_run:
+        return [case(row.suite, junitparser.Skipped(visible(row.not_run)))]
+    if proof.broken:
+        return [case(row.suite, junitparser.Error(visible(f"no kernel: {proof.broken}")))]
+    kinds = {
+        Verdict.SKIP: junitparser.Skipped,
+        Verdict.ERROR: junitparser.Error,
+        Verdict.MISS: junitparser.Error,
+    }
     found = []
-    for state, tests in (("before", row.before), ("after", row.after)):
-        if state == "before" and row.control:
-            continue
-        wrong = [id(test) for test in row.wrong(state)]
-        for test in tests:
-            misc = test["misc"]
-            said = visible(f"{misc['verdict']}: {misc['reason'] or 'every case passed'}")
-            result = None
-            if id(test) in wrong:
-                kind = {"SKIP": junitparser.Skipped, "ERROR": junitparser.Error, "MISS": junitparser.Error}
-                result = kind.get(misc["verdict"], junitparser.Failure)(said)
-                result.text = visible(test["log_excerpt"][-_EXCERPT:])
-            found.append(case(f"{suite} {state} {misc['number']}", result, test["duration"]))
+    for state in row.states:
+        results = proof.of(state)
+        for result in results:
+            bad = None
+            if result.wrong:
+                bad = kinds.get(result.verdict, junitparser.Failure)(visible(result.judged.why))
+                bad.text = visible(result.excerpt[-_EXCERPT:])
+            found.append(case(f"{row.suite} {state} {result.number}", bad, result.ending.seconds))
         # One case for all: a plan may have a million.
-        missing = plan["boots"] - len(tests)
+        missing = row.boots - len(results)
         if missing > 0:
-            title = f"{suite} {state} {len(tests) + 1}" + (f" to {plan['boots']}" if missing > 1 else "")
+            title = f"{row.suite} {state} {len(results) + 1}" + (f" to {row.boots}" if missing > 1 else "")
             what = "this boot was" if missing == 1 else f"these {missing} boots were"
             found.append(case(title, junitparser.Error(f"{what} not run")))
     return found
 
 
-def _plain(text: str) -> str:
-    # A space without width keeps @ and # from calling somebody, or an issue.
-    return _MARKDOWN.sub(
-        lambda match: f"{match[0]}&#8203;" if match[0] in "@#" else f"&#{ord(match[0])};",
-        " ".join(visible(text).split()),
-    )
-
-
 def summary(evidences: Sequence[Evidence]) -> str:
     """Return a table for a pull request, in the form of openEuler RISC-V's gate: check and result."""
-    lines: list[str] = []
-    for evidence in evidences:
-        lines += [f"### kmend: {_plain(evidence.checkout['comment'])}", ""]
-        if evidence.distrust:
-            lines += [f"Not trusted: {_plain(evidence.distrust)}", ""]
-        lines += ["| check | result |", "| :-: | :-: |"]
-        why = []
-        for row in rows(evidence):
-            check = _plain(f"{row.plan['bug']} {row.plan['suite']} {row.plan['arch']}")
-            lines.append(f"| {check} | {_RESULTS.get(row.word, 'failure')} |")
-            if not row.trusted:
-                continue
-            if row.plan["not_run"]:
-                why.append(f"- {check}: not run: {_plain(row.plan['not_run'])}")
-            else:
-                before, after = row.counts()
-                why.append(f"- {check}: {row.word}: {_plain(before)}, {_plain(after)}")
-        lines += ["", "<details>", "<summary>red, green and seconds</summary>", "", *why, "", "</details>", ""]
-    return "\n".join(lines)
+    text: str = template("summary.md.j2").render(runs=[evidence.run for evidence in evidences], counts=counts)
+    return text
 
 
 def files(evidences: Sequence[Evidence], page: Path) -> dict[Path, str | bytes]:
