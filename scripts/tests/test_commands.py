@@ -245,7 +245,19 @@ CASES = [
         1, "verify: not green", SUITE + r"red 1/1.*green 0/1.*\(FAIL\).*NOT PROVED *$", "not ok: ",
         logs=boots(after_kunit=FAILED),
     ),
-    verify(1, "verify: not red", SUITE + "red 0/1.*NOT PROVED *$", logs=boots(before_kunit="kunit_pass")),
+    # The audit says affected, and the boots do not; then it says fixed, and they do not.
+    verify(
+        1, "verify: not red", SUITE + "red 0/1.*DISPUTED *$", "is affected, but the tree as it is came out green",
+        logs=boots(before_kunit="kunit_pass"), has={"out/report.html": "DISPUTED", "out/summary.md": "failure"},
+    ),
+    verify(
+        1, "verify: not red where it is put back", SUITE + "red 0/1.*NOT PROVED *$", tree="fixed",
+        logs=boots(before_kunit="kunit_pass"),
+    ),
+    verify(
+        1, "verify: fixed, and red", SUITE + "red 1/1.*DISPUTED *$", "is fixed, but the tree as it is came out red",
+        tree="fixed", logs=boots(after_kunit="kunit_fail"),
+    ),
     verify(3, "verify: a panic", SUITE + r".*\(PANIC\).*NOT PROVED *$", r"^ *\| ", logs=boots(after_kunit=PANIC)),
     verify(0, "verify: a panic before", SUITE + ".*PROVED *$", logs=boots(before_kselftest="kselftest_panic")),
     verify(
