@@ -230,7 +230,7 @@ def audited(bug: Bug, statuses: Mapping[str, Status] | Status) -> BugAudit:
     findings = []
     for finding in bug.findings:
         status = statuses if isinstance(statuses, Status) else statuses[finding.id]
-        fix = finding.variants[0] if status in (Status.AFFECTED, Status.LATENT) else ()
+        fix = finding.fix[0] if status in (Status.AFFECTED, Status.LATENT) else ()
         findings.append(FindingAudit(finding.id, status, (), fix))
     return BugAudit(bug, tuple(findings))
 

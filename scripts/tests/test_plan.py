@@ -45,7 +45,7 @@ def test_affected_before_is_the_tree_as_it_is() -> None:
     todo = planned([PCI], ["x86_64"], Status.AFFECTED)
     hook = PCI.suites[0].hooks[0]
     assert names(todo.patches["before"]) == [hook]
-    assert names(todo.patches["after"]) == [*PCI.findings[0].variants[0], hook]
+    assert names(todo.patches["after"]) == [*PCI.findings[0].fix[0], hook]
 
 
 def test_fixed_after_is_the_tree_as_it_is() -> None:
@@ -67,7 +67,7 @@ def test_patches_come_in_the_order_of_the_bugs() -> None:
     for state in ("before", "after"):
         folders = [name.partition("/")[0] for name in names(todo.patches[state])]
         assert list(dict.fromkeys(folders)) == [bug.id for bug in BOOK.bugs if bug.id in folders] + ["kunit-compat"]
-    assert {PATCHES / name for bug in BOOK.bugs for name in bug.findings[0].variants[0]} <= set(todo.patches["after"])
+    assert {PATCHES / name for bug in BOOK.bugs for name in bug.findings[0].fix[0]} <= set(todo.patches["after"])
 
 
 def test_sources_of_the_suites_and_of_the_small_kunit() -> None:
@@ -139,7 +139,7 @@ def test_fix_of_another_finding_that_covers_one() -> None:
 def test_latent_finding_that_the_suite_forces() -> None:
     bug = replace(PCI, findings=(replace(PCI.findings[0], forced=True),))
     todo = planned([bug], ["x86_64"], Status.LATENT)
-    assert names(todo.patches["after"])[0] == PCI.findings[0].variants[0][0]
+    assert names(todo.patches["after"])[0] == PCI.findings[0].fix[0][0]
     assert todo.rows[0].claims[0].status == "latent"
 
 

@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 
 from conftest import ACCESS, UNLOCKED, WAIT_EVENT, MakeTree, access_c, planned, tree_hash
-from kmendlib.host.errors import BadInput
-from kmendlib.proof import build, verify
+from kmendlib.host import proc
+from kmendlib.host.errors import BadInput, Infrastructure
+from kmendlib.host.progress import Display
+from kmendlib.proof import build, evidence, ktap, verify
+from kmendlib.proof.evidence import Evidence
 from kmendlib.proof.jobs import Jobs
 from kmendlib.proof.plan import Plan, Request, plan
-from kmendlib.run import STATES
+from kmendlib.run import STATES, Boot, Run
 from kmendlib.tree import arches, bases, manifest
 from kmendlib.tree.apply import apply, refuse_prepared
 from kmendlib.tree.audit import Status, audit
@@ -199,3 +202,121 @@ def test_option_that_a_line_has_not_is_left_out(monkeypatch: pytest.MonkeyPatch,
     (place.src("x86_64") / "arch/arm/Kconfig").write_text("config PCI_CFG_WAIT_KUNIT_TEST\n")
     build.configure(place, arches.load("x86_64"), [BUG], tmp_path / "log", Jobs())
     assert "# not in this tree: CONFIG_PCI_CFG_WAIT_KUNIT_TEST=y" in (tmp_path / "log").read_text()
+
+
+# The walk of a plan, with stand-ins for make and QEMU.
+
+
+class Steps:
+    """Notes what a walk does; `fails` names the states whose kernel does not build."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fails: tuple[str, ...] = ()) -> None:
+        self.done: list[str] = []
+        self.booted: list[Boot] = []
+        self.fails = fails
+        self.folder = tmp_path / "cache"
+        self.evidence = Evidence(tmp_path / "evidence", Run("kmend:1", "tree", ()))
+        self.evidence.folder.mkdir()
+        self.state = ""
+        monkeypatch.setattr(verify.source, "link_arch", lambda place, arch, changed: list(changed))
+        monkeypatch.setattr(verify.source, "install", self.install)
+        monkeypatch.setattr(build, "configure", lambda *ignored: 1.5)
+        monkeypatch.setattr(build, "kernel", self.kernel)
+        monkeypatch.setattr(build, "module_archive", self.modules)
+        monkeypatch.setattr(build, "initramfs", lambda tools, arch, programs, jobs: self.file("initramfs", *programs))
+        monkeypatch.setattr(build, "load_order", lambda archive, names: [f"{name}.ko" for name in names])
+
+    def file(self, name: str, *lines: str) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(" ".join(lines))
+        return path
+
+    def install(self, place: Workspace, arch: str, stage: Path, changed: list[str]) -> None:
+        self.state = stage.name
+        self.done.append(f"install {stage.name}")
+
+    def kernel(self, place: Workspace, arch: arches.Arch, state: str, *_: object, modules: bool = False) -> build.Built:
+        assert state == self.state
+        self.done.append(f"build {state}" + (" with modules" if modules else ""))
+        if state in self.fails:
+            raise build.BuildError("a.c:1: error: no")
+        return build.Built(self.file(f"image-{state}"), self.file("config", "CONFIG_A=y"), 2.25, "make", "cc 1")
+
+    def modules(self, place: Workspace, arch: arches.Arch, state: str, names: list[str]) -> Path:
+        return self.file(f"modules-{state}/modules.cpio", *names)
+
+    def walk(self, todo: Plan, consume: verify.Consumer | None = None) -> verify.Walk:
+        place = Workspace("t", self.folder)
+        parse: ktap.Parser = ktap.load_parser  # type: ignore[assignment]
+        bench = verify.Bench(place, self.folder, parse, self.evidence, Jobs(2), Display())
+        (self.folder / "x86_64").mkdir(parents=True, exist_ok=True)
+        stages = verify.Stages({state: self.folder / state for state in STATES}, ["a.c"])
+        walk = verify.Walk(bench, stages, consume or (lambda bench, boot, kernel: self.booted.append(boot)))
+        try:
+            walk.go(todo.targets)
+        finally:
+            walk.abandon()
+        return walk
+
+
+def test_walk_boots_the_whole_plan(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    steps = Steps(monkeypatch, tmp_path)
+    todo = planned([BUG], ["x86_64"], repeat=2)
+    steps.walk(todo)
+    assert steps.done == ["install after", "build after", "install before", "build before"]
+    planned_boots = todo.targets[0].boots
+    assert sorted(boot.place for boot in steps.booted) == sorted(boot.place for boot in planned_boots)
+    for boot in steps.booted:
+        assert boot.guest.kernel == steps.folder / f"image-{boot.state}"
+        wanted = (steps.folder / "initramfs",) if boot.row.kind == "kselftest" else ()
+        assert boot.guest.initrd == wanted and not any("kmend.modules" in word for word in boot.guest.words)
+    assert (steps.folder / "initramfs").read_text() == "pci:cfg_reset"
+    (after, before) = steps.evidence.run.builds
+    assert (after.id, before.id) == ("kmend:1-x86_64-after", "kmend:1-x86_64-before") and not after.error
+    assert after.to_kcidb("kmend:1")["duration"] == 3.75
+    assert (steps.evidence.folder / "x86_64/config").read_text() == "CONFIG_A=y"
+
+
+def test_walk_starts_with_the_state_that_was_built_last(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    steps = Steps(monkeypatch, tmp_path)
+    steps.file("x86_64/state", "before")
+    steps.walk(planned([BUG], ["x86_64"]))
+    assert steps.done == ["install before", "build before", "install after", "build after"]
+    assert (steps.folder / "x86_64/state").read_text() == "after"
+
+
+def test_kernel_that_does_not_build_is_not_booted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    steps = Steps(monkeypatch, tmp_path, fails=("before",))
+    steps.walk(planned([BUG], ["x86_64"]))
+    assert {boot.state for boot in steps.booted} == {"after"}
+    assert [build.error for build in steps.evidence.run.builds] == ["", "a.c:1: error: no"]
+    assert evidence.load(steps.evidence.folder).run.builds[1].error == "a.c:1: error: no"
+
+
+def test_guest_with_modules_gets_them_behind_its_programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    steps = Steps(monkeypatch, tmp_path)
+    needs = manifest.Guest((2,), 1024, {}, {"x86_64": ("kvm",)})
+    suite = dataclasses.replace(BUG.suites[0], module="kvm", guest=needs)
+    steps.walk(planned([dataclasses.replace(BUG, suites=(suite,))], ["x86_64"]))
+    assert steps.done[1] == "build after with modules"
+    (boot,) = [boot for boot in steps.booted if boot.state == "after" and boot.row.kind == "kunit"]
+    assert boot.guest.words[-1] == "kmend.modules=kvm.ko"
+    assert boot.guest.initrd == (steps.folder / "modules-after/initramfs.cpio",)
+    assert boot.guest.initrd[0].read_text() == "pci:cfg_resetkvm"
+
+
+def test_walk_raises_what_a_boot_raises_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    steps = Steps(monkeypatch, tmp_path)
+
+    def consume(bench: verify.Bench, boot: Boot, kernel: str) -> None:
+        steps.booted.append(boot)
+        if len(steps.booted) == 1:
+            raise Infrastructure("no qemu here")
+        # A boot that never ends by itself: only the end of the others stops it.
+        with proc.child(["sleep", "600"]) as child:
+            child.wait()
+
+    with pytest.raises(Infrastructure, match="no qemu here"):
+        steps.walk(planned([BUG], ["x86_64"], repeat=3), consume)
+    assert len(steps.booted) < 12 and not proc._children and not proc.stopping.is_set()
