@@ -411,40 +411,37 @@ class Proof:
             or (claim.status == "fixed" and any(result.shows(claim.cases, "FAIL") for result in after))
         )
 
+    def _judge(self) -> tuple[Outcome, ExitCode]:
+        after = {result.verdict for result in self.of("after")}
+        if not self.trusted:
+            return Outcome.NOT_TRUSTED, ExitCode.USAGE
+        if self.row.not_run:
+            return Outcome.NOT_RUN, ExitCode.NOTHING
+        if self.proved:
+            return Outcome.PROVED if self.row.proof else Outcome.PASS, ExitCode.OK
+        if self.row.control and self.skipped:
+            return Outcome.SKIP, ExitCode.OK
+        if self.broken:
+            return Outcome.ERROR, ExitCode.INFRASTRUCTURE
+        if self.disputed:
+            return Outcome.DISPUTED, ExitCode.FAILED
+        if Verdict.PANIC in after:
+            return Outcome.NOT_PROVED, ExitCode.PANIC
+        if Verdict.ERROR in after | {result.verdict for result in self.of("before")}:
+            return Outcome.NOT_PROVED, ExitCode.INFRASTRUCTURE
+        if Verdict.TIMEOUT in after:
+            return Outcome.NOT_PROVED, ExitCode.TIMEOUT
+        return (Outcome.SKIP, ExitCode.NOTHING) if self.skipped else (Outcome.NOT_PROVED, ExitCode.FAILED)
+
     @property
     def outcome(self) -> Outcome:
         """What came of it, in a word."""
-        if not self.trusted:
-            return Outcome.NOT_TRUSTED
-        if self.row.not_run:
-            return Outcome.NOT_RUN
-        if self.proved:
-            return Outcome.PROVED if self.row.proof else Outcome.PASS
-        if self.skipped and self.exit_code in (ExitCode.NOTHING, ExitCode.OK):
-            return Outcome.SKIP
-        if self.broken:
-            return Outcome.ERROR
-        return Outcome.DISPUTED if self.disputed else Outcome.NOT_PROVED
+        return self._judge()[0]
 
     @property
     def exit_code(self) -> ExitCode:
         """The exit code that it asks for."""
-        if not self.trusted:
-            return ExitCode.USAGE
-        if self.proved or (self.row.control and self.skipped):
-            return ExitCode.OK
-        if self.broken:
-            return ExitCode.INFRASTRUCTURE
-        if self.disputed:
-            return ExitCode.FAILED
-        after = {result.verdict for result in self.of("after")}
-        if Verdict.PANIC in after:
-            return ExitCode.PANIC
-        if Verdict.ERROR in after | {result.verdict for result in self.of("before")}:
-            return ExitCode.INFRASTRUCTURE
-        if Verdict.TIMEOUT in after:
-            return ExitCode.TIMEOUT
-        return ExitCode.NOTHING if self.skipped else ExitCode.FAILED
+        return self._judge()[1]
 
 
 def gravest(codes: Iterable[ExitCode]) -> ExitCode:

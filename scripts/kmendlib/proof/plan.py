@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Plans a run: what is built, what is booted, and what is left out and why.  Nothing here reads or runs anything."""
 
+import itertools
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,10 +13,8 @@ from kmendlib.tree import bases, manifest, overlay
 from kmendlib.tree.arches import Arch
 from kmendlib.tree.audit import Audit, BugAudit, Status
 from kmendlib.tree.bases import Base
-from kmendlib.tree.manifest import PATCHES, Bug, Selftest, Suite
+from kmendlib.tree.manifest import PATCHES, Bug, Test
 
-# Seconds from power-on: measured boots take 2 to 20, and limits stretch with the host's load.
-KUNIT_LIMIT = 120.0
 # Stand in a plan's guests for what the build of the boot's state makes: the image, the guest's programs, its modules.
 KERNEL, PROGRAMS, MODULES = Path("kernel"), Path("initramfs.cpio"), Path("modules.cpio")
 
@@ -206,7 +205,7 @@ def plan_bug(audited: BugAudit, fits: frozenset[Path], version: str, testbed: tu
         except BadInput as error:
             unhooked[suite.name] = str(error)
     bug = replace(audited.bug, suites=tuple(suite for suite in audited.bug.suites if suite.name not in unhooked))
-    shown = {finding for test in _tests(bug) for finding in test.proof}
+    shown = {finding for test in bug.tests for finding in test.proof}
     fixes: list[Path] = []
     reintroduce: list[Path] = []
     statuses: dict[str, Status] = {}
@@ -261,31 +260,55 @@ def plan(audit: Audit, request: Request, base: Base, facts: Facts) -> Plan:
                     why_not[audited.id] += f"; {bed}"
             except BadInput as other:
                 why_not[audited.id] += f"; {other}"
+
+    def not_run(bug: Bug, test: Test, arch: str, control: bool) -> str:
+        if bug.id not in chosen:
+            return why_not[bug.id]
+        if arch not in facts.arches:
+            return f"{base.name} is not built for {arch}"
+        needed = bug.needs.format(arch=facts.arches[arch].folder)
+        if needed and needed not in facts.there:
+            return f"no {needed} in {facts.version}"
+        if test.id in chosen[bug.id].unhooked:
+            return chosen[bug.id].unhooked[test.id]
+        where = test.arches or bug.arches
+        return "" if control or arch in where else f"run it with: kmend verify --bug {bug.id} --arch {where[0]}"
+
     rows: list[Row] = []
     boots: list[Boot] = []
-    modules: dict[str, set[str]] = {name: set() for name in request.arches}
-    for bug in request.bugs:
+    modules: dict[str, set[str]] = {arch: set() for arch in request.arches}
+    for bug, arch in itertools.product(request.bugs, request.arches):
         how = chosen.get(bug.id)
-        for name in request.arches:
-            for test in _tests(bug, kunit_alone=bool(request.kunit)):
-                control = _is_control(bug, test, name)
-                reason = _not_run(bug, test, name, base, facts, how, why_not)
-                for cpus in test.guest.cpus[:1] if control else test.guest.cpus:
-                    row = _row(bug, test, name, cpus, how, request.repeat, reason)
-                    rows.append(row)
-                    if row.states:
-                        modules[name] |= set(test.guest.modules.get(name, ()))
-                    for state in row.states:
-                        guest = _guest(test, facts.arches[name], cpus)
-                        boots += [Boot(row, state, n, _name(test), guest) for n in range(1, row.boots + 1)]
+        for test in bug.suites if request.kunit else bug.tests:
+            control = arch in test.controls and arch not in (test.arches or bug.arches)
+            statuses = how.statuses if how and not control else {}
+            for cpus in test.guest.cpus[:1] if control else test.guest.cpus:
+                row = Row(
+                    bug.id,
+                    arch,
+                    test.id if len(test.guest.cpus) == 1 else f"{test.id} ({cpus} CPUs)",
+                    test.kind,
+                    tuple(Claim(id, str(statuses[id]), cases) for id, cases in test.proof.items() if id in statuses),
+                    request.repeat,
+                    control,
+                    how.left_out if how else (),
+                    tuple(map(_called, how.testbed)) if how else (),
+                    not_run(bug, test, arch, control),
+                )
+                rows.append(row)
+                if row.states:
+                    modules[arch].update(test.guest.modules.get(arch, ()))
+                    guest = _guest(test, facts.arches[arch], cpus)
+                    numbers = range(1, row.boots + 1)
+                    boots += [Boot(row, state, n, test.id, guest) for state in row.states for n in numbers]
     targets = []
-    for arch in facts.arches.values():
-        mine = tuple(boot for boot in boots if boot.row.arch == arch.name)
+    for name, built in facts.arches.items():
+        mine = tuple(boot for boot in boots if boot.row.arch == name)
         here = {boot.row.bug for boot in mine}
         programs = {boot.test for boot in mine if boot.row.kind == "kselftest"}
         bugs = tuple(how.bug for how in chosen.values() if how.bug.id in here)
         if mine:
-            targets.append(Target(arch, bugs, tuple(sorted(modules[arch.name])), tuple(sorted(programs)), mine))
+            targets.append(Target(built, bugs, tuple(sorted(modules[name])), tuple(sorted(programs)), mine))
     patches = {
         state: (*(patch for how in chosen.values() for patch in how.patches[state]), *facts.hooks) for state in STATES
     }
@@ -294,83 +317,18 @@ def plan(audit: Audit, request: Request, base: Base, facts: Facts) -> Plan:
     return Plan(tuple(rows), patches, sources | dict(facts.sources), tuple(targets))
 
 
-def _tests(bug: Bug, kunit_alone: bool = False) -> list[Suite | Selftest]:
-    return [*bug.suites, *(() if kunit_alone else bug.selftests)]
-
-
-def _name(test: Suite | Selftest) -> str:
-    return test.id if isinstance(test, Selftest) else test.name
-
-
-def _arches(bug: Bug, test: Suite | Selftest) -> tuple[str, ...]:
-    """Return the architectures that can show the bug with a test."""
-    return (isinstance(test, Selftest) and test.arches) or bug.arches
-
-
-def _is_control(bug: Bug, test: Suite | Selftest, arch: str) -> bool:
-    return isinstance(test, Selftest) and arch in test.controls and arch not in _arches(bug, test)
-
-
-def _not_run(
-    bug: Bug,
-    test: Suite | Selftest,
-    arch: str,
-    base: Base,
-    facts: Facts,
-    how: BugPlan | None,
-    why_not: Mapping[str, str],
-) -> str:
-    """Say why a test is not run on an architecture, or nothing."""
-    if not how:
-        return why_not[bug.id]
-    if arch not in facts.arches:
-        return f"{base.name} is not built for {arch}"
-    needed = bug.needs.format(arch=facts.arches[arch].folder)
-    if needed and needed not in facts.there:
-        return f"no {needed} in {facts.version}"
-    if not isinstance(test, Selftest) and test.name in how.unhooked:
-        return how.unhooked[test.name]
-    if arch not in _arches(bug, test) and not _is_control(bug, test, arch):
-        return f"run it with: kmend verify --bug {bug.id} --arch {_arches(bug, test)[0]}"
-    return ""
-
-
-def _row(
-    bug: Bug, test: Suite | Selftest, arch: str, cpus: int, how: BugPlan | None, boots: int, not_run: str
-) -> Row:
-    control = _is_control(bug, test, arch)
-    statuses = how.statuses if how and not control else {}
-    return Row(
-        bug.id,
-        arch,
-        _name(test) if len(test.guest.cpus) == 1 else f"{_name(test)} ({cpus} CPUs)",
-        "kselftest" if isinstance(test, Selftest) else "kunit",
-        tuple(Claim(id, str(statuses[id]), cases) for id, cases in test.proof.items() if id in statuses),
-        boots,
-        control,
-        how.left_out if how else (),
-        tuple(map(_called, how.testbed)) if how else (),
-        not_run,
-    )
-
-
-def _guest(test: Suite | Selftest, arch: Arch, cpus: int) -> GuestSpec:
+def _guest(test: Test, arch: Arch, cpus: int) -> GuestSpec:
     """Return the guest for a test; its files are stood for by `KERNEL`, `PROGRAMS` and `MODULES`."""
     needs = test.guest
     given = arch.name in needs.modules
     # Several -machine options are merged, and a base may take back what a test asks for.
     machine = ("-machine", needs.machine[arch.name]) if arch.name in needs.machine else ()
-    load: tuple[str, ...] = ()
-    if isinstance(test, Selftest):
-        # No suite has this name: one in a module would print its plan into the kselftest's whenever it is loaded.
-        words = ["kunit.enable=0", "kunit.filter_glob=none", "printk.devkmsg=on"]
-        words += [f"kmend.selftests={test.id}", f"kmend.seconds={test.seconds}"]
-    else:
-        words = [f"kunit.filter_glob={test.name}", "kunit.enable=1"]
-        load = (test.module,) if test.module and given else ()
+    load = (test.module,) if test.module and given else ()
+    has_init = test.kind == "kselftest" or bool(load)
+    words = [arch.params.kernel_command_line, "panic=-1", *test.words]
+    if test.kind == "kunit":
         # One in a module runs when the guest's init loads it, and init powers off.
         words.append("printk.devkmsg=on" if load else "kunit_shutdown=poweroff")
-    has_init = isinstance(test, Selftest) or bool(load)
     return GuestSpec(
         arch.name,
         arch.qemu,
@@ -378,9 +336,9 @@ def _guest(test: Suite | Selftest, arch: Arch, cpus: int) -> GuestSpec:
         cpus,
         needs.memory,
         KERNEL,
-        (arch.params.kernel_command_line, "panic=-1", *words),
+        tuple(words),
         ((PROGRAMS, MODULES) if given else (PROGRAMS,)) if has_init else (),
         load,
-        test.qemu if isinstance(test, Selftest) else (),
-        float(test.limit) if isinstance(test, Selftest) else KUNIT_LIMIT,
+        test.qemu,
+        float(test.limit),
     )

@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from kmendlib.host.errors import BadInput
 
@@ -140,6 +140,22 @@ class Suite:
     proof: dict[str, tuple[str, ...]]
     guest: Guest
     module: str = ""
+    # What a kselftest has besides.
+    kind: ClassVar[str] = "kunit"
+    arches: ClassVar[tuple[str, ...]] = ()
+    controls: ClassVar[tuple[str, ...]] = ()
+    qemu: ClassVar[tuple[str, ...]] = ()
+    # Measured boots take 2 to 20.
+    limit: ClassVar[int] = 120
+
+    @property
+    def id(self) -> str:
+        return self.name
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words of the kernel's command line that make it run."""
+        return f"kunit.filter_glob={self.name}", "kunit.enable=1"
 
     @property
     def hook_paths(self) -> tuple[Path, ...]:
@@ -173,10 +189,22 @@ class Selftest:
     controls: tuple[str, ...] = ()
     seconds: int = 5
     limit: int = 180
+    kind: ClassVar[str] = "kselftest"
+    module: ClassVar[str] = ""
 
     @property
     def id(self) -> str:
         return f"{self.collection}:{self.name}"
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words of the kernel's command line that make it run."""
+        # No suite has this name: one in a module would print its plan into this one's whenever it is loaded.
+        no_suite = ("kunit.enable=0", "kunit.filter_glob=none")
+        return *no_suite, "printk.devkmsg=on", f"kmend.selftests={self.id}", f"kmend.seconds={self.seconds}"
+
+
+Test = Suite | Selftest
 
 
 @dataclass(frozen=True)
@@ -201,6 +229,11 @@ class Bug:
     testbed: tuple[str, ...] = ()
     needs: str = ""
     built_from: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def tests(self) -> tuple[Test, ...]:
+        """All that runs in a guest."""
+        return *self.suites, *self.selftests
 
     @property
     def patches(self) -> tuple[str, ...]:
