@@ -245,11 +245,11 @@ def refuse_unfit(root: Path, names: Sequence[str]) -> None:
             if not os.path.lexists(path):
                 break
             _refuse_detour(path, name != STATE and path == root / name, mounts)
-        if os.statvfs(folder).f_flag & os.ST_RDONLY or not os.access(folder, os.W_OK | os.X_OK):
-            raise BadInput(f"{folder} is read-only; give a tree that may be written")
         for fixed in (folder, path):
             if _is_fixed(fixed):
                 raise BadInput(f"{fixed} is immutable or append-only: run chattr -i -a on it, or leave it as it is")
+        if os.statvfs(folder).f_flag & os.ST_RDONLY or not os.access(folder, os.W_OK | os.X_OK):
+            raise BadInput(f"{folder} is read-only; give a tree that may be written")
         if path.exists() and os.geteuid() not in (0, path.stat().st_uid):
             owner = path.stat().st_uid
             raise BadInput(f"{path} belongs to another user (id {owner}): run kmend as that user or as root")
