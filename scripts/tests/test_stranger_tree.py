@@ -8,8 +8,7 @@ is not 0 nothing may have changed; where unapply ends with 0 the tree is as it w
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import fcntl
+import errno
 import io
 import json
 import os
@@ -17,7 +16,6 @@ import shutil
 import signal
 import struct
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,15 +23,28 @@ from typing import Any
 
 import pytest
 from conftest import ACCESS, WAIT_EVENT, MakeTree, access_c, tree_hash
-from test_apply import ADDED, STEPS, do_apply, do_unapply, found, git, in_child, ready, run_struck
+from test_apply import (
+    ADDED,
+    STEPS,
+    at_step,
+    do_apply,
+    do_unapply,
+    found,
+    git,
+    in_child,
+    patched_once,
+    ready,
+    refused,
+    run_struck,
+)
 
 from kmendlib import cli
+from kmendlib.host import proc
 from kmendlib.host.paths import SCRIPTS
 from kmendlib.tree import transaction
 from kmendlib.tree.transaction import STATE
-from kmendlib.tree.tree import Tree
 
-__all__ = ["ready"]
+__all__ = ["patched_once", "ready"]
 
 JOURNAL = f"{STATE}/state.json"
 OLD = f"{STATE}/old/{ACCESS}"
@@ -79,7 +90,7 @@ def kmend(root: Path, command: str) -> tuple[int, str]:
 @pytest.fixture(autouse=True)
 def quick_audit(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("kmendlib.tree.audit.audit", lambda tree, *_, **__: found(tree.path))
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
+    handlers = {number: signal.getsignal(number) for number in proc.ENDING}
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)
@@ -261,7 +272,7 @@ def _linked_copy(root: Path) -> None:
     move_out(root, OLD)
 
 
-@leads_out("apply", "unapply", "state.json: cannot be read")
+@leads_out("apply", "unapply", "is not known to be kmend's")
 def _linked_journal(root: Path) -> None:
     move_out(root, JOURNAL)
 
@@ -560,3 +571,182 @@ def test_case(make_tree: MakeTree, one: Case) -> None:
     else:
         assert WAIT_EVENT in (root / ACCESS).read_text()
     assert not (root.parent / "ran").exists()
+
+
+# Somebody saves a file while kmend is at work.
+
+
+def save_in_place(path: Path) -> None:
+    path.write_text("saved\n")
+
+
+def save_by_a_rename(path: Path) -> None:
+    path.with_suffix(".swp").write_text("saved\n")
+    path.with_suffix(".swp").rename(path)
+
+
+@pytest.mark.parametrize("work", [lambda root: do_apply(root, with_tests=True), do_unapply], ids=["apply", "unapply"])
+@pytest.mark.parametrize(
+    ("name", "save"), [(ACCESS, save_in_place), (ACCESS, save_by_a_rename), (ADDED[0], save_in_place)]
+)
+def test_saved_at_every_step(
+    ready: Path, name: str, save: Callable[[Path], None], work: Callable[[Path], object]
+) -> None:
+    """Whatever the moment, what was saved is there, and either all is done or kmend says that it is not."""
+    if work is do_unapply:
+        do_apply(ready, with_tests=True)
+    kept, mark = ready.parent / "kept", ready.parent / "saved"
+    shutil.copytree(ready, kept)
+
+    def strike() -> None:
+        save(ready / name)
+        mark.touch()
+
+    codes = set()
+    for step in range(1, STEPS):
+        codes.add(run_struck(ready, step, strike, lambda: work(ready)))
+        if not mark.exists():
+            break
+        mark.unlink()
+        assert (ready / name).read_text() == "saved\n", step
+        shutil.rmtree(ready)
+        shutil.copytree(kept, ready)
+    assert step > 20
+    assert codes == {OK, USAGE}
+
+
+# Signals that end a program.
+
+
+@pytest.mark.parametrize("number", sorted(proc.ENDING), ids=lambda number: number.name)
+def test_signal_at_every_step(ready: Path, number: signal.Signals) -> None:
+    """As on the command line: the tree is as it was, the code is 130. A second signal of another kind comes along."""
+    before = tree_hash(ready)
+
+    def strike() -> None:
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def work() -> int:
+        for other in proc.ENDING:
+            signal.signal(other, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        at_step(ready, step, strike, again=False)
+        return kmend(ready, "apply --with-tests")[0]
+
+    # Who is at a terminal, loses it, or shuts the machine down sends one of three.
+    common = number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+    for step in range(1, STEPS, 1 if common else 12):  # noqa: B007
+        code = os.waitstatus_to_exitcode(os.waitpid(in_child(work), 0)[1])
+        if code == OK:
+            break
+        assert (code, tree_hash(ready) == before) == (130, True), step
+    assert step > 30
+    do_unapply(ready)
+    assert tree_hash(ready) == before
+
+
+# What belongs to a file beside its bytes.
+
+
+def acl(*entries: tuple[int, int, int]) -> bytes:
+    """Return an ACL as the kernel has it: entries of tag, permissions and id."""
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
+_NOBODY = 65534
+_NONE = 0xFFFFFFFF
+# user::rw- user:nobody:rw- group::r-- mask::rw- other::---, which ls shows as rw-rw----
+_ACL = acl((0x01, 6, _NONE), (0x02, 6, _NOBODY), (0x04, 4, _NONE), (0x10, 6, _NONE), (0x20, 0, _NONE))
+
+
+def beside_the_bytes(path: Path) -> object:
+    status = path.stat()
+    attributes = {name: os.getxattr(path, name) for name in os.listxattr(path)}
+    return status.st_mode, status.st_uid, status.st_gid, attributes
+
+
+def set_attribute(path: Path, name: str, value: bytes) -> None:
+    try:
+        os.setxattr(path, name, value)
+    except OSError as error:
+        pytest.skip(f"{name} cannot be set in {path.parent}: {error.strerror}")
+
+
+def test_attributes_owner_and_mode_are_kept(make_tree: MakeTree) -> None:
+    root = make_tree()
+    if os.geteuid() == 0:
+        os.chown(root / ACCESS, _NOBODY, 12345)
+    set_attribute(root / ACCESS, "user.reviewed", b"yes")
+    set_attribute(root / ACCESS, "system.posix_acl_access", _ACL)
+    before = beside_the_bytes(root / ACCESS)
+    assert (root / ACCESS).stat().st_mode & 0o777 == 0o660
+    do_apply(root)
+    assert beside_the_bytes(root / ACCESS) == before
+    do_unapply(root)
+    assert beside_the_bytes(root / ACCESS) == before
+
+
+def test_acl_of_a_folder_gives_no_right_on_a_file(make_tree: MakeTree) -> None:
+    """What is made in a folder with a default ACL gets an ACL that the file in its place never had."""
+    root = make_tree()
+    set_attribute(root, "system.posix_acl_default", _ACL)
+    before = beside_the_bytes(root / ACCESS)
+    do_apply(root)
+    assert beside_the_bytes(root / ACCESS) == before
+    do_unapply(root)
+    assert beside_the_bytes(root / ACCESS) == before
+
+
+def test_attribute_that_cannot_be_kept(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make_tree()
+    set_attribute(root / ACCESS, "user.reviewed", b"yes")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "setxattr", refuse)
+    refused(root, f"{ACCESS}: its user.reviewed cannot be kept (Operation not permitted)", lambda: do_apply(root))
+
+
+def test_file_of_another_user(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make_tree()
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    refused(root, f"{ACCESS} belongs to another user (id {os.getuid()}): run kmend as", lambda: do_apply(root))
+
+
+def test_hard_links_get_a_line(make_tree: MakeTree) -> None:
+    root = make_tree()
+    subprocess.run(["cp", "-al", str(root), str(root.parent / "twin")], check=True)
+    code, output = kmend(root, "apply")
+    assert code == OK
+    assert f"  note     {ACCESS} is no hard link any more: its other names (1) keep the bytes from before\n" in output
+    assert (root.parent / "twin" / ACCESS).read_text() == access_c()
+
+
+# Other ways to fail.
+
+
+def test_file_system_that_cannot_exchange_files(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS, for one, has a plain rename alone."""
+    root = make_tree(kunit=True)
+    before = tree_hash(root)
+    monkeypatch.setattr(transaction, "_LIBC", object())
+    do_apply(root, with_tests=True)
+    assert WAIT_EVENT in (root / ACCESS).read_text()
+    do_unapply(root)
+    assert tree_hash(root) == before
+
+
+@pytest.mark.parametrize("words", [["apply", "--bug", "pci-cfg-wait"], ["unapply"]], ids=["apply", "unapply"])
+def test_output_that_cannot_be_written(make_tree: MakeTree, words: list[str]) -> None:
+    """The exit code says what became of the tree."""
+    root = make_tree()
+    if words == ["unapply"]:
+        do_apply(root)
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        command = [str(SCRIPTS / "kmend"), words[0], str(root), *words[1:]]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == OK, done.stderr
+    assert len(done.stderr.splitlines()) == 1 and "cannot be written: No space left on device" in done.stderr
+    assert (STATE in os.listdir(root)) == (words[0] == "apply")

@@ -33,6 +33,7 @@ from pathlib import Path, PurePosixPath
 
 from kmendlib.host import proc
 from kmendlib.host.errors import BadInput, Infrastructure, KmendError
+from kmendlib.host.files import read_text
 
 STATE = ".kmend"
 _JOURNAL = "state.json"
@@ -213,9 +214,7 @@ def check(root: Path) -> Journal | None:
 def _read(path: Path) -> Journal | None:
     """Return the journal, None where there is none. It came with the tree: it must not lead out of it."""
     try:
-        if not stat.S_ISREG(path.lstat().st_mode) or path.stat().st_size > _JOURNAL_LIMIT:
-            raise ValueError("not a file that kmend wrote")
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_text(path, _JOURNAL_LIMIT))
         journal = Journal(data["patches"], [File(**entry) for entry in data["files"]], data["folders"])
         for name in [*journal.patches, *(file.name for file in journal.files)]:
             pure = PurePosixPath(name)
