@@ -19,7 +19,6 @@ from docutils import nodes
 from docutils.parsers.rst import Directive, directives
 from kmendlib import cli
 from kmendlib.host import errors, words
-from kmendlib.proof import ktap
 from kmendlib.show import page, timeline
 from kmendlib.tree import audit
 from sphinx.application import Sphinx
@@ -30,7 +29,7 @@ SETS = {
     "exit-codes": errors.ExitCode,
     "statuses": audit.Status,
     "results": words.Outcome,
-    "verdicts": ktap.Verdict,
+    "verdicts": words.Verdict,
 }
 _RULE = re.compile(r".*\n-+  -+\n")
 

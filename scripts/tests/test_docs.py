@@ -17,8 +17,7 @@ from browser import CONTRAST, PROGRAM, Browser
 
 from kmendlib import cli
 from kmendlib.host.errors import ExitCode
-from kmendlib.host.words import Outcome
-from kmendlib.proof.ktap import Verdict
+from kmendlib.host.words import Outcome, Verdict
 from kmendlib.show import timeline
 from kmendlib.tree import manifest
 from kmendlib.tree.audit import Status

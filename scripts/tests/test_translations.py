@@ -18,8 +18,7 @@ import pytest
 
 from kmendlib import cli
 from kmendlib.host.errors import ExitCode
-from kmendlib.host.words import Outcome
-from kmendlib.proof.ktap import Verdict
+from kmendlib.host.words import Outcome, Verdict
 from kmendlib.tree.audit import Status
 from kmendlib.tree.manifest import REPO
 
