@@ -5,14 +5,19 @@ import os
 import subprocess
 import sys
 import tempfile
+import tomllib
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from kmendlib.host import proc
 from kmendlib.host.errors import ExitCode, Infrastructure
 from kmendlib.host.paths import SCRIPTS
 from kmendlib.host.progress import Display
-from kmendlib.host.words import Verdict
+from kmendlib.host.words import Outcome, Verdict
 from kmendlib.proof.plan import Request
 from kmendlib.proof.verify import verify
 from kmendlib.run import Run
@@ -52,29 +57,125 @@ def _trees(display: Display) -> tuple[dict[str, Path], list[str]]:
     return found, missing
 
 
-def _pytest(found: dict[str, Path], checkpatch: Path) -> tuple[int, int, int]:
-    """Run the unit tests and return how many passed, failed and were skipped."""
+@dataclass
+class Count:
+    """What came of tests: how many passed, a line for each that failed, and those that did not run and need not."""
+
+    passed: int = 0
+    failed: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A row of a run: a suite on an architecture, its result, the cases that proved it, how many boots it had."""
+
+    bug: str
+    suite: str
+    arch: str
+    word: str
+    proof: tuple[str, ...]
+    boots: int
+
+
+def expected() -> dict[str, Any]:
+    """Read what must be seen: scripts/tests/expected.toml."""
+    return tomllib.loads((SCRIPTS / "tests/expected.toml").read_text(encoding="utf-8"))
+
+
+def wanted_rows(wanted: dict[str, Any], key: str) -> dict[tuple[str, str, str], tuple[str, ...]]:
+    """Return the rows that one of the lists in expected.toml is about, and the findings that each proves."""
+    return {
+        (entry["bug"], suite, arch): tuple(f"{entry['bug']}/{name}" for name in entry.get("findings", ()))
+        for entry in wanted[key]
+        for suite in entry["suites"]
+        for arch in entry.get("arches", arches.names())
+    }
+
+
+def count_rows(seen: Sequence[Seen], wanted: dict[str, Any], bugs: Sequence[manifest.Bug]) -> Count:
+    """Hold a run against what must be seen.
+
+    Args:
+        seen: the rows of the run.
+        wanted: what `expected` returns.
+        bugs: the manifest's, which say by what cases a finding is proved.
+    """
+    count = Count()
+    lists = {key: wanted_rows(wanted, key) for key in ("proved", "passed", "control", "not_run")}
+    cases = {
+        (bug.id, name, finding): set(proof)
+        for bug in bugs
+        for name, test in [*((each.name, each) for each in bug.suites), *((each.id, each) for each in bug.selftests)]
+        for finding, proof in test.proof.items()
+    }
+    good = {
+        "proved": {Outcome.PROVED},
+        "passed": {Outcome.PASS, Outcome.PROVED},
+        "control": {Outcome.PASS, Outcome.SKIP},
+        "not_run": {Outcome.NOT_RUN},
+        "": {Outcome.PASS, Outcome.PROVED},
+    }
+    rows = {(row.bug, row.suite, row.arch): row for row in seen}
+    for place, row in rows.items():
+        name = " ".join(place)
+        key = next((key for key, those in lists.items() if place in those), "")
+        if row.word not in good[key]:
+            count.failed.append(f"{name}: {row.word}")
+            continue
+        lost = [
+            finding
+            for finding in lists["proved"].get(place, ())
+            if not (need := cases.get((row.bug, row.suite.partition(" ")[0], finding))) or not need <= set(row.proof)
+        ]
+        if lost:
+            count.failed.append(f"{name}: does not prove {', '.join(lost)}")
+        elif row.word in (Outcome.SKIP, Outcome.NOT_RUN):
+            count.skipped.append(f"{name}: {row.word}")
+        else:
+            count.passed += 1
+    for key in ("proved", "passed", "control"):
+        count.failed += [f"{' '.join(place)}: not in the run" for place in lists[key] if place not in rows]
+    boots = sum(row.boots for row in seen)
+    if boots != wanted["boots"]:
+        count.failed.append(f"{boots} boots, and not {wanted['boots']}")
+    return count
+
+
+def count_tests(junit: Path, wanted: dict[str, Any]) -> Count:
+    """Count what pytest has left: a test that is skipped and that expected.toml does not list has failed."""
+    count = Count()
+    for test in ElementTree.parse(junit).getroot().iter("testcase"):
+        name = f"{test.get('classname', '').rpartition('.')[2]}.py::{test.get('name', '')}"
+        skip = test.find("skipped")
+        if test.find("failure") is not None or test.find("error") is not None:
+            count.failed.append(name)
+        elif skip is None:
+            count.passed += 1
+        else:
+            why = skip.get("message", "")
+            may = any(fnmatchcase(name, each["test"]) and why.startswith(each["says"]) for each in wanted["skip"])
+            (count.skipped if may else count.failed).append(f"{name}: skipped: {why}")
+    return count
+
+
+def _pytest(found: dict[str, Path], checkpatch: Path, wanted: dict[str, Any]) -> Count:
+    """Run the unit tests and count them."""
     with tempfile.TemporaryDirectory(prefix="kmend-") as folder:
         junit = Path(folder, "junit.xml")
         trees = Path(folder, "trees")
         trees.mkdir()
         for version, path in found.items():
             (trees / version).symlink_to(path)
-        command = [sys.executable, "-P", "-B", "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", f"--junitxml={junit}"]
+        command = [sys.executable, "-P", "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={junit}"]
         # Each test has a folder of its own, and waits for Coccinelle most of the time.
         command += ["-n", str(len(os.sched_getaffinity(0)))]
         environment = proc.environment({"KMEND_TREES": str(trees), "KMEND_CHECKPATCH": str(checkpatch)})
         code = subprocess.run([*command, str(SCRIPTS / "tests")], env=environment, check=False).returncode
-        if not junit.exists():
-            print(f"pytest ended with code {code} and left no results", file=sys.stderr)
-            return 0, 1, 0
-        suites = ElementTree.parse(junit).getroot().findall("testsuite")
-        count = {name: sum(int(s.get(name, 0)) for s in suites) for name in ("tests", "failures", "errors", "skipped")}
-    failed = count["failures"] + count["errors"]
-    if code and not failed:
-        print(f"pytest ended with code {code}", file=sys.stderr)
-        failed = 1
-    return count["tests"] - failed - count["skipped"], failed, count["skipped"]
+        count = count_tests(junit, wanted) if junit.exists() else Count()
+    if (code and not count.failed) or not count.passed:
+        count.failed.append(f"pytest ended with code {code}, and {count.passed} tests passed")
+    return count
 
 
 def _boots(run: Run, arch: str) -> dict[tuple[str, str], tuple[Verdict, dict[str, str]]]:
@@ -106,30 +207,35 @@ def _both_kunits(own: Run, bugs: tuple[manifest.Bug, ...]) -> tuple[int, int]:
 
 
 def check() -> ExitCode:
-    """Run all tests and print, last, how many passed and failed.
+    """Run all tests; print, last, what failed, what did not run and need not, and how many of each there are.
 
-    A suite that was to be proved on an architecture counts as one test, and so does a boot of a suite under the small
-    KUnit; a suite that does not run on an architecture, and a base whose tree is not at hand, count as skipped.
+    A suite on an architecture counts as one test, and so does a boot of a suite under the small KUnit.
     """
+    wanted = expected()
     with Display() as display:
         trees, missing = _trees(display)
     newest = trees[max(trees, key=version_key)]
-    passed, failed, skipped = _pytest(trees, newest / "scripts/checkpatch.pl")
+    tests = _pytest(trees, newest / "scripts/checkpatch.pl", wanted)
     bugs = manifest.load().bugs
     with Display() as display:
         evidence = verify(Request(None, None, bugs, arches.select("all")), display)
     print_report(evidence)
-    for proof in evidence.run.proofs:
-        if proof.row.not_run or (proof.row.control and proof.skipped):
-            skipped += 1
-        elif proof.proved:
-            passed += 1
-        else:
-            failed += 1
+    seen = [
+        Seen(row.bug, row.suite, row.arch, proof.word, row.proof, len(proof.results))
+        for proof in evidence.run.proofs
+        for row in [proof.row]
+    ]
+    proofs = count_rows(seen, wanted, bugs)
     same, other = _both_kunits(evidence.run, bugs)
     print(f"{KUNIT_ARCH}: {same} of {same + other} boots say the same under the small KUnit")
-    for line in missing:
-        print(f"not run: {line}")
-    passed, failed, skipped = passed + same, failed + other, skipped + len(missing)
-    print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
-    return ExitCode.FAILED if failed else evidence.run.exit_code()
+    by_hand = [line for line in missing if line.partition(":")[0] in wanted["no_tree"]["bases"]]
+    failed = [*tests.failed, *proofs.failed, *(line for line in missing if line not in by_hand)]
+    skipped = [*tests.skipped, *proofs.skipped, *by_hand]
+    for title, lines in (("not run, and need not", skipped), ("failed", failed)):
+        print("\n".join([f"{title}:", *(f"  {line}" for line in lines)]) if lines else f"{title}: nothing")
+    total = len(failed) + other
+    print(
+        f"{tests.passed + proofs.passed + same} passed, {total} failed"
+        + (f", {len(skipped)} skipped" if skipped else "")
+    )
+    return ExitCode.FAILED if total else evidence.run.exit_code()

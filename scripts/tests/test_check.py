@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The project's own counting: a proof that is not there and a test that did not run are failures, unless listed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from xml.sax.saxutils import quoteattr
+
+import pytest
+
+from kmendlib import check
+from kmendlib.check import Seen
+from kmendlib.tree import arches, manifest
+
+WANTED = check.expected()
+BUGS = manifest.load().bugs
+LISTS = {key: check.wanted_rows(WANTED, key) for key in ("proved", "passed", "control", "not_run")}
+
+
+def run() -> list[Seen]:
+    """Return a run that is as it must be."""
+    found = []
+    for bug in BUGS:
+        tests = [(suite.name, suite) for suite in bug.suites] + [(test.id, test) for test in bug.selftests]
+        for name, test in tests:
+            for cpus in test.guest.cpus:
+                label = name if len(test.guest.cpus) == 1 else f"{name} ({cpus} CPUs)"
+                for arch in arches.names():
+                    place = (bug.id, label, arch)
+                    proof = tuple(case for cases in test.proof.values() for case in cases)
+                    if arch in (getattr(test, "arches", ()) or bug.arches):
+                        found.append(Seen(*place, "PROVED" if proof else "PASS", proof, 2))
+                    elif arch not in getattr(test, "controls", ()):
+                        found.append(Seen(*place, "not run", proof, 0))
+                    elif cpus == test.guest.cpus[0]:
+                        found.append(Seen(*place, "SKIP", (), 1))
+    return found
+
+
+def test_run_that_is_as_it_must_be() -> None:
+    """Each row of the manifest is in the list, and each of the list in the manifest: else one of them has lost it."""
+    count = check.count_rows(run(), WANTED, BUGS)
+    assert count.failed == []
+    assert count.passed == len(LISTS["proved"]) + len(LISTS["passed"])
+    assert len(count.skipped) == len(LISTS["control"]) + len(LISTS["not_run"])
+    assert {(row.bug, row.suite, row.arch) for row in run()} == {place for rows in LISTS.values() for place in rows}
+
+
+def test_readme_names_the_boots() -> None:
+    for page in ("README.md", "Documentation/translations/zh_CN/README.md"):
+        assert f" {WANTED['boots']} " in (manifest.REPO / page).read_text(encoding="utf-8"), page
+
+
+def test_every_finding_is_proved() -> None:
+    """On each architecture that can show its bug, by the suite and, where that is listed, by the kselftest."""
+    proved = {(finding, arch) for (_, _, arch), findings in LISTS["proved"].items() for finding in findings}
+    wanted = {(finding.id, arch) for bug in BUGS for finding in bug.findings for arch in bug.arches}
+    assert proved == wanted
+    # By what: a manifest that has lost a proof is found out here, before a boot is.
+    for (bug, suite, _), findings in LISTS["proved"].items():
+        bugs = {each.id: each for each in BUGS}
+        tests = {each.name: each for each in bugs[bug].suites} | {each.id: each for each in bugs[bug].selftests}
+        assert set(tests[suite.partition(" ")[0]].proof) == set(findings), suite
+
+
+def test_every_suite_and_folder_is_named_once() -> None:
+    sources = [name for bug in BUGS for suite in bug.suites for name in suite.sources if name.endswith("_kunit.c")]
+    there = [path.relative_to(manifest.KUNIT).as_posix() for path in manifest.KUNIT.rglob("*_kunit.c")]
+    assert sorted(sources) == sorted(there)
+    programs = sorted(f"{test.collection}/{test.name}.c" for bug in BUGS for test in bug.selftests)
+    folders = {path.parent.name for path in manifest.SELFTESTS.glob("*/config")}
+    assert {name.partition("/")[0] for name in programs} == folders
+    assert len(set(programs)) == len(programs)
+
+
+@pytest.mark.parametrize("word", ["not run", "SKIP", "NOT PROVED", "ERROR", "PASS", "NOT TRUSTED"])
+def test_proof_that_is_not_there_has_failed(word: str) -> None:
+    rows = run()
+    index = next(number for number, row in enumerate(rows) if (row.bug, row.arch) == ("kvm-shadow", "riscv64"))
+    rows[index] = replace(rows[index], word=word)
+    count = check.count_rows(rows, WANTED, BUGS)
+    assert count.failed == [f"kvm-shadow {rows[index].suite} riscv64: {word}"]
+    assert not [line for line in count.skipped if line.startswith("kvm-shadow kvm_ioeventfd_batch")]
+
+
+def test_row_that_is_lost_has_failed() -> None:
+    count = check.count_rows(run()[1:], WANTED, BUGS)
+    boots = WANTED["boots"]
+    assert count.failed == ["pci-cfg-wait pci_cfg_wait x86_64: not in the run", f"{boots - 2} boots, and not {boots}"]
+
+
+def test_row_that_proves_less_has_failed() -> None:
+    """A finding that was left out of a run leaves the suite proved, by the cases of the others."""
+    rows = run()
+    index = next(number for number, row in enumerate(rows) if row.suite == "nfsd_cb_shutdown")
+    rows[index] = replace(rows[index], proof=rows[index].proof[:-1])
+    assert check.count_rows(rows, WANTED, BUGS).failed == [
+        "nfsd-cb-shutdown nfsd_cb_shutdown x86_64: does not prove nfsd-cb-shutdown/inflight-leak"
+    ]
+
+
+@pytest.mark.parametrize(("word", "fails"), [("PASS", False), ("SKIP", False), ("not run", True), ("NOT PROVED", True)])
+def test_control(word: str, fails: bool) -> None:
+    rows = run()
+    index = next(number for number, row in enumerate(rows) if (row.bug, row.suite, row.arch) in LISTS["control"])
+    rows[index] = replace(rows[index], word=word)
+    assert bool(check.count_rows(rows, WANTED, BUGS).failed) is fails
+
+
+@pytest.mark.parametrize(("word", "fails"), [("PASS", False), ("PROVED", False), ("SKIP", True), ("not run", True)])
+def test_row_that_nobody_has_listed(word: str, fails: bool) -> None:
+    rows = [*run(), Seen("a-bug", "a_suite", "x86_64", word, (), 0)]
+    assert bool(check.count_rows(rows, WANTED, BUGS).failed) is fails
+
+
+def junit(tmp_path: Path, *skipped: tuple[str, str, str]) -> check.Count:
+    tests = "".join(
+        f'<testcase classname="scripts.tests.{module}" name={quoteattr(name)}><skipped message={quoteattr(why)}/>'
+        "</testcase>"
+        for module, name, why in skipped
+    )
+    tests += '<testcase classname="scripts.tests.test_a" name="test_good"/>'
+    tests += '<testcase classname="test_a" name="test_bad[1]"><failure message="x"/></testcase>'
+    tests += '<testcase classname="test_a" name="test_broken"><error message="x"/></testcase>'
+    (tmp_path / "junit.xml").write_text(f"<testsuites><testsuite>{tests}</testsuite></testsuites>", encoding="utf-8")
+    return check.count_tests(tmp_path / "junit.xml", WANTED)
+
+
+def test_skipped_test_has_failed_unless_it_is_listed(tmp_path: Path) -> None:
+    count = junit(
+        tmp_path,
+        ("test_apply", "test_read_only", "no right to mount here"),
+        ("test_apply", "test_read_only", "another reason"),
+        ("test_other", "test_read_only", "no right to mount here"),
+    )
+    assert count.passed == 1
+    assert count.skipped == ["test_apply.py::test_read_only: skipped: no right to mount here"]
+    assert count.failed == [
+        "test_apply.py::test_read_only: skipped: another reason",
+        "test_other.py::test_read_only: skipped: no right to mount here",
+        "test_a.py::test_bad[1]",
+        "test_a.py::test_broken",
+    ]
