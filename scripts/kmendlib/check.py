@@ -104,9 +104,9 @@ def count_rows(seen: Sequence[Seen], wanted: dict[str, Any], bugs: Sequence[mani
     count = Count()
     lists = {key: wanted_rows(wanted, key) for key in ("proved", "passed", "control", "not_run")}
     cases = {
-        (bug.id, name, finding): set(proof)
+        (bug.id, test.id, finding): set(proof)
         for bug in bugs
-        for name, test in [*((each.name, each) for each in bug.suites), *((each.id, each) for each in bug.selftests)]
+        for test in bug.tests
         for finding, proof in test.proof.items()
     }
     good = {
@@ -221,7 +221,7 @@ def check() -> ExitCode:
         evidence = verify(Request(None, None, bugs, arches.select("all")), display)
     print_report(evidence)
     seen = [
-        Seen(row.bug, row.suite, row.arch, proof.word, row.proof, len(proof.results))
+        Seen(row.bug, row.suite, row.arch, proof.outcome, row.proof, len(proof.results))
         for proof in evidence.run.proofs
         for row in [proof.row]
     ]

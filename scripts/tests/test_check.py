@@ -22,16 +22,15 @@ def run() -> list[Seen]:
     """Return a run that is as it must be."""
     found = []
     for bug in BUGS:
-        tests = [(suite.name, suite) for suite in bug.suites] + [(test.id, test) for test in bug.selftests]
-        for name, test in tests:
+        for test in bug.tests:
             for cpus in test.guest.cpus:
-                label = name if len(test.guest.cpus) == 1 else f"{name} ({cpus} CPUs)"
+                label = test.id if len(test.guest.cpus) == 1 else f"{test.id} ({cpus} CPUs)"
                 for arch in arches.names():
                     place = (bug.id, label, arch)
                     proof = tuple(case for cases in test.proof.values() for case in cases)
-                    if arch in (getattr(test, "arches", ()) or bug.arches):
+                    if arch in (test.arches or bug.arches):
                         found.append(Seen(*place, "PROVED" if proof else "PASS", proof, 2))
-                    elif arch not in getattr(test, "controls", ()):
+                    elif arch not in test.controls:
                         found.append(Seen(*place, "not run", proof, 0))
                     elif cpus == test.guest.cpus[0]:
                         found.append(Seen(*place, "SKIP", (), 1))
@@ -59,8 +58,7 @@ def test_every_finding_is_proved() -> None:
     assert proved == wanted
     # By what: a manifest that has lost a proof is found out here, before a boot is.
     for (bug, suite, _), findings in LISTS["proved"].items():
-        bugs = {each.id: each for each in BUGS}
-        tests = {each.name: each for each in bugs[bug].suites} | {each.id: each for each in bugs[bug].selftests}
+        tests = {test.id: test for each in BUGS if each.id == bug for test in each.tests}
         assert set(tests[suite.partition(" ")[0]].proof) == set(findings), suite
 
 
