@@ -43,10 +43,12 @@ def strings(path: Path) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.value
 
 
-@pytest.mark.parametrize("path", sorted((SCRIPTS / "kmendlib").rglob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [*sorted((SCRIPTS / "kmendlib").rglob("*.py")), SCRIPTS / "benchmark"], ids=lambda path: path.name
+)
 def test_driver_names_none(path: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
-    name = path.relative_to(SCRIPTS / "kmendlib").as_posix()
+    name = path.relative_to(SCRIPTS / "kmendlib").as_posix() if path.suffix else path.name
     named = [
         f"{path}:{number}: {text}"
         for number, text in strings(path)
