@@ -20,6 +20,15 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from kmendlib.host import setup  # noqa: E402
+
+_LACKING = [need.file for need in setup.needs() if need.file.startswith("python:") and not need.extra and not need.met()]
+if _LACKING:
+    # As that of a virtual environment, which comes first in the path, may be.
+    _names = ", ".join(name.partition(":")[2] for name in _LACKING)
+    print(f"{sys.executable} has no {_names}: take /usr/bin/python3, or run scripts/kmend setup first", file=sys.stderr)
+    sys.exit(2)
+
 from kmendlib.proof.plan import Facts, Plan, Request, plan, variants  # noqa: E402
 from kmendlib.tree import arches, bases  # noqa: E402
 from kmendlib.tree.audit import Audit, BugAudit, FindingAudit, Status  # noqa: E402

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Setup: whose mirror is used, what is installed, and what is said where nothing can be."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -140,3 +143,17 @@ def test_old_version_is_not_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     assert not setup.Need("qemu-system-test", "a", "b", version=10).met()
     assert setup.Need("qemu-system-test", "a", "b", version=7).met()
+
+
+def test_python_without_the_packages_says_which_one_is_wanted(tmp_path: Path) -> None:
+    """As a user's first python3 may be: with a pytest of its own, and nothing else."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.util\n"
+        "find = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *rest: None if name == 'junitparser' else find(name, *rest)\n"
+    )
+    command = [sys.executable, "-B", "-m", "pytest", "-p", "no:cacheprovider", "--collect-only", str(Path(__file__))]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
+    assert done.returncode == 2
+    says = "has no junitparser: take /usr/bin/python3, or run scripts/kmend setup first"
+    assert done.stderr == f"{sys.executable} {says}\n"
