@@ -441,6 +441,11 @@ def _commit_of_the_tests_alone(root: Path) -> None:
     git(root, "commit", "-qm", "tests", ADDED[0])
 
 
+@in_git("apply", "unapply", OK, f"is still staged in git: git restore --staged {ACCESS}")
+def _staged(root: Path) -> None:
+    git(root, "add", ACCESS)
+
+
 @in_git("apply", "apply", NOTHING, "applied already")
 def _commit_and_again(root: Path) -> None:
     git(root, "commit", "-qam", "fixes")

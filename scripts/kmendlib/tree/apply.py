@@ -149,9 +149,9 @@ def unapply(tree: Tree) -> Applied:
         notes = ["apply was cut off before it had changed a file"]
         if journal:
             transaction.refuse_lossy(tree.path, journal)
-            _refuse_committed(tree, journal)
+            notes = _refuse_committed(tree, journal)
             before = sum(file.now(tree.path) is Now.OLD for file in files)
-            notes = [f"{before} of {len(files)} files were as before already"] if before else []
+            notes += [f"{before} of {len(files)} files were as before already"] if before else []
         notes = transaction.take_back(tree.path, journal) + notes
         return Applied(
             tree.path,
@@ -241,18 +241,24 @@ def _refuse_local_changes(tree: Tree, names: Sequence[str]) -> None:
             raise BadInput(f"{tree.path / name} has local changes: commit or stash them first")
 
 
-def _refuse_committed(tree: Tree, journal: transaction.Journal) -> None:
-    """Raise BadInput where a file is in the last commit as it was applied: to take it back is git's work then."""
+def _refuse_committed(tree: Tree, journal: transaction.Journal) -> list[str]:
+    """Raise BadInput where a file is in the last commit as it was applied: to take it back is git's work then.
+
+    Returns:
+        A line for each file that will be in the next commit as it was applied.
+    """
     names = [file.name for file in journal.files if file.now(tree.path) is Now.NEW]
     try:
-        same = [name for name, same in git.committed(tree.path, names).items() if same]
+        committed, staged = git.committed(tree.path, names), git.staged(tree.path, names)
     except KmendError:
-        return  # where git cannot tell, the old bytes still can be given back
-    if same:
-        raise BadInput(
-            f"{tree.path / same[0]} is committed as it was applied: take it back with git revert, or keep it; "
-            f"in both cases remove {tree.path / STATE}"
-        )
+        return []  # where git cannot tell, the old bytes still can be given back
+    for name, same in committed.items():
+        if same:
+            raise BadInput(
+                f"{tree.path / name} is committed as it was applied: take it back with git revert, or keep it; "
+                f"in both cases remove {tree.path / STATE}"
+            )
+    return [f"{name} is still staged in git: git restore --staged {name}" for name, same in staged.items() if same]
 
 
 def _other_links(tree: Tree, names: Sequence[str]) -> list[str]:

@@ -33,10 +33,23 @@ def committed(root: Path, names: Sequence[str]) -> dict[str, bool]:
     place = _repository(root)
     if not names or place is None or not _has_commit(root, place):
         return {}
+    return _compare(root, place, 2, _git(root, place, "ls-tree", "-r", "-z", "HEAD", "--", *names))
+
+
+def staged(root: Path, names: Sequence[str]) -> dict[str, bool]:
+    """Tell the same of the index, which is what the next commit would have."""
+    place = _repository(root)
+    if not names or place is None:
+        return {}
+    return _compare(root, place, 1, _git(root, place, "ls-files", "--stage", "-z", "--", *names))
+
+
+def _compare(root: Path, place: Path, column: int, listed: str) -> dict[str, bool]:
+    """Compare the files that git lists, with a blob's id in a column, with those in the tree."""
     found = {}
-    for line in _git(root, place, "ls-tree", "-r", "-z", "HEAD", "--", *names).split("\0")[:-1]:
+    for line in listed.split("\0")[:-1]:
         meta, name = line.split("\t", 1)
-        found[name] = meta.split()[2] in _blobs(root, place, name)
+        found[name] = meta.split()[column] in _blobs(root, place, name)
     return found
 
 
