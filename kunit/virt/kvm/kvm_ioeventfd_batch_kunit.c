@@ -91,12 +91,16 @@ static void kib_batch_drop(struct kvm *kvm)
 #define KIB_BEGIN	KVM_IOEVENTFD_FLAG_BATCH_BEGIN
 #define KIB_END		KVM_IOEVENTFD_FLAG_BATCH_END
 #define KIB_PIO		KVM_IOEVENTFD_FLAG_PIO
+#define KIB_CCW		KVM_IOEVENTFD_FLAG_VIRTIO_CCW_NOTIFY
 #define KIB_MATCH	KVM_IOEVENTFD_FLAG_DATAMATCH
 #define KIB_DEASSIGN	KVM_IOEVENTFD_FLAG_DEASSIGN
 #define KIB_UNKNOWN	BIT(31)
 
 /* The case of allocation failures. */
 #define KIB_MAX_ALLOCS	32
+
+/* The case of QEMU's batches. */
+#define KIB_QUEUES	16
 
 /* The case of the grace periods. */
 #define KIB_HALF	32
@@ -129,6 +133,12 @@ struct kib_actor {
 	int ret;
 };
 
+/* Threads that are all in the middle of a batch at once. */
+struct kib_meeting {
+	atomic_t absent;
+	struct completion full;
+};
+
 /* A device that is no ioeventfd. */
 struct kib_device {
 	struct kvm_io_device dev;
@@ -141,8 +151,10 @@ struct kib_ctx {
 	struct kvm *vms[KIB_MAX_VMS];
 	int nr_actors;
 	struct kib_actor actors[KIB_MAX_ACTORS];
+	struct kib_meeting meeting;
 	struct kvm_vcpu *vcpu;
 	struct kib_device device;
+	struct kib_device other;
 };
 
 /* The ioeventfds of a VM, in the order of its list. */
@@ -746,6 +758,7 @@ static struct kvm_ioeventfd kib_random_call(struct rnd_state *rnd,
 					    struct kvm_ioeventfd *past)
 {
 	static const u32 lens[] = { 0, 0, 1, 2, 4, 8, 3 };
+	static const u32 kinds[] = { 0, KIB_PIO, KIB_CCW };
 	struct kvm_ioeventfd *args = &past[kib_random(rnd, KIB_PAST)];
 
 	if (!kib_random(rnd, 4))
@@ -754,7 +767,8 @@ static struct kvm_ioeventfd kib_random_call(struct rnd_state *rnd,
 			.addr = KIB_ADDR + 8 * kib_random(rnd, 6),
 			.len = lens[kib_random(rnd, ARRAY_SIZE(lens))],
 			.datamatch = kib_random(rnd, 2),
-			.flags = KIB_DEASSIGN | (kib_random(rnd, 2) ? KIB_PIO : 0),
+			.flags = KIB_DEASSIGN |
+				 kinds[kib_random(rnd, ARRAY_SIZE(kinds))],
 		};
 	if (args->len && !kib_random(rnd, 4))
 		args->flags ^= KIB_MATCH;
@@ -905,12 +919,19 @@ static void kvm_ioeventfd_batch_test_one_grace_period(struct kunit *test)
 		KUNIT_ASSERT_EQ(test, kib_deassign(kvm, i), 0);
 		KUNIT_ASSERT_EQ(test, kib_assign(kvm, KIB_HALF + i), 0);
 	}
+	/* One of each other bus. */
+	KUNIT_ASSERT_EQ(test, kib_change(kvm, 0, 0, 0), 0);
+	KUNIT_ASSERT_EQ(test, kib_change(kvm, KIB_CCW, 0, 8), 0);
 	KUNIT_EXPECT_EQ(test, kib_graces, 0);
 	KUNIT_EXPECT_PTR_EQ(test, kib_bus(kvm, KVM_PIO_BUS), bus);
 	KUNIT_EXPECT_EQ(test, kib_write(ctx, kvm, 0), 1);
 	KUNIT_EXPECT_EQ(test, kib_write(ctx, kvm, KIB_HALF), 0);
 	KUNIT_EXPECT_EQ(test, kib_end(kvm), 0);
 	KUNIT_EXPECT_EQ(test, kib_graces, 1);
+	KUNIT_EXPECT_EQ(test, kib_bus(kvm, KVM_MMIO_BUS)->dev_count, 1);
+	KUNIT_EXPECT_EQ(test, kib_bus(kvm, KVM_FAST_MMIO_BUS)->dev_count, 1);
+	KUNIT_EXPECT_EQ(test, kib_bus(kvm, KVM_VIRTIO_CCW_NOTIFY_BUS)->dev_count,
+			1);
 	KUNIT_EXPECT_EQ(test, kib_write(ctx, kvm, 0), 0);
 	KUNIT_EXPECT_EQ(test, kib_write(ctx, kvm, KIB_HALF), 1);
 
@@ -922,9 +943,19 @@ static void kvm_ioeventfd_batch_test_one_grace_period(struct kunit *test)
 	WRITE_ONCE(kib_grace_task, NULL);
 }
 
+/* The test lets an actor go on; one that it forgets has gone wrong. */
+static bool kib_may_go(struct kib_actor *a)
+{
+	bool ret = kib_wait(&a->go);
+
+	a->wrong += !ret;
+	return ret;
+}
+
 static void kib_remove_in_batch(struct kib_actor *a)
 {
-	wait_for_completion_timeout(&a->go, KIB_TIMEOUT);
+	if (!kib_may_go(a))
+		return;
 	a->wrong += !!kib_begin(a->kvm);
 	a->wrong += !!kib_deassign(a->kvm, 0);
 	a->ret = kib_end(a->kvm);
@@ -949,6 +980,7 @@ static void kvm_ioeventfd_batch_test_not_freed_under_reader(struct kunit *test)
 
 	idx = srcu_read_lock(&kvm->srcu);
 	bus = srcu_dereference(kvm->buses[KVM_PIO_BUS], &kvm->srcu);
+	WRITE_ONCE(kib_watched, bus);
 	complete(&a->go);
 	while (srcu_dereference(kvm->buses[KVM_PIO_BUS], &kvm->srcu) == bus &&
 	       time_before(jiffies, end))
@@ -960,7 +992,9 @@ static void kvm_ioeventfd_batch_test_not_freed_under_reader(struct kunit *test)
 			    wait_for_completion_timeout(&a->done, KIB_WATCH),
 			    "END returned under a reader");
 	KUNIT_EXPECT_EQ(test, kib_refs(0), 1);
-	if (kib_refs(0) == 1) {
+	KUNIT_EXPECT_PTR_EQ_MSG(test, READ_ONCE(kib_watched), (void *)bus,
+				"the old bus was freed under a reader");
+	if (kib_refs(0) == 1 && READ_ONCE(kib_watched) == bus) {
 		dev = bus->range[0].dev;
 		KUNIT_EXPECT_EQ(test, 0,
 				dev->ops->write(NULL, dev, KIB_ADDR,
@@ -974,6 +1008,7 @@ static void kvm_ioeventfd_batch_test_not_freed_under_reader(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, a->wrong, 0);
 	KUNIT_EXPECT_EQ(test, a->ret, 0);
 	KUNIT_EXPECT_EQ(test, kib_refs(0), 0);
+	KUNIT_EXPECT_NULL(test, READ_ONCE(kib_watched));
 }
 
 static const bool kib_destroy_cases[] = { false, true };
@@ -988,11 +1023,13 @@ KUNIT_ARRAY_PARAM(kib_destroy, kib_destroy_cases, kib_destroy_desc);
 
 static void kib_begin_and_end(struct kib_actor *a)
 {
-	wait_for_completion_timeout(&a->go, KIB_TIMEOUT);
+	if (!kib_may_go(a))
+		return;
 	a->wrong += !!kib_begin(a->kvm);
 	a->wrong += !!kib_assign(a->kvm, 0);
 	complete(&a->begun);
-	wait_for_completion_timeout(&a->go, KIB_TIMEOUT);
+	if (!kib_may_go(a))
+		return;
 	if (a->destroy)
 		kib_batch_drop(a->kvm);
 	else
@@ -1115,13 +1152,20 @@ static void kib_load(struct kib_actor *a)
 	unsigned long i;
 	int ret;
 
-	wait_for_completion_timeout(&a->go, KIB_TIMEOUT);
+	if (!kib_may_go(a))
+		return;
 	for (i = 0; i < KIB_ROUNDS && !a->wrong; i++) {
 		bool real = !(i % KIB_REAL);
 
 		ret = kib_begin(a->kvm);
 		a->wrong += ret && ret != -EBUSY;
 		a->wrong += !!kib_assign(a->kvm, a->nr);
+		/* In the first round nobody ends before all have begun. */
+		if (!i) {
+			if (atomic_dec_and_test(&a->ctx->meeting.absent))
+				complete_all(&a->ctx->meeting.full);
+			a->wrong += !kib_wait(&a->ctx->meeting.full);
+		}
 		if (!real)
 			a->wrong += !!kib_deassign(a->kvm, a->nr);
 		ret = kib_end(a->kvm);
@@ -1142,6 +1186,8 @@ static void kvm_ioeventfd_batch_test_two_vms_under_load(struct kunit *test)
 
 	kib_create(test);
 	kib_create(test);
+	atomic_set(&ctx->meeting.absent, KIB_MAX_ACTORS);
+	init_completion(&ctx->meeting.full);
 	for (i = 0; i < KIB_MAX_ACTORS; i++)
 		kib_start(test, ctx->vms[i % 2], kib_load, false);
 	for (i = 0; i < KIB_MAX_ACTORS; i++)
@@ -1156,7 +1202,302 @@ static void kvm_ioeventfd_batch_test_two_vms_under_load(struct kunit *test)
 				    i, a->rounds);
 		KUNIT_EXPECT_EQ(test, a->rounds, (unsigned long)KIB_ROUNDS);
 	}
+	KUNIT_EXPECT_EQ_MSG(test, atomic_read(&ctx->meeting.absent), 0,
+			    "the batches did not overlap");
 	KUNIT_EXPECT_EQ(test, kib_all_refs(), 0);
+}
+
+/* The VM that the hook below ends the batch of. */
+static struct kvm *kib_halves_kvm;
+static int kib_halves;
+
+/*
+ * Stand in for another thread whose END finds no memory, as soon as it can get
+ * in between the two halves of an ioeventfd without a length.
+ */
+static void kib_end_between(void)
+{
+	if (++kib_halves != 2 || mutex_is_locked(&kib_halves_kvm->slots_lock))
+		return;
+	kib_allocs_left = 1;
+	WRITE_ONCE(kib_alloc_task, current);
+	kib_end(kib_halves_kvm);
+	WRITE_ONCE(kib_alloc_task, NULL);
+}
+
+static const bool kib_deassign_cases[] = { false, true };
+
+static void kib_deassign_desc(const bool *deassign, char *desc)
+{
+	strscpy(desc, *deassign ? "deassign" : "assign", KUNIT_PARAM_DESC_SIZE);
+}
+
+KUNIT_ARRAY_PARAM(kib_deassign, kib_deassign_cases, kib_deassign_desc);
+
+/* No END comes between the two halves: both are there, or none. */
+static void kvm_ioeventfd_batch_test_both_halves(struct kunit *test)
+{
+	bool deassign = *(const bool *)test->param_value;
+	struct kvm *kvm = kib_create(test);
+
+	if (deassign)
+		KUNIT_ASSERT_EQ(test, kib_change(kvm, 0, 1, 0), 0);
+	KUNIT_ASSERT_EQ(test, kib_begin(kvm), 0);
+	kib_halves_kvm = kvm;
+	kib_halves = 0;
+	kib_fdget_hook = kib_end_between;
+	WRITE_ONCE(kib_fdget_task, current);
+	KUNIT_EXPECT_EQ(test,
+			kib_change(kvm, deassign ? KIB_DEASSIGN : 0, 1, 0), 0);
+	WRITE_ONCE(kib_fdget_task, NULL);
+	KUNIT_EXPECT_EQ(test, kib_halves, 2);
+	kib_was_open(kvm);
+
+	KUNIT_EXPECT_EQ(test, kib_bus(kvm, KVM_MMIO_BUS)->dev_count, !deassign);
+	KUNIT_EXPECT_EQ(test, kib_bus(kvm, KVM_FAST_MMIO_BUS)->dev_count,
+			!deassign);
+	KUNIT_EXPECT_EQ(test, kib_list_len(kvm), deassign ? 0 : 2);
+}
+
+/*
+ * Removing does not fail: not without a batch, and not in one that does nothing
+ * else.  What could not be taken off its bus takes no writes.
+ */
+static void kvm_ioeventfd_batch_test_only_removals(struct kunit *test)
+{
+	struct kib_ctx *ctx = test->priv;
+	struct kvm *kvm = kib_create(test);
+	struct kvm_io_bus *bus;
+	int i;
+
+	KUNIT_ASSERT_EQ(test, kib_register(kvm, &ctx->device, 9), 0);
+	for (i = 0; i < 4; i++)
+		KUNIT_ASSERT_EQ(test, kib_assign(kvm, i), 0);
+	KUNIT_ASSERT_EQ(test, kib_change(kvm, 0, 5, 4), 0);
+	bus = kib_bus(kvm, KVM_PIO_BUS);
+
+	/* The MMIO bus, the first, gets its memory; the PIO bus does not. */
+	KUNIT_ASSERT_EQ(test, kib_begin(kvm), 0);
+	KUNIT_EXPECT_EQ(test, kib_deassign(kvm, 0), 0);
+	KUNIT_EXPECT_EQ(test, kib_deassign(kvm, 2), 0);
+	KUNIT_EXPECT_EQ(test, kib_change(kvm, KIB_DEASSIGN, 5, 4), 0);
+	KUNIT_EXPECT_EQ(test, kib_write(ctx, kvm, 0), 1);
+	kib_allocs_left = 2;
+	WRITE_ONCE(kib_alloc_task, current);
+	KUNIT_EXPECT_EQ(test, kib_end(kvm), 0);
+	WRITE_ONCE(kib_alloc_task, NULL);
+	KUNIT_EXPECT_EQ(test, kib_allocs_left, 0);
+	KUNIT_EXPECT_FALSE(test, kib_was_open(kvm));
+
+	KUNIT_EXPECT_EQ(test, kib_bus(kvm, KVM_MMIO_BUS)->dev_count, 0);
+	KUNIT_EXPECT_PTR_EQ(test, kib_bus(kvm, KVM_PIO_BUS), bus);
+	KUNIT_EXPECT_EQ(test, kib_list_len(kvm), 2);
+	for (i = 0; i < 4; i++)
+		KUNIT_EXPECT_EQ_MSG(test, kib_write(ctx, kvm, i), i % 2,
+				    "ioeventfd %d", i);
+	kib_write(ctx, kvm, 9);
+	KUNIT_EXPECT_EQ(test, ctx->device.writes, 1);
+	KUNIT_EXPECT_EQ(test, kib_deassign(kvm, 0), -ENOENT);
+
+	/* A batch that is undone leaves it as it is. */
+	KUNIT_ASSERT_EQ(test, kib_begin(kvm), 0);
+	KUNIT_EXPECT_EQ(test, kib_assign(kvm, 0), 0);
+	kib_allocs_left = 1;
+	WRITE_ONCE(kib_alloc_task, current);
+	KUNIT_EXPECT_EQ(test, kib_end(kvm), -ENOMEM);
+	WRITE_ONCE(kib_alloc_task, NULL);
+	KUNIT_EXPECT_EQ(test, kib_write(ctx, kvm, 0), 0);
+	KUNIT_EXPECT_EQ(test, kib_list_len(kvm), 2);
+
+	/* Its place can be taken, and the next batch there frees it. */
+	KUNIT_EXPECT_EQ(test, kib_assign(kvm, 0), 0);
+	KUNIT_EXPECT_EQ(test, kib_write(ctx, kvm, 0), 1);
+	KUNIT_ASSERT_EQ(test, kib_begin(kvm), 0);
+	KUNIT_EXPECT_EQ(test, kib_deassign(kvm, 1), 0);
+	KUNIT_EXPECT_EQ(test, kib_end(kvm), 0);
+	KUNIT_EXPECT_EQ(test, kib_bus(kvm, KVM_PIO_BUS)->dev_count, 3);
+	KUNIT_EXPECT_EQ(test, kib_bus(kvm, KVM_PIO_BUS)->ioeventfd_count, 2);
+	KUNIT_EXPECT_EQ(test, kib_all_refs(), 2);
+	KUNIT_EXPECT_EQ(test, kib_write(ctx, kvm, 0), 1);
+
+	/* Or the VM's end does. */
+	KUNIT_ASSERT_EQ(test, kib_begin(kvm), 0);
+	KUNIT_EXPECT_EQ(test, kib_deassign(kvm, 3), 0);
+	kib_allocs_left = 1;
+	WRITE_ONCE(kib_alloc_task, current);
+	KUNIT_EXPECT_EQ(test, kib_end(kvm), 0);
+	WRITE_ONCE(kib_alloc_task, NULL);
+	KUNIT_EXPECT_EQ(test, kib_destroy_last(ctx), 0);
+	KUNIT_EXPECT_EQ(test, kib_all_refs(), 0);
+}
+
+/* A long END lets others run, for each that it adds and each that it removes. */
+static void kvm_ioeventfd_batch_test_lets_others_run(struct kunit *test)
+{
+	struct kvm *kvm = kib_create(test);
+	int i;
+
+	for (i = 0; i < KIB_HALF; i++)
+		KUNIT_ASSERT_EQ(test, kib_assign(kvm, i), 0);
+	KUNIT_ASSERT_EQ(test, kib_begin(kvm), 0);
+	for (i = 0; i < KIB_HALF; i++) {
+		KUNIT_ASSERT_EQ(test, kib_deassign(kvm, i), 0);
+		KUNIT_ASSERT_EQ(test, kib_assign(kvm, KIB_HALF + i), 0);
+	}
+	kib_rescheds = 0;
+	WRITE_ONCE(kib_resched_task, current);
+	KUNIT_EXPECT_EQ(test, kib_end(kvm), 0);
+	WRITE_ONCE(kib_resched_task, NULL);
+	/* It looks at them, adds, and frees or keeps. */
+	KUNIT_EXPECT_GE(test, kib_rescheds, 3 * 2 * KIB_HALF);
+}
+
+/* The place of a device on a bus, or -1. */
+static int kib_place(struct kvm *kvm, struct kvm_io_device *dev)
+{
+	struct kvm_io_bus *bus = kib_bus(kvm, KVM_PIO_BUS);
+	int i;
+
+	for (i = 0; i < bus->dev_count; i++)
+		if (bus->range[i].dev == dev)
+			return i;
+	return -1;
+}
+
+/*
+ * Of devices with the same range the one that came first is asked first; an
+ * ioeventfd of a batch came when the batch ended.
+ */
+static void kvm_ioeventfd_batch_test_order(struct kunit *test)
+{
+	struct kib_ctx *ctx = test->priv;
+	struct kvm *kvm = kib_create(test);
+
+	/* One by one. */
+	KUNIT_ASSERT_EQ(test, kib_register(kvm, &ctx->device, 1), 0);
+	KUNIT_ASSERT_EQ(test, kib_register(kvm, &ctx->other, 1), 0);
+	KUNIT_EXPECT_EQ(test, kib_place(kvm, &ctx->device.dev), 0);
+	KUNIT_EXPECT_EQ(test, kib_place(kvm, &ctx->other.dev), 1);
+	KUNIT_EXPECT_EQ(test, kib_assign(kvm, 1), 0);
+	KUNIT_EXPECT_EQ(test, kib_write(ctx, kvm, 1), 0);
+	KUNIT_EXPECT_EQ(test, ctx->device.writes, 1);
+	KUNIT_EXPECT_EQ(test, kib_deassign(kvm, 1), 0);
+	KUNIT_EXPECT_EQ(test, kib_unregister(kvm, &ctx->device), 0);
+	KUNIT_EXPECT_EQ(test, kib_unregister(kvm, &ctx->other), 0);
+
+	/* In a batch, and with neighbours on both sides. */
+	KUNIT_ASSERT_EQ(test, kib_begin(kvm), 0);
+	KUNIT_EXPECT_EQ(test, kib_assign(kvm, 2), 0);
+	KUNIT_EXPECT_EQ(test, kib_assign(kvm, 1), 0);
+	KUNIT_EXPECT_EQ(test, kib_assign(kvm, 0), 0);
+	KUNIT_EXPECT_EQ(test, kib_register(kvm, &ctx->device, 1), 0);
+	KUNIT_EXPECT_EQ(test, kib_register(kvm, &ctx->other, 1), 0);
+	KUNIT_EXPECT_EQ(test, kib_end(kvm), 0);
+	KUNIT_EXPECT_EQ(test, kib_place(kvm, &ctx->device.dev), 1);
+	KUNIT_EXPECT_EQ(test, kib_place(kvm, &ctx->other.dev), 2);
+	KUNIT_EXPECT_EQ(test, kib_write(ctx, kvm, 1), 0);
+	KUNIT_EXPECT_EQ(test, ctx->device.writes, 2);
+	KUNIT_EXPECT_EQ(test, kib_unregister(kvm, &ctx->device), 0);
+	KUNIT_EXPECT_EQ(test, kib_unregister(kvm, &ctx->other), 0);
+	KUNIT_EXPECT_EQ(test, kib_write(ctx, kvm, 1), 1);
+}
+
+static void kib_begin_alone(struct kib_actor *a)
+{
+	if (!kib_may_go(a))
+		return;
+	a->ret = kib_begin(a->kvm);
+}
+
+/* BEGIN waits for the VM's lock. */
+static void kvm_ioeventfd_batch_test_begin_locks(struct kunit *test)
+{
+	struct kvm *kvm = kib_create(test);
+	unsigned long end = jiffies + KIB_TIMEOUT;
+	struct kib_actor *a;
+	bool waits, done;
+
+	a = kib_start(test, kvm, kib_begin_alone, false);
+	mutex_lock(&kvm->slots_lock);
+	complete(&a->go);
+	do {
+		usleep_range(50, 100);
+		done = completion_done(&a->done);
+		waits = !list_empty(&kvm->slots_lock.wait_list);
+	} while (!waits && !done && time_before(jiffies, end));
+	KUNIT_EXPECT_TRUE(test, waits);
+	KUNIT_EXPECT_FALSE(test, done);
+	mutex_unlock(&kvm->slots_lock);
+
+	KUNIT_ASSERT_TRUE(test, kib_wait(&a->done));
+	KUNIT_EXPECT_EQ(test, a->wrong, 0);
+	KUNIT_EXPECT_EQ(test, a->ret, 0);
+	KUNIT_EXPECT_EQ(test, kib_end(kvm), 0);
+}
+
+/* A bus goes, as after a failure to shrink it, with what a batch has removed. */
+static void kvm_ioeventfd_batch_test_bus_gone_with_removed(struct kunit *test)
+{
+	struct kvm *kvm = kib_create(test);
+
+	KUNIT_ASSERT_EQ(test, kib_assign(kvm, 0), 0);
+	KUNIT_ASSERT_EQ(test, kib_assign(kvm, 1), 0);
+	KUNIT_ASSERT_EQ(test, kib_change(kvm, 0, 2, 4), 0);
+	KUNIT_ASSERT_EQ(test, kib_begin(kvm), 0);
+	KUNIT_EXPECT_EQ(test, kib_deassign(kvm, 0), 0);
+	KUNIT_EXPECT_EQ(test, kib_change(kvm, KIB_DEASSIGN, 2, 4), 0);
+	kib_destroy_bus(kvm, KVM_PIO_BUS);
+	KUNIT_EXPECT_EQ(test, kib_end(kvm), 0);
+	KUNIT_EXPECT_EQ(test, kib_bus(kvm, KVM_MMIO_BUS)->dev_count, 0);
+	KUNIT_EXPECT_EQ(test, kib_list_len(kvm), 0);
+	KUNIT_EXPECT_EQ(test, kib_all_refs(), 0);
+}
+
+/* One queue: an MMIO address of any length, and a port by its data. */
+static void kib_queue(struct kunit *test, struct kvm *kvm, int nr, u32 flags)
+{
+	struct kvm_ioeventfd mmio = {
+		.fd = KIB_FD(nr % (KIB_FDS - 1)),
+		.addr = KIB_ADDR + 0x1000 * nr,
+		.flags = flags,
+	}, pio = {
+		.fd = KIB_FD(nr % (KIB_FDS - 1)),
+		.addr = KIB_ADDR,
+		.len = 2,
+		.datamatch = nr,
+		.flags = KIB_PIO | KIB_MATCH | flags,
+	};
+
+	KUNIT_EXPECT_EQ_MSG(test, kvm_ioeventfd(kvm, &mmio), 0, "queue %d", nr);
+	KUNIT_EXPECT_EQ_MSG(test, kvm_ioeventfd(kvm, &pio), 0, "queue %d", nr);
+}
+
+/* As QEMU sends it: sorted by address, removals and additions in turn. */
+static void kvm_ioeventfd_batch_test_as_qemu(struct kunit *test)
+{
+	struct kvm *kvm = kib_create(test);
+	struct kvm_io_bus *bus;
+	int i;
+
+	KUNIT_ASSERT_EQ(test, kib_begin(kvm), 0);
+	for (i = 0; i < KIB_QUEUES; i += 2)
+		kib_queue(test, kvm, i, 0);
+	KUNIT_ASSERT_EQ(test, kib_end(kvm), 0);
+
+	KUNIT_ASSERT_EQ(test, kib_begin(kvm), 0);
+	for (i = 0; i < KIB_QUEUES; i++)
+		kib_queue(test, kvm, i, i % 2 ? 0 : KIB_DEASSIGN);
+	KUNIT_ASSERT_EQ(test, kib_end(kvm), 0);
+
+	KUNIT_EXPECT_EQ(test, kib_bus(kvm, KVM_MMIO_BUS)->dev_count,
+			KIB_QUEUES / 2);
+	KUNIT_EXPECT_EQ(test, kib_bus(kvm, KVM_FAST_MMIO_BUS)->dev_count,
+			KIB_QUEUES / 2);
+	bus = kib_bus(kvm, KVM_PIO_BUS);
+	KUNIT_ASSERT_EQ(test, bus->dev_count, KIB_QUEUES / 2);
+	for (i = 0; i < bus->dev_count; i++)
+		KUNIT_EXPECT_EQ(test, to_ioeventfd(bus->range[i].dev)->datamatch,
+				2ULL * i + 1);
 }
 
 /*
@@ -1211,6 +1552,9 @@ static void kib_exit(struct kunit *test)
 
 	WRITE_ONCE(kib_alloc_task, NULL);
 	WRITE_ONCE(kib_grace_task, NULL);
+	WRITE_ONCE(kib_fdget_task, NULL);
+	WRITE_ONCE(kib_resched_task, NULL);
+	WRITE_ONCE(kib_watched, NULL);
 	if (!ctx)
 		return;
 	for (i = 0; i < ctx->nr_actors; i++)
@@ -1253,8 +1597,16 @@ static struct kunit_case kvm_ioeventfd_batch_test_cases[] = {
 	KUNIT_CASE(kvm_ioeventfd_batch_test_no_memory),
 	KUNIT_CASE(kvm_ioeventfd_batch_test_destroyed_in_batch),
 	KUNIT_CASE(kvm_ioeventfd_batch_test_one_grace_period),
+	KUNIT_CASE(kvm_ioeventfd_batch_test_begin_locks),
+	KUNIT_CASE_PARAM(kvm_ioeventfd_batch_test_both_halves,
+			 kib_deassign_gen_params),
+	KUNIT_CASE(kvm_ioeventfd_batch_test_lets_others_run),
+	KUNIT_CASE(kvm_ioeventfd_batch_test_order),
+	KUNIT_CASE(kvm_ioeventfd_batch_test_as_qemu),
 	KUNIT_CASE_SLOW(kvm_ioeventfd_batch_test_same_as_unbatched),
 	KUNIT_CASE_SLOW(kvm_ioeventfd_batch_test_two_vms_under_load),
+	KUNIT_CASE(kvm_ioeventfd_batch_test_only_removals),
+	KUNIT_CASE(kvm_ioeventfd_batch_test_bus_gone_with_removed),
 	KUNIT_CASE(kvm_ioeventfd_batch_test_bus_gone),
 	{}
 };

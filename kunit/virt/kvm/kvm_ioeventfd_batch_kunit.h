@@ -25,10 +25,16 @@ struct kib_eventfd {
 
 static struct kib_eventfd kib_eventfds[KIB_FDS];
 
+/* The thread that calls back before it takes a reference. */
+static struct task_struct *kib_fdget_task;
+static void (*kib_fdget_hook)(void);
+
 static struct eventfd_ctx *kib_eventfd_ctx_fdget(int fd)
 {
 	int nr = KIB_FD(0) - fd;
 
+	if (READ_ONCE(kib_fdget_task) == current)
+		kib_fdget_hook();
 	if (!(current->flags & PF_KTHREAD) || nr < 0 || nr >= KIB_FDS)
 		return eventfd_ctx_fdget(fd);
 	atomic_inc(&kib_eventfds[nr].gets);
@@ -76,6 +82,27 @@ static inline void *kib_kzalloc(size_t size, gfp_t flags)
 	return kib_alloc_fails() ? NULL : kzalloc(size, flags);
 }
 
+/* What is watched for being freed; it is then set to NULL. */
+static void *kib_watched;
+
+static inline void kib_kfree(const void *p)
+{
+	if (p)
+		cmpxchg(&kib_watched, (void *)p, NULL);
+	kfree(p);
+}
+
+/* The thread whose places where others may run are counted. */
+static struct task_struct *kib_resched_task;
+static int kib_rescheds;
+
+static inline void kib_cond_resched(void)
+{
+	if (READ_ONCE(kib_resched_task) == current)
+		kib_rescheds++;
+	cond_resched();
+}
+
 #define eventfd_ctx_fdget(fd)	kib_eventfd_ctx_fdget(fd)
 #define eventfd_ctx_put(ctx)	kib_eventfd_ctx_put(ctx)
 /* Up to v6.7 it is told how often. */
@@ -90,5 +117,9 @@ static inline void *kib_kzalloc(size_t size, gfp_t flags)
 #define kmalloc(size, flags)	kib_kmalloc(size, flags)
 #undef kzalloc
 #define kzalloc(size, flags)	kib_kzalloc(size, flags)
+#undef kfree
+#define kfree(p)		kib_kfree(p)
+#undef cond_resched
+#define cond_resched()		kib_cond_resched()
 
 #endif
