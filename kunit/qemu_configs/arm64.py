@@ -14,3 +14,16 @@ CONFIG_SERIAL_AMBA_PL011_CONSOLE=y''',
 			   extra_qemu_params=['-machine', 'virt,gic-version=3',
 					      '-cpu', 'max,pauth-impdef=on',
 					      '-smp', '2'])
+
+# For kmend's races: registers by their numbers at GDB's remote protocol, and how a
+# call looks.
+GDB = {'arguments': (0, 1, 2, 3), 'stack': 31, 'pc': 32, 'returns': 30}
+
+
+def gdb_call(code, at):
+	"""Length and offset of the direct call at a place of the code, or None."""
+	word = int.from_bytes(code[at:at + 4], 'little')
+	if at % 4 or word >> 26 != 0x25:
+		return None
+	offset = word & 0x3ffffff
+	return 4, 4 * (offset - (offset >> 25 << 26))

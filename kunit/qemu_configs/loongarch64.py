@@ -24,3 +24,16 @@ CONFIG_SERIAL_OF_PLATFORM=y''',
 			   extra_qemu_params=['-machine', 'virt',
 					      '-cpu', 'max',
 					      '-smp', '2'])
+
+# For kmend's races: registers by their numbers at GDB's remote protocol, and how a
+# call looks.
+GDB = {'arguments': (4, 5, 6, 7), 'stack': 3, 'pc': 33, 'returns': 1}
+
+
+def gdb_call(code, at):
+	"""Length and offset of the direct call at a place of the code, or None."""
+	word = int.from_bytes(code[at:at + 4], 'little')
+	if at % 4 or word >> 26 != 0x15:
+		return None
+	offset = (word & 0x3ff) << 16 | word >> 10 & 0xffff
+	return 4, 4 * (offset - (offset >> 25 << 26))

@@ -32,3 +32,24 @@ CONFIG_PCI_HOST_GENERIC=y''',
 					      '-cpu', 'max',
 					      '-smp', '2',
 					      '-bios', OPENSBI])
+
+# For kmend's races: registers by their numbers at GDB's remote protocol, and how a
+# call looks.
+GDB = {'arguments': (10, 11, 12, 13), 'stack': 2, 'pc': 32, 'returns': 1}
+
+
+def gdb_call(code, at):
+	"""Length and offset of the direct call at a place of the code, or None."""
+	if at % 2:
+		return None
+	word = int.from_bytes(code[at:at + 4], 'little')
+	then = int.from_bytes(code[at + 4:at + 8], 'little')
+	# auipc ra; jalr ra, ra
+	if word & 0xfff == 0x097 and then & 0xfffff == 0x080e7:
+		offset = ((word & 0xfffff000) + (then >> 20) - (then >> 31 << 12)) & 0xffffffff
+		return 8, offset - (offset >> 31 << 32)
+	# jal ra
+	if word & 0xfff == 0x0ef:
+		offset = (word >> 21 & 0x3ff) << 1 | (word >> 20 & 1) << 11 | word & 0xff000
+		return 4, offset - (word >> 31 << 20)
+	return None

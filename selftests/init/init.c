@@ -8,6 +8,8 @@
  *	kmend.timeout=N		limit of a program in seconds, in place of its own
  *	kmend.modules=A.ko[,B.ko...]	files of /lib/modules to load first, in
  *				this order: a KUnit suite in one runs then
+ *	kmend.symbols=A[,B...]	kernel symbols of which address and size are printed
+ *				before the tests: a debugger outside needs them
  *	printk.devkmsg=on	needed: the stream goes through the kernel log
  *
  * The programs are /kselftest/COLLECTION/NAME.  A program's limit is `timeout`
@@ -33,6 +35,7 @@
 #define POLL_MS		20
 #define LINE		768	/* a record of the log holds 992 bytes or more */
 #define MAX_NOTES	2000	/* lines a program may print besides results */
+#define MAX_SYMBOLS	64
 
 enum result { NONE, OK, NOT_OK, SKIP };
 
@@ -58,7 +61,7 @@ struct ending {
 
 static int kmsg = -1;
 /* The command line's words */
-static char *tests_arg, *modules_arg;
+static char *tests_arg, *modules_arg, *symbols_arg;
 static int seconds, timeout;
 
 /* A line for the log, put together piece by piece; what is too long is cut. */
@@ -196,6 +199,9 @@ static void read_cmdline(void)
 		arg = after(word, "kmend.modules=");
 		if (arg)
 			modules_arg = arg;
+		arg = after(word, "kmend.symbols=");
+		if (arg)
+			symbols_arg = arg;
 		arg = after(word, "kmend.seconds=");
 		if (arg) {
 			seconds = number(arg, 86400);
@@ -689,6 +695,111 @@ static void load_modules(void)
 	}
 }
 
+/*
+ * Kernel symbols
+ */
+
+struct symbol {
+	const char *name;
+	unsigned long addr, next;	/* next: the lowest address beyond */
+};
+
+static void put_hex(unsigned long num)
+{
+	char buf[24];
+
+	u64toh_r(num, buf);
+	put(buf);
+}
+
+/* Returns a byte of /proc/kallsyms, or -1 at its end. */
+static int next_char(int fd)
+{
+	static char buf[65536];
+	static int at, len;
+
+	if (at == len) {
+		at = 0;
+		len = read(fd, buf, sizeof(buf));
+		if (len <= 0) {
+			len = 0;
+			return -1;
+		}
+	}
+	return buf[at++];
+}
+
+/* Reads the file once: the addresses, or those that come next. */
+static void read_symbols(struct symbol *symbols, int n, int names)
+{
+	int fd = open("/proc/kallsyms", O_RDONLY | O_CLOEXEC);
+	char line[512];
+	int len = 0, c, i;
+
+	if (fd < 0)
+		give_up("cannot read /proc/kallsyms", "");
+	while ((c = next_char(fd)) >= 0) {
+		unsigned long addr;
+		char *name;
+
+		/* "ffffffff81000000 T _stext", and a tab and a module */
+		if (c != '\n' && c != '\t') {
+			if (len < (int)sizeof(line) - 1)
+				line[len++] = c;
+			continue;
+		}
+		line[len] = 0;
+		while (c >= 0 && c != '\n')
+			c = next_char(fd);
+		len = 0;
+		addr = strtoul(line, &name, 16);
+		if (strlen(name) < 4)
+			continue;
+		for (i = 0; i < n; i++) {
+			struct symbol *symbol = &symbols[i];
+
+			if (names && !symbol->addr &&
+			    !strcmp(name + 3, symbol->name))
+				symbol->addr = addr;
+			if (!names && addr > symbol->addr &&
+			    (!symbol->next || addr < symbol->next))
+				symbol->next = addr;
+		}
+	}
+	close(fd);
+}
+
+static void print_symbols(void)
+{
+	static struct symbol symbols[MAX_SYMBOLS];
+	char *name, *next;
+	int i, n = 0;
+
+	for (name = symbols_arg; name; name = next) {
+		next = strchr(name, ',');
+		if (next)
+			*next++ = 0;
+		if (n == MAX_SYMBOLS)
+			give_up("too many symbols: ", name);
+		symbols[n++].name = name;
+	}
+	read_symbols(symbols, n, 1);
+	read_symbols(symbols, n, 0);
+	for (i = 0; i < n; i++) {
+		if (!symbols[i].addr)
+			continue;
+		begin("kmend-symbol: ");
+		put_hex(symbols[i].addr);
+		put(" ");
+		put_hex(symbols[i].next - symbols[i].addr);
+		put(" ");
+		put(symbols[i].name);
+		end();
+	}
+	begin("kmend-symbol: end");
+	end();
+}
+
 int main(void)
 {
 	static struct test tests[MAX_TESTS];
@@ -712,6 +823,8 @@ int main(void)
 	if (!tests_arg)
 		power_off();
 	n = split_tests(tests);
+	if (symbols_arg)
+		print_symbols();
 
 	begin("KTAP version 1\n1..");
 	put_num(n);

@@ -73,7 +73,7 @@ def boot(words: Sequence[str], console: Path, limit: float) -> Ending:
     size = 0
     tail = b""
     with (
-        console.open("wb") as out,
+        console.open("wb", buffering=0) as out,
         proc.child(
             words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=proc.environment()
         ) as process,

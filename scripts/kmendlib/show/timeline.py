@@ -2,10 +2,11 @@
 """The interleavings of the bugs, as data: Documentation/bugs/BUG.toml.  A bug's page and the report show the same."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from kmendlib.tree.manifest import REPO, reading
+from kmendlib.tree.diagram import PAGES, diagrams
 
-PAGES = REPO / "Documentation" / "bugs"
+__all__ = ["PAGES", "Drawing", "Mark", "Timeline", "load"]
 
 # An SVG's own units.  A character is as wide as in the widest monospaced font in use, so that no text leaves its lane.
 _CHAR, _ROW, _PAD = 7.9, 19, 10
@@ -111,13 +112,9 @@ class Drawing:
 
 def load(bug: str) -> list[Timeline]:
     """Return a bug's timelines; none if it has none. Raises BadInput where they are wrong."""
-    path = PAGES / f"{bug}.toml"
-    if path.parent != PAGES or not path.is_file():
-        return []
-    with reading(path) as table:
-        return [_timeline(**each) for each in table["timeline"]]
+    return [_timeline(**each) for each in diagrams(bug)]
 
 
-def _timeline(finding: str, title: str, lanes: tuple[str, str], rows: tuple[tuple[str, ...], ...]) -> Timeline:
-    wrong = frozenset(number for number, row in enumerate(rows) if row[2:] == ("wrong",))
+def _timeline(finding: str, title: str, lanes: tuple[str, str], rows: tuple[tuple[Any, ...], ...]) -> Timeline:
+    wrong = frozenset(at for at, row in enumerate(rows) if any(what == "wrong" or "mark" in what for what in row[2:]))
     return Timeline(finding, title, lanes, tuple((row[0], row[1]) for row in rows), wrong)

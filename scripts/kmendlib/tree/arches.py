@@ -4,6 +4,7 @@
 import importlib.util
 import sys
 import types
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +29,25 @@ class QemuArchParams:
 
 
 @dataclass(frozen=True)
+class Registers:
+    """What a race has to know of an architecture's machine code.
+
+    Attributes:
+        arguments: numbers of the registers with a function's first arguments, in GDB's remote protocol.
+        stack: that of the stack pointer.
+        pc: that of the program counter.
+        returns: that of the return address; None where it lies on top of the stack when a function is entered.
+        call: tells length and offset of the direct call at a place of some code, or None.
+    """
+
+    arguments: tuple[int, ...]
+    stack: int
+    pc: int
+    returns: int | None
+    call: Callable[[bytes, int], tuple[int, int] | None]
+
+
+@dataclass(frozen=True)
 class Arch:
     """An architecture by kmend's name (``riscv64``), what kunit.py knows of it, and how kernels are built for it.
 
@@ -37,6 +57,7 @@ class Arch:
         compiler: ``llvm`` or ``gcc``.
         make: further words for make.
         fragment: name and text of a configuration fragment that comes last.
+        registers: for races.
     """
 
     name: str
@@ -44,6 +65,7 @@ class Arch:
     compiler: str = "llvm"
     make: tuple[str, ...] = ()
     fragment: tuple[str, str] | None = None
+    registers: Registers | None = None
 
     @property
     def qemu(self) -> str:
@@ -95,7 +117,7 @@ def load(name: str) -> Arch:
         spec.loader.exec_module(module)
     except SystemExit as missing:
         raise Infrastructure(f"{missing}: run kmend setup") from None
-    return Arch(name, module.QEMU_ARCH)
+    return Arch(name, module.QEMU_ARCH, registers=Registers(**module.GDB, call=module.gdb_call))
 
 
 def select(argument: str) -> tuple[str, ...]:

@@ -1,0 +1,550 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Forces an interleaving on a kernel as it is: parks one vCPU between two instructions while another one runs.
+
+QEMU's GDB stub resumes only the vCPUs that it is told to, which is what a busy hypervisor does to a guest every day.
+What is forced is the diagram of the bug's page; nothing about a bug is in here.
+"""
+
+import re
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+
+from kmendlib.proof.stub import GuestGone, Stub, StubError
+from kmendlib.tree.arches import Registers
+from kmendlib.tree.diagram import TICK, Place, Script, Step, Value
+
+# Ticks of the vCPUs that run while another is parked: 0.4 to 1 second of the guest's time.
+TICKS = 100
+ATTEMPTS = 40
+# Instructions of a lane's own in a function: a lock that is free takes a few hundred, KASAN's among them.
+STAY = 2000
+# Seconds in which a guest with a parked vCPU, whose other vCPUs have their interrupts on, comes to a tick.
+STOP_LIMIT = 20.0
+WORD = 1 << 64
+
+
+class End(StrEnum):
+    """How an attempt ended."""
+
+    BROKEN = "broken"
+    HELD = "held"
+    NO_CONTACT = "no contact"
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """Address and size of a symbol."""
+
+    address: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A moment of an attempt.
+
+    Attributes:
+        row: the diagram's row.
+        lane: its lane.
+        what: the step's: ``see``, ``park``, ``mark``, ``held``, ``then``, ``control`` or ``pass``.
+        seconds: since the first of them.
+        cpu: the vCPU, from 0.
+        where: function and offset.
+    """
+
+    row: int
+    lane: int
+    what: str
+    seconds: float
+    cpu: int
+    where: str
+
+
+@dataclass(frozen=True)
+class _Hit:
+    cpu: int
+    step: Step
+    place: Place
+    pc: int
+
+
+@dataclass
+class _Armed:
+    """What a run of some vCPUs may stop at."""
+
+    at: dict[int, list[tuple[Step, Place]]] = field(default_factory=dict)
+    entries: dict[int, list[tuple[Step, Place]]] = field(default_factory=dict)
+    back: dict[int, list[tuple[int, Step, Place]]] = field(default_factory=dict)
+    writes: dict[int, tuple[Step, Place]] = field(default_factory=dict)
+
+    def addresses(self) -> set[int]:
+        return {*self.at, *self.entries, *self.back}
+
+
+class Machine:
+    """A guest at its stub: lets chosen vCPUs run to chosen places."""
+
+    def __init__(self, stub: Stub, registers: Registers, symbols: dict[str, Symbol]) -> None:
+        """Take a guest that is stopped."""
+        self.stub = stub
+        self.symbols = symbols
+        self._registers = registers
+        first = stub.ask("qfThreadInfo")
+        if not re.fullmatch(r"m[0-9a-f]+(,[0-9a-f]+)*,?", first):
+            raise StubError(f"the stub names no vCPUs: {first[:40]}")
+        self._threads = [int(number, 16) for number in first[1:].split(",") if number]
+        while (more := stub.ask("qsThreadInfo")) != "l":
+            self._threads += [int(number, 16) for number in more[1:].split(",") if number]
+        self.cpus = range(len(self._threads))
+        if len(self._threads) < 2:
+            raise StubError("the guest has one vCPU: nobody can be parked beside another")
+        self.objects: dict[str, Symbol] = {}
+        # Of the functions that a lane was seen to enter: where they return to, and the stack pointer then.
+        self.entered: dict[tuple[int, str], tuple[int, int]] = {}
+        self._judged: dict[int, int] = {}
+        self._sites: dict[tuple[str, str], list[tuple[int, int]]] = {}
+        self.ticks = 0
+
+    # what a stopped vCPU knows
+
+    def state(self, cpu: int) -> list[int]:
+        """Return a vCPU's registers."""
+        self.stub.order(f"Hg{self._threads[cpu]:x}")
+        text = self.stub.ask("g")
+        known = self._registers
+        need = 1 + max(known.pc, known.stack, known.returns or 0, *known.arguments)
+        try:
+            data = bytes.fromhex(text)
+        except ValueError:
+            raise StubError(f"registers that are none: {text[:40]}") from None
+        if len(data) < 8 * need:
+            raise StubError(f"{len(data)} bytes of registers: too few")
+        return [int.from_bytes(data[at : at + 8], "little") for at in range(0, 8 * need, 8)]
+
+    def memory(self, cpu: int, address: int, size: int) -> bytes | None:
+        """Read memory as a vCPU sees it; None where nothing is."""
+        self.stub.order(f"Hg{self._threads[cpu]:x}")
+        found = b""
+        while len(found) < size:
+            part = min(1024, size - len(found))
+            try:
+                text = self.stub.ask(f"m{(address + len(found)) % WORD:x},{part:x}")
+                data = bytes.fromhex(text)
+            except (StubError, ValueError):
+                if self.stub.broken:
+                    raise
+                return None
+            if len(data) != part:
+                raise StubError(f"{len(data)} bytes of memory for {part}")
+            found += data
+        return found
+
+    def word(self, cpu: int, address: int) -> int | None:
+        """Read eight bytes."""
+        data = self.memory(cpu, address, 8)
+        return None if data is None else int.from_bytes(data, "little")
+
+    def value(self, cpu: int, state: Sequence[int], value: Value) -> int | None:
+        """Return what a value is where a vCPU stands."""
+        now: int | None = state[self._registers.arguments[value.argument]]
+        for offset in value.offsets:
+            now = None if now is None else self.word(cpu, now + offset)
+        return now
+
+    def returns(self, cpu: int, state: Sequence[int]) -> tuple[int, int]:
+        """Return where a function that is just entered returns to, and the stack pointer then."""
+        stack = state[self._registers.stack]
+        if self._registers.returns is None:
+            return self.word(cpu, stack) or 0, stack + 8
+        return state[self._registers.returns], stack
+
+    def find(self, name: str) -> Symbol | None:
+        """Return a symbol, or an object that was kept."""
+        return self.objects.get(name) or self.symbols.get(name)
+
+    def where(self, pc: int) -> str:
+        """Name an address by function and offset."""
+        for name, symbol in self.symbols.items():
+            if symbol.address <= pc < symbol.address + max(symbol.size, 1):
+                return f"{name}+0x{pc - symbol.address:x}"
+        return f"0x{pc:x}"
+
+    def holds(self, cpu: int, state: Sequence[int], one: Place) -> bool:
+        """Tell whether a place's conditions hold where a vCPU stands; if so, keep what it keeps."""
+        for condition in one.conditions:
+            value, target = self.value(cpu, state, condition.value), self.find(condition.name)
+            if value is None or target is None:
+                return False
+            size = max(target.size, 1) if condition.inside else 1
+            if (target.address <= value < target.address + size) != condition.wanted:
+                return False
+        for name, kept, size in one.keep:
+            value = self.value(cpu, state, kept)
+            if value is None:
+                return False
+            self.objects[name] = Symbol(value, size)
+        return True
+
+    # places
+
+    def sites(self, cpu: int, caller: str, callee: str) -> list[tuple[int, int]]:
+        """Return where a function calls another: the call's address, and the one after it."""
+        if (caller, callee) not in self._sites:
+            symbol, target = self.symbols[caller], self.symbols[callee].address
+            code = self.memory(cpu, symbol.address, symbol.size) or b""
+            calls = ((at, self._registers.call(code, at)) for at in range(max(len(code) - 3, 0)))
+            self._sites[caller, callee] = [
+                (symbol.address + at, symbol.address + at + call[0])
+                for at, call in calls
+                if call and (symbol.address + at + call[1]) % WORD == target
+            ]
+        return self._sites[caller, callee]
+
+    def _arm(self, steps: Iterable[Step], lanes: dict[int, int]) -> _Armed:
+        armed = _Armed()
+        cpu = self.cpus[0]
+        for step in steps:
+            for one in step.places:
+                names = [name for name in one.functions if self.find(name)]
+                if one.kind == "write":
+                    for name in names[:1]:
+                        armed.writes[(self.objects.get(name) or self.symbols[name]).address + one.offset] = step, one
+                elif one.kind in ("call", "return"):
+                    for caller in filter(self.symbols.get, one.callers):
+                        found = [site for name in names for site in self.sites(cpu, caller, name)]
+                        for number, site in enumerate(sorted(found), 1):
+                            if one.number in (0, number):
+                                armed.at.setdefault(site[one.kind == "return"], []).append((step, one))
+                else:
+                    for name in names[:1]:
+                        known = self.entered.get((step.lane, name)) if one.kind == "leave" else None
+                        if known and step.lane in lanes:
+                            armed.back.setdefault(known[0], []).append((known[1], step, one))
+                        elif one.kind == "enter":
+                            armed.at.setdefault(self.symbols[name].address, []).append((step, one))
+                        else:
+                            armed.entries.setdefault(self.symbols[name].address, []).append((step, one))
+        return armed
+
+    # running
+
+    def _step(self, cpu: int) -> None:
+        self.stub.send(f"vCont;s:{self._threads[cpu]:x}")
+        if self.stub.stopped() is None:
+            raise self.stub.fail("a vCPU takes no step")
+        self._judged.pop(cpu, None)
+
+    def _stays(self, cpu: int, state: Sequence[int]) -> bool:
+        """Let a vCPU that enters a function go on alone; tell whether it is in there for so long that it waits."""
+        back, stack = self.returns(cpu, state)
+        for _ in range(STAY):
+            self._step(cpu)
+            now = self.state(cpu)
+            if now[self._registers.pc] == back and now[self._registers.stack] == stack:
+                return False
+        return True
+
+    def _judge(self, cpu: int, armed: _Armed) -> _Hit | None:
+        """Tell whether a vCPU is at one of the places."""
+        state = self.state(cpu)
+        pc = state[self._registers.pc]
+        if self._judged.get(cpu) == pc:
+            return None
+        self._judged[cpu] = pc
+        for step, one in armed.at.get(pc, []):
+            if self.holds(cpu, state, one):
+                if one.kind == "enter":
+                    name = next(name for name in one.functions if self.symbols.get(name, Symbol(0, 0)).address == pc)
+                    self.entered[step.lane, name] = self.returns(cpu, state)
+                return _Hit(cpu, step, one, pc)
+        for stack, step, one in armed.back.get(pc, []):
+            if state[self._registers.stack] == stack:
+                return _Hit(cpu, step, one, pc)
+        for step, one in armed.entries.get(pc, []):
+            if not self.holds(cpu, state, one):
+                continue
+            if one.kind == "leave":
+                back, stack = self.returns(cpu, state)
+                armed.back.setdefault(back, []).append((stack, step, one))
+                if len(armed.back[back]) == 1 and back not in armed.at:
+                    self.stub.order(f"Z1,{back:x},1")
+            else:
+                self._breakpoints(armed, "z")
+                stays = self._stays(cpu, state)
+                self._breakpoints(armed, "Z")
+                now = self.state(cpu)[self._registers.pc]
+                if stays:
+                    return _Hit(cpu, step, one, now)
+        return None
+
+    def _breakpoints(self, armed: _Armed, word: str) -> None:
+        for address in armed.addresses():
+            self.stub.order(f"{word}1,{address:x},1")
+        for address in armed.writes:
+            self.stub.order(f"{word}2,{address % WORD:x},8")
+
+    def run(
+        self, cpus: Sequence[int], steps: Iterable[Step], lanes: dict[int, int], bounded: bool
+    ) -> _Hit | None:
+        """Let some vCPUs run until one comes to a place of some steps; the others stay where they are.
+
+        Args:
+            cpus: the vCPUs.
+            steps: what they may come to.
+            lanes: the vCPU of each lane that is parked.
+            bounded: for `TICKS` ticks at the most.
+
+        Returns:
+            What was hit; None where the bound was reached.
+        """
+        armed = self._arm(steps, lanes)
+        ticks = 0
+        if bounded:
+            tick = self.symbols[TICK].address
+            armed.at.setdefault(tick, [])
+        self._breakpoints(armed, "Z")
+        try:
+            while True:
+                for cpu in cpus:
+                    hit = self._judge(cpu, armed)
+                    if hit:
+                        return hit
+                    if bounded and self._judged.get(cpu) == tick:
+                        ticks += 1
+                if ticks >= TICKS:
+                    return None
+                reply = self._go_on(cpus, armed, bounded)
+                if reply is None:
+                    return None
+                written = re.search(r"(?:watch|awatch):([0-9a-f]+);", reply)
+                thread = re.search(r"thread:(?:p[0-9a-f]+\.)?([0-9a-f]+);", reply)
+                if written and thread:
+                    cpu = self._threads.index(int(thread[1], 16)) if int(thread[1], 16) in self._threads else -1
+                    step, one = armed.writes.get(int(written[1], 16), (None, None))
+                    state = self.state(cpu) if cpu in cpus else []
+                    if step and one and state and self.holds(cpu, state, one):
+                        self._judged[cpu] = state[self._registers.pc]
+                        return _Hit(cpu, step, one, state[self._registers.pc])
+        finally:
+            self.ticks += ticks
+            self._breakpoints(armed, "z")
+
+    def _go_on(self, cpus: Sequence[int], armed: _Armed, bounded: bool) -> str | None:
+        """Resume some vCPUs; return the stub's words at the next stop, or None if there is none."""
+        addresses = armed.addresses()
+        for cpu in cpus:
+            # A vCPU that stands at a breakpoint does not get beyond it.
+            pc = self._judged.get(cpu)
+            if pc in addresses:
+                self.stub.order(f"z1,{pc:x},1")
+                self._step(cpu)
+                self.stub.order(f"Z1,{pc:x},1")
+        # One step may have led to the next place.
+        if any(self.state(cpu)[self._registers.pc] in addresses for cpu in cpus if cpu not in self._judged):
+            return "S05"
+        for cpu in cpus:
+            self._judged.pop(cpu, None)
+        self.stub.send("vCont;" + ";".join(f"c:{self._threads[cpu]:x}" for cpu in cpus))
+        while True:
+            reply = self.stub.receive(STOP_LIMIT)
+            if reply is not None:
+                return reply
+            if bounded:
+                self.stub.interrupt()
+                return None
+
+    def release(self) -> None:
+        """Let all vCPUs go on, for good."""
+        self.stub.order("D")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a race.
+
+    Attributes:
+        finding: the finding.
+        end: how its last attempt ended.
+        attempts: how many there were.
+        seconds: from the first contact to the end.
+        seen: the moments of the last attempt.
+        control: those of the control.
+        why: why there was no contact, in a line; else empty.
+        fault: the stub's, not the guest's.
+    """
+
+    finding: str
+    end: End
+    attempts: int = 0
+    seconds: float = 0.0
+    seen: tuple[Seen, ...] = ()
+    control: tuple[Seen, ...] = ()
+    why: str = ""
+    fault: bool = False
+
+
+class Race:
+    """A race in one boot: collects symbols from the console, then forces it from a thread of its own."""
+
+    def __init__(self, what: Script, registers: Registers, path: Path) -> None:
+        """Prepare it.
+
+        Args:
+            what: the script.
+            registers: the architecture's.
+            path: the stub's socket.
+        """
+        self.script = what
+        self.outcome = Outcome(what.finding, End.NO_CONTACT, why="the guest printed no symbols")
+        self._registers = registers
+        self._path = path
+        self._symbols: dict[str, Symbol] = {}
+        self._complete = threading.Event()
+        self._thread = threading.Thread(target=self._main, daemon=True)
+
+    def words(self) -> list[str]:
+        """Return the words of the kernel command line that it needs."""
+        # A task that is woken onto a parked CPU is pulled over only by a CPU that ticks. A parked CPU looks locked up.
+        quiet = ["nohz=off", "nowatchdog", "rcupdate.rcu_cpu_stall_suppress=1"]
+        return [*quiet, "kmend.symbols=" + ",".join(self.script.names())]
+
+    def hear(self, line: str) -> None:
+        """Take a line of the console."""
+        found = re.search(r"kmend-symbol: (?:([0-9a-f]+) ([0-9a-f]+) (\w+)|(end))", line)
+        if not found or self._complete.is_set():
+            return
+        if found[3]:
+            self._symbols.setdefault(found[3], Symbol(int(found[1], 16), int(found[2], 16)))
+        else:
+            self._complete.set()
+            self._thread.start()
+
+    def finish(self) -> Outcome:
+        """Wait for the end, which comes when the guest is gone; return the outcome."""
+        if self._complete.is_set():
+            self._thread.join()
+        return self.outcome
+
+    def _main(self) -> None:
+        try:
+            stub = Stub(self._path)
+            try:
+                self._force(Machine(stub, self._registers, self._symbols))
+            finally:
+                stub.close()
+        except GuestGone as gone:
+            self._give_up(f"{gone}{self._after()}")
+        except StubError as error:
+            self._give_up(str(error), fault=True)
+
+    def _after(self) -> str:
+        last = self.outcome.seen[-1:] or self.outcome.control[-1:]
+        return f" after {last[0].where}" if last else " before anybody came to the first place"
+
+    def _give_up(self, why: str, fault: bool = False) -> None:
+        # What was seen before counts: a broken kernel dies.
+        if self.outcome.end is End.NO_CONTACT:
+            self.outcome = replace(self.outcome, why=why, fault=fault)
+
+    def _missing(self, machine: Machine) -> str:
+        steps = (*self.script.steps, self.script.held, self.script.control, self.script.passed)
+        for step in steps:
+            if not any(self._possible(machine, one) for one in step.places):
+                return f"this kernel has none of: {'; '.join(one.text for one in step.places)}"
+        return "" if machine.find(TICK) else f"this kernel has no {TICK}"
+
+    def _possible(self, machine: Machine, one: Place) -> bool:
+        kept = {name for step in self.script.steps for place in step.places for name, _, _ in place.keep}
+        if any(condition.name not in kept and not machine.find(condition.name) for condition in one.conditions):
+            return False
+        names = [name for name in one.functions if name in kept or machine.find(name)]
+        if one.kind in ("call", "return"):
+            callers = filter(machine.symbols.get, one.callers)
+            return any(machine.sites(0, caller, name) for caller in callers for name in names)
+        return bool(names)
+
+    def _force(self, machine: Machine) -> None:
+        self.outcome = replace(self.outcome, why=self._missing(machine))
+        if self.outcome.why:
+            machine.release()
+            return
+        control = self._repeat(machine, self._control_steps(), "control")
+        if control is None:
+            why = f"the control never passed in {ATTEMPTS} attempts"
+            self.outcome = replace(self.outcome, why=why, attempts=0)
+        else:
+            self.outcome = replace(self.outcome, control=tuple(control[1]), seen=(), attempts=0)
+            self._repeat(machine, self.script.steps, "seen")
+        machine.release()
+
+    def _control_steps(self) -> tuple[Step, ...]:
+        last = max(number for number, step in enumerate(self.script.steps) if step.what == "park")
+        return (*self.script.steps[:last], self.script.control, self.script.passed)
+
+    def _repeat(self, machine: Machine, steps: Sequence[Step], what: str) -> tuple[End, list[Seen]] | None:
+        first = 0.0
+        reason = ""
+        for number in range(1, ATTEMPTS + 1):
+            self.outcome = replace(self.outcome, attempts=number)
+            seen: list[Seen] = []
+            end, reason = self._attempt(machine, steps, seen, what)
+            first = first or time.monotonic() - (seen[-1].seconds if seen else 0.0)
+            if end is End.NO_CONTACT:
+                continue
+            self.outcome = replace(
+                self.outcome,
+                end=End.NO_CONTACT if what == "control" else end,
+                seconds=round(time.monotonic() - first, 2),
+                why="",
+                **{what: tuple(seen)},
+            )
+            if what == "seen" and end is End.BROKEN:
+                self._let_go(machine, seen)
+            return end, seen
+        self.outcome = replace(self.outcome, why=f"no contact in {ATTEMPTS} attempts: {reason}")
+        return None
+
+    def _attempt(
+        self, machine: Machine, steps: Sequence[Step], seen: list[Seen], what: str
+    ) -> tuple[End, str]:
+        machine.objects.clear()
+        machine.entered.clear()
+        self._lanes: dict[int, int] = {}
+        self._started = 0.0
+        for step in steps:
+            last = step is steps[-1]
+            hit = self._go_for(machine, step, [self.script.held] if last and what == "seen" else [], bool(seen))
+            if not hit:
+                return End.NO_CONTACT, f"nobody came to {step.places[0].text} in {TICKS} ticks"
+            self._note(machine, hit, seen, what)
+            if step.what in ("park", "control"):
+                self._lanes[step.lane] = hit.cpu
+            if last:
+                return End.HELD if hit.step is self.script.held else End.BROKEN, ""
+        raise AssertionError("a script has steps")
+
+    def _go_for(self, machine: Machine, step: Step, held: list[Step], bounded: bool) -> _Hit | None:
+        own = self._lanes.get(step.lane)
+        cpus = [own] if own is not None else [cpu for cpu in machine.cpus if cpu not in self._lanes.values()]
+        return machine.run(cpus, [step, *held], self._lanes, bounded)
+
+    def _note(self, machine: Machine, hit: _Hit, seen: list[Seen], what: str) -> None:
+        now = time.monotonic()
+        self._started = self._started or now
+        where = machine.where(hit.pc)
+        if hit.place.kind in ("leave", "stay"):
+            name = next(filter(machine.symbols.get, hit.place.functions))
+            where = f"{'back from' if hit.place.kind == 'leave' else 'waits in'} {name}"
+        seen.append(Seen(hit.step.row, hit.step.lane, hit.step.what, round(now - self._started, 3), hit.cpu, where))
+        self.outcome = replace(self.outcome, **{what: tuple(seen)})
+
+    def _let_go(self, machine: Machine, seen: list[Seen]) -> None:
+        for step in self.script.then:
+            hit = self._go_for(machine, step, [], True)
+            if not hit:
+                return
+            self._note(machine, hit, seen, "seen")

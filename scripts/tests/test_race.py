@@ -1,0 +1,347 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Races on command: scripts as data, and the engine at a stub that plays a small guest, well and badly."""
+
+import contextlib
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kmendlib.proof import race, stub
+from kmendlib.proof.race import End, Outcome, Race
+from kmendlib.tree import arches, diagram, manifest
+
+REGISTERS = arches.Registers((0, 1, 2, 3), 4, 5, 6, lambda code, at: (4, 64) if code[at : at + 2] == b"C\0" else None)
+LOCK, LIST = 0x8000, 0x9000
+SYMBOLS = {
+    diagram.TICK: (0x100, 16),
+    "waker": (0x200, 16),
+    "queuer": (0x300, 64),
+    "insert": (0x348, 16),
+    "walk": (0x400, 16),
+    "lock": (0x500, 64),
+    "the_list": (LIST, 32),
+}
+TIMELINE = {
+    "finding": "a-bug/a-finding",
+    "title": "A walk meets a change",
+    "lanes": ["queuer", "waker"],
+    "rows": [
+        ["", "waker(&the_list)", {"park": "enter waker if arg0 is the_list", "pass": "leave waker"}],
+        ["queuer()", "", {"control": "enter queuer"}],
+        ["  insert(new)", "", {"park": "call insert in queuer if arg0 not in the_list keep new = arg0"}],
+        ["", "  lock(&the_list)", {"held": "stay lock if arg0 in the_list"}],
+        ["", "  walk(new)", {"mark": "enter walk if arg0[8] is new"}],
+        ["  new is freed", "", {"then": "write new[8]"}],
+    ],
+}
+NEW, OLD = 0x7000, 0x7100
+# What two CPUs go through again and again: program counter, first argument, return address.
+QUEUER = [(0x10, 0, 0), (0x300, 0, 0x14), (0x308, NEW, 0), (0x30C, NEW, 0), (0x14, 0, 0)]
+WAKER_BROKEN = [(0x20, 0, 0), (0x200, LIST, 0x24), (0x204, 0, 0), (0x400, OLD, 0x208), (0x208, 0, 0), (0x24, 0, 0)]
+WAKER_HELD = [(0x20, 0, 0), (0x200, LIST, 0x24), (0x500, LIST, 0x208), (0x504, 0, 0), (0x208, 0, 0), (0x24, 0, 0)]
+WAKER_IDLE = [(0x20, 0, 0), (0x24, 0, 0), (0x100, 0, 0x28)]
+
+
+class Guest:
+    """A stub with a guest of two CPUs; `fault` says what it does wrong, from the packet with that number on."""
+
+    def __init__(self, path: Path, programs: list[list[tuple[int, int, int]]], fault: str = "", at: int = 40) -> None:
+        self.programs, self.fault, self.at = programs, fault, at
+        self.positions = [0, 0]
+        self.breakpoints: set[int] = set()
+        self.current = 0
+        self.packets = 0
+        self.writes: set[int] = set()
+        self.released = False
+        self.path = path
+        self.server = socket.socket(socket.AF_UNIX)
+        self.server.bind(str(path))
+        self.server.listen()
+        self.thread = threading.Thread(target=self.serve, daemon=True)
+        self.thread.start()
+
+    def serve(self) -> None:
+        connection, _ = self.server.accept()
+        with connection, contextlib.suppress(OSError):
+            data = b""
+            while more := connection.recv(4096):
+                data += more
+                while found := re.search(rb"\$([^#]*)#..|\x03", data):
+                    data = data[found.end() :]
+                    self.packets += 1
+                    broken = self.packets >= self.at
+                    if broken and self.fault == "dies":
+                        return
+                    if broken and self.fault == "exits":
+                        connection.sendall(b"+$W00#b7")
+                        return
+                    reply = self.answer((found[1] or b"\x03").decode())
+                    packet = b"+$%s#%02x" % (reply.encode(), sum(reply.encode()) & 0xFF)
+                    if broken and self.fault == "cut":
+                        connection.sendall(packet[: len(packet) // 2])
+                        return
+                    if broken and self.fault == "checksum":
+                        packet = packet[:-2] + b"zz"
+                    if broken and self.fault == "late":
+                        time.sleep(1.5)
+                    if broken and self.fault == "garbage":
+                        packet = b"+$hello#14"
+                    if broken and self.fault == "error":
+                        packet = b"+$E22#a9"
+                    connection.sendall(packet)
+
+    def answer(self, text: str) -> str:
+        if text == "qfThreadInfo":
+            return "m1,2"
+        if text == "qsThreadInfo":
+            return "l"
+        if text.startswith("Hg"):
+            self.current = int(text[2:]) - 1
+        if text == "g":
+            pc, argument, back = self.state(self.current)
+            values = [argument, 0, 0, 0, 0x6000, pc, back]
+            return "".join(value.to_bytes(8, "little").hex() for value in values)
+        if text[0] == "m":
+            address, size = (int(word, 16) for word in text[1:].split(","))
+            return self.memory(address, size).hex()
+        if text.startswith("Z1"):
+            self.breakpoints.add(int(text.split(",")[1], 16))
+        if text.startswith("z1"):
+            self.breakpoints.discard(int(text.split(",")[1], 16))
+        if text.startswith("Z2"):
+            self.writes.add(int(text.split(",")[1], 16))
+        if text.startswith("z2"):
+            self.writes.discard(int(text.split(",")[1], 16))
+        if text.startswith("vCont;s:"):
+            self.advance(int(text[8:]) - 1)
+            return f"T05thread:{int(text[8:]):02x};"
+        if text.startswith("vCont;c:"):
+            return self.go_on([int(part[2:]) - 1 for part in text.split(";")[1:]])
+        if text == "D":
+            self.released = True
+        return "T02thread:01;" if text == "\x03" else "OK"
+
+    def memory(self, address: int, size: int) -> bytes:
+        if address == SYMBOLS["queuer"][0]:
+            return (b"\0" * 8 + b"C\0\0\0").ljust(size, b"\0")
+        if address == OLD + 8:
+            return NEW.to_bytes(8, "little")
+        return b"\0" * size
+
+    def state(self, cpu: int) -> tuple[int, int, int]:
+        program = self.programs[cpu]
+        return program[self.positions[cpu] % len(program)]
+
+    def advance(self, cpu: int) -> None:
+        # Who waits for a lock stays: the other one holds it while it stands at 0x308.
+        if self.state(cpu)[0] == 0x504 and self.state(1 - cpu)[0] == 0x308:
+            return
+        self.positions[cpu] += 1
+
+    def go_on(self, cpus: list[int]) -> str:
+        for _ in range(100000):
+            for cpu in cpus:
+                self.advance(cpu)
+                if self.state(cpu)[0] == 0x14 and self.writes:
+                    return f"T05thread:{cpu + 1:02x};watch:{min(self.writes):x};"
+            for cpu in cpus:
+                if self.state(cpu)[0] in self.breakpoints:
+                    named = 2 - cpu if self.fault == "wrong vCPU" else cpu + 1
+                    return f"T05thread:{named:02x};"
+        raise AssertionError("the guest runs for ever")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make bounds small."""
+    for name, value in (("TICKS", 20), ("ATTEMPTS", 3), ("STAY", 30), ("STOP_LIMIT", 1.0)):
+        monkeypatch.setattr(race, name, value)
+    monkeypatch.setattr(stub, "REPLY_LIMIT", 1.0)
+
+
+def force(tmp_path: Path, waker: list[tuple[int, int, int]], fault: str = "", at: int = 40) -> tuple[Outcome, Guest]:
+    script = diagram.script(TIMELINE)
+    assert script
+    guest = Guest(tmp_path / "gdb", [QUEUER, waker], fault, at)
+    running = Race(script, REGISTERS, guest.path)
+    for name, (address, size) in SYMBOLS.items():
+        running.hear(f"[    1.0] kmend-symbol: {address:x} {size:x} {name}\r")
+    running.hear("kmend-symbol: end")
+    outcome = running.finish()
+    guest.server.close()
+    return outcome, guest
+
+
+@pytest.mark.usefixtures("quick")
+def test_mark_that_is_reached_is_broken(tmp_path: Path) -> None:
+    outcome, guest = force(tmp_path, WAKER_BROKEN)
+    assert outcome.end is End.BROKEN and not outcome.why
+    assert [(seen.what, seen.lane, seen.where) for seen in outcome.seen] == [
+        ("park", 1, "waker+0x0"),
+        ("park", 0, "queuer+0x8"),
+        ("mark", 1, "walk+0x0"),
+        ("then", 0, "0x14"),
+    ]
+    assert [seen.where for seen in outcome.control] == ["waker+0x0", "queuer+0x0", "back from waker"]
+    assert guest.released and not guest.breakpoints and not guest.writes
+
+
+@pytest.mark.usefixtures("quick")
+def test_lane_that_is_seen_to_wait_is_held(tmp_path: Path) -> None:
+    outcome, guest = force(tmp_path, WAKER_HELD)
+    assert outcome.end is End.HELD and guest.released
+    assert outcome.seen[-1].where == "waits in lock" and outcome.seen[-1].row == 3
+    assert [seen.what for seen in outcome.control] == ["park", "control", "pass"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_silence_is_not_held(tmp_path: Path) -> None:
+    idle_then = [(0x20, 0, 0), (0x200, LIST, 0x24), (0x100, 0, 0), (0x24, 0, 0)] + WAKER_IDLE * 50
+    outcome, guest = force(tmp_path, idle_then)
+    assert outcome.end is End.NO_CONTACT and guest.released
+    assert outcome.why
+
+
+@pytest.mark.usefixtures("quick")
+def test_control_that_does_not_pass_leaves_the_race_unsaid(tmp_path: Path) -> None:
+    # It never comes out of the function, wherever the other one stands.
+    stuck = [(0x20, 0, 0), (0x200, LIST, 0x24)] + [(0x100, 0, 0)] * 200
+    outcome, _ = force(tmp_path, stuck)
+    assert (outcome.end, outcome.why) == (End.NO_CONTACT, "the control never passed in 3 attempts")
+
+
+@pytest.mark.usefixtures("quick")
+def test_stop_that_names_the_wrong_vcpu(tmp_path: Path) -> None:
+    outcome, _ = force(tmp_path, WAKER_BROKEN, "wrong vCPU")
+    assert outcome.end is End.BROKEN
+    assert [seen.cpu for seen in outcome.seen] == [1, 0, 1, 0]
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("fault", "why", "is_fault"),
+    [
+        ("checksum", "a reply with a wrong checksum: ", True),
+        ("cut", r"a reply was cut after \w+", False),
+        ("dies", r"the stub is gone after \w+", False),
+        ("exits", r"the guest ended after \w+", False),
+        ("late", "no reply to .* within 1 seconds|takes no step", True),
+        ("garbage", "hello", True),
+        ("error", ": the stub says E22", True),
+    ],
+)
+def test_bad_stub_is_one_line_and_no_verdict(tmp_path: Path, fault: str, why: str, is_fault: bool) -> None:
+    start = time.monotonic()
+    outcome, _ = force(tmp_path, WAKER_BROKEN, fault)
+    assert outcome.end is End.NO_CONTACT and outcome.fault is is_fault
+    assert re.search(why, outcome.why) and "\n" not in outcome.why
+    assert time.monotonic() - start < 10
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("at", range(1, 120, 7))
+@pytest.mark.parametrize("fault", ["cut", "dies", "checksum", "error"])
+def test_fault_at_any_packet_ends(tmp_path: Path, fault: str, at: int) -> None:
+    outcome, _ = force(tmp_path, WAKER_BROKEN, fault, at)
+    # A broken kernel dies, so what was seen before stays.
+    assert outcome.end in (End.NO_CONTACT, End.BROKEN)
+    assert bool(outcome.why) is (outcome.end is End.NO_CONTACT)
+
+
+@pytest.mark.usefixtures("quick")
+def test_no_stub(tmp_path: Path) -> None:
+    script = diagram.script(TIMELINE)
+    assert script
+    running = Race(script, REGISTERS, tmp_path / "none")
+    running.hear("kmend-symbol: end")
+    outcome = running.finish()
+    assert outcome.fault and outcome.why == "no GDB stub: No such file or directory"
+
+
+def test_guest_without_symbols() -> None:
+    script = diagram.script(TIMELINE)
+    assert script
+    assert Race(script, REGISTERS, Path("none")).finish().why == "the guest printed no symbols"
+
+
+@pytest.mark.usefixtures("quick")
+def test_kernel_without_the_functions(tmp_path: Path) -> None:
+    script = diagram.script(TIMELINE)
+    assert script
+    guest = Guest(tmp_path / "gdb", [QUEUER, WAKER_BROKEN])
+    running = Race(script, REGISTERS, guest.path)
+    running.hear("kmend-symbol: 200 10 waker")
+    running.hear("kmend-symbol: end")
+    outcome = running.finish()
+    assert outcome.why == "this kernel has none of: enter waker if arg0 is the_list" and not outcome.fault
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "enter",
+        "go somewhere",
+        "call insert",
+        "enter waker in queuer",
+        "enter waker if arg0 likes the_list",
+        "enter waker keep nothing",
+    ],
+)
+def test_what_is_no_place(text: str) -> None:
+    with pytest.raises(ValueError, match="no place|no condition|nothing to keep"):
+        diagram.place(text)
+
+
+def test_incomplete_script() -> None:
+    rows = [row for row in TIMELINE["rows"] if "held" not in row[2]]  # type: ignore[operator]
+    with pytest.raises(ValueError, match="one of held"):
+        diagram.script({**TIMELINE, "rows": rows})
+
+
+def all_scripts() -> Iterator[diagram.Script]:
+    for bug in manifest.load().bugs:
+        yield from diagram.scripts(bug.id)
+
+
+def test_scripts_are_of_findings() -> None:
+    findings = {finding.id for bug in manifest.load().bugs for finding in bug.findings}
+    found = [script.finding for script in all_scripts()]
+    assert found and set(found) <= findings and len(set(found)) == len(found)
+
+
+def test_place_stands_in_its_row() -> None:
+    """The diagram is the script: a reader finds each function where the machine looks for it."""
+    for script in all_scripts():
+        rows = next(
+            item["rows"]
+            for item in diagram.diagrams(script.finding.split("/")[0])
+            if item["finding"] == script.finding
+        )
+        for step in (*script.steps, *script.then, script.held, script.control, script.passed):
+            cell = rows[step.row][step.lane]
+            names = {name for place in step.places for name in (*place.functions, *place.callers)}
+            objects = {name for place in step.places if place.kind == "write" for name in place.functions}
+            assert any(re.search(rf"\b{name}\b", cell) for name in names) or objects == names, (script.finding, cell)
+
+
+@pytest.mark.parametrize(
+    ("arch", "code", "found"),
+    [
+        ("x86_64", "e8fbffffff", (5, 0)),
+        ("x86_64", "e900000000", None),
+        ("arm64", "ffffff97", (4, -4)),
+        ("arm64", "00000014", None),
+        ("riscv64", "970000 00e7800000".replace(" ", ""), (8, 0)),
+        ("riscv64", "97f0ffff e78000f0".replace(" ", ""), (8, -0x1000 - 0x100)),
+        ("riscv64", "eff0dfff", (4, -4)),
+        ("loongarch64", "fffffF57".lower(), (4, -4)),
+    ],
+)
+def test_calls_are_read_from_machine_code(arch: str, code: str, found: tuple[int, int] | None) -> None:
+    registers = arches.load(arch).registers
+    assert registers and registers.call(bytes.fromhex(code), 0) == found
