@@ -21,9 +21,9 @@ GDB = {'arguments': (0, 1, 2, 3), 'stack': 31, 'pc': 32, 'returns': 30}
 
 
 def gdb_call(code, at):
-	"""Length and offset of the direct call at a place of the code, or None."""
+	"""Length and offset of the call, or the jump that is one, at a place of the code, or None."""
 	word = int.from_bytes(code[at:at + 4], 'little')
-	if at % 4 or word >> 26 != 0x25:
+	if at % 4 or word >> 26 not in (0x25, 0x05):
 		return None
 	offset = word & 0x3ffffff
 	return 4, 4 * (offset - (offset >> 25 << 26))

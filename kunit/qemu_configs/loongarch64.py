@@ -31,9 +31,9 @@ GDB = {'arguments': (4, 5, 6, 7), 'stack': 3, 'pc': 33, 'returns': 1}
 
 
 def gdb_call(code, at):
-	"""Length and offset of the direct call at a place of the code, or None."""
+	"""Length and offset of the call, or the jump that is one, at a place of the code, or None."""
 	word = int.from_bytes(code[at:at + 4], 'little')
-	if at % 4 or word >> 26 != 0x15:
+	if at % 4 or word >> 26 not in (0x15, 0x14):
 		return None
 	offset = (word & 0x3ff) << 16 | word >> 10 & 0xffff
 	return 4, 4 * (offset - (offset >> 25 << 26))

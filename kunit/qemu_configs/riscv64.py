@@ -39,17 +39,17 @@ GDB = {'arguments': (10, 11, 12, 13), 'stack': 2, 'pc': 32, 'returns': 1}
 
 
 def gdb_call(code, at):
-	"""Length and offset of the direct call at a place of the code, or None."""
+	"""Length and offset of the call, or the jump that is one, at a place of the code, or None."""
 	if at % 2:
 		return None
 	word = int.from_bytes(code[at:at + 4], 'little')
 	then = int.from_bytes(code[at + 4:at + 8], 'little')
-	# auipc ra; jalr ra, ra
-	if word & 0xfff == 0x097 and then & 0xfffff == 0x080e7:
+	# auipc ra; jalr ra, ra, or with t1: auipc t1; jr t1
+	if (word & 0xfff, then & 0xfffff) in ((0x097, 0x080e7), (0x317, 0x30067)):
 		offset = ((word & 0xfffff000) + (then >> 20) - (then >> 31 << 12)) & 0xffffffff
 		return 8, offset - (offset >> 31 << 32)
-	# jal ra
-	if word & 0xfff == 0x0ef:
+	# jal ra, or j
+	if word & 0xfff in (0x0ef, 0x06f):
 		offset = (word >> 21 & 0x3ff) << 1 | (word >> 20 & 1) << 11 | word & 0xff000
 		return 4, offset - (word >> 31 << 20)
 	return None

@@ -28,7 +28,7 @@ GDB = {'arguments': (5, 4, 3, 2), 'stack': 7, 'pc': 16, 'returns': None}
 
 
 def gdb_call(code, at):
-	"""Length and offset of the direct call at a place of the code, or None."""
-	if code[at] != 0xe8 or at + 5 > len(code):
+	"""Length and offset of the call, or the jump that is one, at a place of the code, or None."""
+	if code[at] not in (0xe8, 0xe9) or at + 5 > len(code):
 		return None
 	return 5, 5 + int.from_bytes(code[at + 1:at + 5], 'little', signed=True)

@@ -333,9 +333,11 @@ def test_place_stands_in_its_row() -> None:
     ("arch", "code", "found"),
     [
         ("x86_64", "e8fbffffff", (5, 0)),
-        ("x86_64", "e900000000", None),
+        ("x86_64", "e900000000", (5, 5)),
+        ("x86_64", "eb00000000", None),
         ("arm64", "ffffff97", (4, -4)),
-        ("arm64", "00000014", None),
+        ("arm64", "00000014", (4, 0)),
+        ("arm64", "00000034", None),
         ("riscv64", "970000 00e7800000".replace(" ", ""), (8, 0)),
         ("riscv64", "97f0ffff e78000f0".replace(" ", ""), (8, -0x1000 - 0x100)),
         ("riscv64", "eff0dfff", (4, -4)),
