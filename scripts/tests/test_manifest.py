@@ -278,7 +278,7 @@ rows = [["1", ""], ["", "2", "wrong"]]
         ("pci-cfg-wait/unlocked-queue", "pci-cfg-wait/none", ".finding: unknown finding: pci-cfg-wait/none"),
         ('["a", "b"]', '["a"]', ".lanes: ['a'] is too short"),
         ('["1", ""]', '["1"]', ".rows[0]: ['1'] is too short"),
-        ('"wrong"', '"right"', ".rows[1][2]: 'wrong' was expected"),
+        ('"wrong"', '"right"', ".rows[1][2]: 'right' is not valid under any of the given schemas"),
         ("rows", "lines", ": 'rows' is a required property"),
     ],
 )

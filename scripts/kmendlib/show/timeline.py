@@ -4,9 +4,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from kmendlib.tree.diagram import PAGES, diagrams
+from kmendlib.tree.manifest import REPO, reading
 
-__all__ = ["PAGES", "Drawing", "Mark", "Timeline", "load"]
+PAGES = REPO / "Documentation" / "bugs"
 
 # An SVG's own units.  A character is as wide as in the widest monospaced font in use, so that no text leaves its lane.
 _CHAR, _ROW, _PAD = 7.9, 19, 10
@@ -112,7 +112,11 @@ class Drawing:
 
 def load(bug: str) -> list[Timeline]:
     """Return a bug's timelines; none if it has none. Raises BadInput where they are wrong."""
-    return [_timeline(**each) for each in diagrams(bug)]
+    path = PAGES / f"{bug}.toml"
+    if path.parent != PAGES or not path.is_file():
+        return []
+    with reading(path) as table:
+        return [_timeline(**each) for each in table["timeline"]]
 
 
 def _timeline(finding: str, title: str, lanes: tuple[str, str], rows: tuple[tuple[Any, ...], ...]) -> Timeline:
