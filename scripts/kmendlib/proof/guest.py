@@ -6,7 +6,7 @@ import selectors
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kmendlib.host import proc
@@ -45,19 +45,27 @@ def device_words(spec: GuestSpec) -> list[str]:
     return [word for device in spec.devices for word in ("-device", device)]
 
 
+def stub_words(socket: Path) -> list[str]:
+    """Return QEMU's words for a GDB stub at a socket."""
+    return ["-gdb", f"unix:{socket},server=on,wait=off"]
+
+
 def command(spec: GuestSpec) -> list[str]:
     """Return the QEMU command for a guest."""
     words = [spec.emulator, *FIXED, *spec.machine, *size_words(spec), *kernel_words(spec)]
     return [*words, *initrd_words(spec), *device_words(spec)]
 
 
-def boot(words: Sequence[str], console: Path, limit: float) -> Ending:
+def boot(
+    words: Sequence[str], console: Path, limit: float, hear: Callable[[str], None] | None = None
+) -> Ending:
     """Run a guest to its end, or to a limit's.
 
     Args:
         words: QEMU's command.
         console: file that takes the console, byte for byte.
         limit: wall time in seconds, before stretching for a slow host.
+        hear: called with each whole line of the console.
 
     Raises:
         Infrastructure: QEMU cannot be started.
@@ -73,7 +81,7 @@ def boot(words: Sequence[str], console: Path, limit: float) -> Ending:
     size = 0
     tail = b""
     with (
-        console.open("wb", buffering=0) as out,
+        console.open("wb") as out,
         proc.child(
             words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=proc.environment()
         ) as process,
@@ -110,6 +118,9 @@ def boot(words: Sequence[str], console: Path, limit: float) -> Ending:
                     if any(b"Kernel panic - not syncing" in line for line in lines):
                         silence = PANIC_LIMIT
                     tail = lines[-1][-4096:]
+                    if hear:
+                        for line in lines[:-1]:
+                            hear(line.decode(errors="replace"))
         code = process.wait() if end is End.EXIT else None
     stderr = errors.decode(errors="replace").strip()
     return Ending(end, console, time.monotonic() - started, ktap, " ".join(words), stderr, code)

@@ -6,14 +6,17 @@ What is forced is the diagram of the bug's page; nothing about a bug is in here.
 """
 
 import re
+import tempfile
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
 from kmendlib.proof.stub import GuestGone, Stub, StubError
+from kmendlib.tree import arches, diagram
 from kmendlib.tree.arches import Registers
 from kmendlib.tree.diagram import TICK, Place, Script, Step, Value
 
@@ -403,8 +406,8 @@ class Race:
         """
         self.script = what
         self.outcome = Outcome(what.finding, End.NO_CONTACT, why="the guest printed no symbols")
+        self.path = path
         self._registers = registers
-        self._path = path
         self._symbols: dict[str, Symbol] = {}
         self._complete = threading.Event()
         self._thread = threading.Thread(target=self._main, daemon=True)
@@ -434,7 +437,7 @@ class Race:
 
     def _main(self) -> None:
         try:
-            stub = Stub(self._path)
+            stub = Stub(self.path)
             try:
                 self._force(Machine(stub, self._registers, self._symbols))
             finally:
@@ -551,3 +554,29 @@ class Race:
             if not hit:
                 return
             self._note(machine, hit, seen, "seen")
+
+
+# What a kernel prints ahead of a call trace.
+_TROUBLE = re.compile(r"BUG: |Oops|WARNING: |Unable to handle|list_(add|del) corruption|Internal error")
+
+
+def as_reported(console: str, functions: Sequence[str]) -> bool:
+    """Tell whether a console shows trouble, and below it all the functions that a report names."""
+    trouble = _TROUBLE.search(console)
+    below = console[trouble.start() :] if trouble else ""
+    return bool(functions and below) and all(re.search(rf"\b{re.escape(name)}", below) for name in functions)
+
+
+@contextmanager
+def stage(finding: str, arch: str) -> Iterator[Race]:
+    """Prepare a race for one boot, its stub's socket in a private folder.
+
+    Args:
+        finding: the finding whose race it is.
+        arch: the architecture.
+    """
+    script = next(script for script in diagram.scripts(finding.split("/")[0]) if script.finding == finding)
+    registers = arches.load(arch).registers
+    assert registers
+    with tempfile.TemporaryDirectory(prefix="kmend-race-") as folder:
+        yield Race(script, registers, Path(folder) / "gdb")

@@ -81,6 +81,7 @@ class Finding:
     unverified: those of its patches with hunks for files that nobody here could read: inferred from their use.
     reintroduce: the variants of the patch that puts the fault back.
     forced: the suite makes it happen where nothing else can: it is red where the audit says latent, too.
+    reported: functions that the console names where it dies as the reported machine did.
     """
 
     id: str
@@ -93,6 +94,7 @@ class Finding:
     unverified: tuple[str, ...] = ()
     reintroduce: tuple[str, ...] = ()
     forced: bool = False
+    reported: tuple[str, ...] = ()
 
     @property
     def fix_patches(self) -> tuple[str, ...]:
@@ -173,6 +175,7 @@ class Selftest:
     proof: as for a suite; empty where the real path loses the race by luck alone.
     arches: those of the bug's architectures where it can run; empty for all.
     controls: others where it must be green as well, or say why it is skipped.
+    races: ids of the findings whose races are forced while it runs.
     seconds: how long it puts on load.
     limit: wall time of a boot in seconds.
     guest: what its boots need.
@@ -187,6 +190,7 @@ class Selftest:
     qemu: tuple[str, ...] = ()
     arches: tuple[str, ...] = ()
     controls: tuple[str, ...] = ()
+    races: tuple[str, ...] = ()
     seconds: int = 5
     limit: int = 180
     kind: ClassVar[str] = "kselftest"
@@ -341,5 +345,6 @@ def _in_guest(bug: str, table: dict[str, Any], folder: Path, config: str) -> dic
     return {key: value for key, value in table.items() if key not in guest} | {
         config: folder / table[config],
         "proof": {f"{bug}/{name}": cases for name, cases in table.get("proof", {}).items()},
+        **({"races": tuple(f"{bug}/{name}" for name in table["races"])} if "races" in table else {}),
         "guest": Guest(**guest),
     }
