@@ -298,7 +298,7 @@ def plan(audit: Audit, request: Request, base: Base, facts: Facts) -> Plan:
                 rows.append(row)
                 if row.states:
                     modules[arch].update(test.guest.modules.get(arch, ()))
-                    guest = _guest(test, facts.arches[arch], cpus)
+                    guest = guest_of(test, facts.arches[arch], cpus)
                     numbers = range(1, row.boots + 1)
                     boots += [Boot(row, state, n, test.id, guest) for state in row.states for n in numbers]
     targets = []
@@ -317,7 +317,7 @@ def plan(audit: Audit, request: Request, base: Base, facts: Facts) -> Plan:
     return Plan(tuple(rows), patches, sources | dict(facts.sources), tuple(targets))
 
 
-def _guest(test: Test, arch: Arch, cpus: int) -> GuestSpec:
+def guest_of(test: Test, arch: Arch, cpus: int) -> GuestSpec:
     """Return the guest for a test; its files are stood for by `KERNEL`, `PROGRAMS` and `MODULES`."""
     needs = test.guest
     given = arch.name in needs.modules
