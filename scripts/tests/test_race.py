@@ -41,7 +41,7 @@ TIMELINE = {
 }
 NEW, OLD = 0x7000, 0x7100
 # What two CPUs go through again and again: program counter, first argument, return address.
-QUEUER = [(0x10, 0, 0), (0x300, 0, 0x14), (0x308, NEW, 0), (0x30C, NEW, 0), (0x14, 0, 0)]
+QUEUER = [(0x100, 0, 0x10), (0x10, 0, 0), (0x300, 0, 0x14), (0x308, NEW, 0), (0x30C, NEW, 0), (0x14, 0, 0)]
 WAKER_BROKEN = [(0x20, 0, 0), (0x200, LIST, 0x24), (0x204, 0, 0), (0x400, OLD, 0x208), (0x208, 0, 0), (0x24, 0, 0)]
 WAKER_HELD = [(0x20, 0, 0), (0x200, LIST, 0x24), (0x500, LIST, 0x208), (0x504, 0, 0), (0x208, 0, 0), (0x24, 0, 0)]
 WAKER_IDLE = [(0x20, 0, 0), (0x24, 0, 0), (0x100, 0, 0x28)]
@@ -275,6 +275,7 @@ def test_kernel_without_the_functions(tmp_path: Path) -> None:
     assert script
     guest = Guest(tmp_path / "gdb", [QUEUER, WAKER_BROKEN])
     running = Race(script, REGISTERS, guest.path)
+    running.hear(f"kmend-symbol: 100 10 {diagram.TICK}")
     running.hear("kmend-symbol: 200 10 waker")
     running.hear("kmend-symbol: end")
     outcome = running.finish()
