@@ -572,7 +572,7 @@ class Race:
 
 
 # What a kernel prints ahead of a call trace.
-_TROUBLE = re.compile(r"BUG: |Oops|WARNING: |Unable to handle|list_(add|del) corruption|Internal error")
+_TROUBLE = re.compile(r"BUG: |Oops|Reserved instruction|WARNING: |Unable to handle|list_(add|del) corruption|Internal error")
 
 
 def as_reported(console: str, functions: Sequence[str]) -> bool:
