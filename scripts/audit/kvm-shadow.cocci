@@ -17,6 +17,8 @@
 // URL: https://gitee.com/openeuler/kernel/pulls/17661
 // Options: --no-includes --include-headers
 // Keywords: kvm_ioeventfd, KVM_IOEVENTFD_FLAG_BATCH_BEGIN, kvm_shadow_list
+// Home: virt/kvm/eventfd.c: kvm_ioeventfd
+// Built: CONFIG_KVM CONFIG_EVENTFD
 
 virtual report
 virtual audit

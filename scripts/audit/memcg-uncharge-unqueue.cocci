@@ -15,6 +15,10 @@
 // URL: https://git.kernel.org/linus/f8f931bba0f92052cf842b7e30917b1afcc77d5a
 // Options: --no-includes --include-headers
 // Keywords: memcg_data, mem_cgroup_swapout, deferred split queue
+// Reads: (memcg1|mem_cgroup)_(swapout|migrate|move_account|replace_folio)|split_queue|SHRINKER_MEMCG_AWARE
+// Reads: split_underused_thp|thp_underused
+// Needs: deferred_split|split_queue
+// Built: CONFIG_TRANSPARENT_HUGEPAGE CONFIG_MEMCG
 
 virtual report
 virtual audit

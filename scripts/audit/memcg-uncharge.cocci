@@ -15,6 +15,11 @@
 // URL: https://git.kernel.org/linus/87eaceb3faa59b9b4d940ec9554ce251325d83fe
 // Options: --no-includes --include-headers
 // Keywords: mem_cgroup_uncharge, deferred split queue, compound page destructor
+// Reads: mem_cgroup_uncharge|unqueue_deferred_split|undo_large_rmappable|get_compound_page_dtor
+// Reads: (destroy|free)_(compound|transhuge|large)_(page|folio)|split_queue|SHRINKER_MEMCG_AWARE
+// Home: mm/swap.c: __folio_put __put_compound_page __put_large_folio __folio_put_large
+// Needs: deferred_split|split_queue
+// Built: CONFIG_TRANSPARENT_HUGEPAGE CONFIG_MEMCG
 
 virtual report
 virtual audit

@@ -11,6 +11,9 @@
 // URL: https://git.kernel.org/linus/036ac2778f7b28885814c6fbc07e156ad1624d03
 // Options: --no-includes --include-headers
 // Keywords: NFSD4_COURTESY, nfsd4_run_cb_work, rpc_call_async
+// Reads: NFSD4?_(COURTESY|ACTIVE)|cl_state|INIT_(DELAYED_)?WORK|rpc_call_async|nfsd4_shutdown_callback
+// Home: fs/nfsd/nfs4callback.c: nfsd4_shutdown_callback
+// Built: CONFIG_NFSD CONFIG_NFSD_V4
 
 virtual report
 virtual audit

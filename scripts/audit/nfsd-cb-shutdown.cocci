@@ -17,6 +17,13 @@
 // URL: https://git.kernel.org/linus/2bbfed98a4d82ac4e7abfcd4eba40bddfc670b1d
 // Options: --no-includes --include-headers
 // Keywords: nfsd4_shutdown_callback, nfsd4_run_cb, cl_cb_inflight
+// Reads: (atomic|atomic_long|refcount)_\w+\(|(wait|wake_up)_(var|event)|(queue|schedule|flush|cancel)_\w*work|mod_delayed_work
+// Reads: rpc_call_(async|ops)|INIT_(DELAYED_)?WORK|test_and_set_bit|clear_\w*bit|->release\b|cb_flags
+// Reads: nfsd4_(run_cb|shutdown_callback)|cl_cb_inflight
+// Reads of fs/nfsd/nfs4state.c: nfsd4_(run_cb|shutdown_callback)|cb_flags|op_delegate_type|cl_cb_inflight
+// Follows: calls
+// Home: fs/nfsd/nfs4callback.c: nfsd4_shutdown_callback
+// Built: CONFIG_NFSD CONFIG_NFSD_V4
 
 virtual report
 virtual audit
@@ -421,7 +428,9 @@ elif f and f.counter() and fn not in f.sure:
 
 @ignored@
 identifier q : script:python() { is_in("queues", q) };
+identifier y;
 expression x;
+type T;
 position p;
 @@
 (
@@ -430,6 +439,8 @@ q@p(...);
 return q@p(...);
 |
 x = q@p(...);
+|
+T y = q@p(...);
 )
 
 @script:python@
@@ -439,10 +450,82 @@ f = facts(p)
 if f and key(p) in f.requeues:
     f.requeues[key(p)][2] = "ignored"
 
+// A result that is kept: is there a path on which it is false and nothing ends, or true and something does?
+
+@kept@
+identifier q : script:python() { is_in("queues", q) };
+identifier x;
+type T;
+position p;
+@@
+(
+x = q@p(...);
+|
+T x = q@p(...);
+)
+
+@lost exists@
+identifier q : script:python() { is_in("queues", q) };
+identifier e : script:python() { is_in("ends", e) };
+identifier kept.x, fn;
+expression E;
+type T;
+position kept.p;
+@@
+fn(...)
+{
+... when any
+(
+x = q@p(...);
+|
+T x = q@p(...);
+)
+... when != e(...)
+    when != true x
+    when != false !x
+    when != x = E
+}
+
+@over exists@
+identifier q : script:python() { is_in("queues", q) };
+identifier e : script:python() { is_in("ends", e) };
+identifier kept.x, fn;
+expression E;
+type T;
+position kept.p;
+@@
+fn(...)
+{
+... when any
+(
+x = q@p(...);
+|
+T x = q@p(...);
+)
+... when != false x
+    when != true !x
+    when != x = E
+e(...)
+... when any
+}
+
+@script:python depends on !lost && !over@
+p << kept.p;
+@@
+f = facts(p)
+if f and key(p) in f.requeues:
+    f.requeues[key(p)][2] = "handled"
+
+@script:python depends on over@
+p << kept.p;
+@@
+f = facts(p)
+if f and key(p) in f.requeues:
+    f.requeues[key(p)][2] = "unknown"
+
 @handled@
 identifier q : script:python() { is_in("queues", q) };
 identifier e : script:python() { is_in("ends", e) };
-expression x;
 statement S;
 position p;
 @@
@@ -456,13 +539,7 @@ e(...);
 |
 if (q@p(...)) S else e(...);
 |
-x = q@p(...);
-... when != x
-if (!x) e(...);
-|
-x = q@p(...);
-... when != x
-if (!x) { ... when any
+if (q@p(...)) S else { ... when any
 e(...);
 ... when any
 }

@@ -15,6 +15,10 @@
 // URL: https://git.kernel.org/linus/2a7e32d0547f41c5ce244f84cf5d6ca7fccee7eb
 // Options: --no-includes --include-headers
 // Keywords: pci_cfg_wait, pci_wait_cfg, __add_wait_queue, wait queue lock
+// Reads: pci_cfg_wait|pci_wait_cfg
+// Home: drivers/pci/access.c: pci_wait_cfg
+// Older: pci_ucfg_wait
+// Built: CONFIG_PCI
 
 virtual report
 virtual audit

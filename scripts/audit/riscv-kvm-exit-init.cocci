@@ -14,6 +14,9 @@
 // URL: https://git.kernel.org/linus/b8d13949a6125c0e2e59f0c1f102a38d3c4809d1
 // Options: --no-includes --include-headers
 // Keywords: riscv_kvm_init, kvm_riscv_aia_init, kvm_riscv_nacl_init
+// Reads: gstage_mode|kvm_riscv_|kvm_(init|exit)|register_perf_callbacks|module_init
+// Home: arch/riscv/kvm/main.c: riscv_kvm_init
+// Built: CONFIG_RISCV CONFIG_KVM
 
 virtual report
 virtual audit

@@ -15,6 +15,9 @@
 // URL: https://git.kernel.org/linus/2d117e67f318303f6ab699a5511d1fac3f170545
 // Options: --no-includes --include-headers
 // Keywords: kvm_exit, kvm_riscv_aia_exit, kvm_riscv_teardown, module_exit
+// Reads: enable_virtualization|hardware_enable|kvm_riscv_|kvm_exit|module_(init|exit)
+// Home: arch/riscv/kvm/main.c: riscv_kvm_init
+// Built: CONFIG_RISCV CONFIG_KVM
 
 virtual report
 virtual audit

@@ -17,8 +17,7 @@ import pytest
 
 from conftest import ACCESS, UNLOCKED, WAIT_EVENT, WAKE_INSIDE, WAKE_OUTSIDE, MakeTree, access_c, real_trees, tree_hash
 from kmendlib.host.errors import ExitCode, Infrastructure
-from kmendlib.tree import audit as audit_module
-from kmendlib.tree import manifest
+from kmendlib.tree import code, manifest
 from kmendlib.tree.audit import Audit, Status, audit, worst
 from kmendlib.tree.manifest import Bug, Finding
 from kmendlib.tree.tree import Tree
@@ -301,18 +300,47 @@ def test_file_that_ends_in_a_function_is_unknown(make_tree: MakeTree, last: str)
     ],
 )
 def test_code_that_is_not_whole(text: str, line: int) -> None:
-    found = audit_module._torn_at(text)
+    found = code.torn(code.code(text))
     assert (found[0] if found else 0) == line
-    assert (audit_module._torn_at(text.replace("\n", "\r\n")) or (0,))[0] == line
+    assert (code.torn(code.code(text.replace("\n", "\r\n"))) or (0,))[0] == line
 
 
-def test_fix_under_an_if_that_cuts_a_statement_is_unknown(make_tree: MakeTree) -> None:
-    """Coccinelle reads the first branch, as if there were no other."""
-    whole = "\t} while (dev->block_cfg_access);\n"
-    cut = "#ifdef CONFIG_X\n\t} while (dev->block_cfg_access);\n#else\n\t} while (0);\n#endif\n"
-    (finding,) = look(make_tree(access_c(edit(WAIT_EVENT, whole, cut)))).bugs[0].findings
+WHOLE = "\t} while (dev->block_cfg_access);\n"
+
+
+def cut(first: str, second: str, rest: str = "") -> str:
+    return f"#ifdef CONFIG_X\n{first}#else\n{second}#endif\n{rest}"
+
+
+def test_if_that_cuts_a_statement_is_read_both_ways(make_tree: MakeTree) -> None:
+    """Coccinelle would read the first branch, as if there were no other."""
+    access = access_c(edit(WAIT_EVENT, WHOLE, cut(WHOLE, "\t} while (0);\n")))
+    assert look(make_tree(access)).bugs[0].status is Status.FIXED
+
+
+@pytest.mark.parametrize("word", ["ifdef", "ifndef"])
+def test_fault_in_one_branch_of_an_if_that_cuts_a_statement(make_tree: MakeTree, word: str) -> None:
+    faulty = f"\t\t{ADD}\n{WHOLE}"
+    access = access_c(edit(WAIT_EVENT, WHOLE, cut(WHOLE, faulty).replace("ifdef", word)))
+    (finding,) = look(make_tree(access)).bugs[0].findings
+    assert finding.status is Status.AFFECTED
+    assert finding.evidence[0].line == 1 + access.splitlines().index(f"\t\t{ADD}")
+
+
+def test_too_many_ifs_that_cut_a_statement_are_unknown(make_tree: MakeTree) -> None:
+    access = access_c(edit(WAIT_EVENT, WHOLE, cut(WHOLE, "\t} while (0);\n")))
+    for number in range(2):
+        opens = cut("\tif (a) {\n", "\tif (b) {\n", "\t}\n").replace("_X", f"_{number}")
+        access = edit(access, "\tdo {\n\t\traw_spin_unlock_irq", f"{opens}\tdo {{\n\t\traw_spin_unlock_irq")
+    (finding,) = look(make_tree(access)).bugs[0].findings
     assert finding.status is Status.UNKNOWN
     assert finding.evidence[0].reason == "an #if has a brace in one of its branches that ends in none"
+
+
+def test_if_that_cuts_another_function_is_no_matter(make_tree: MakeTree) -> None:
+    other = "\nvoid other(void)\n{\n" + cut("\tif (a) {\n", "\tif (b) {\n", "\t\tx();\n\t}\n}\n").replace("#else", "#elif B")
+    assert look(make_tree(access_c(WAIT_EVENT) + other)).bugs[0].status is Status.FIXED
+    assert look(make_tree(access_c() + other, name="b")).bugs[0].status is Status.AFFECTED
 
 
 def test_latin_1_in_a_comment(make_tree: MakeTree) -> None:
@@ -382,7 +410,7 @@ def test_worst() -> None:
 def test_uses_are_found_in_code_only() -> None:
     text = '/* q */ q; // q \\\n q\n"q"; \'q\'; "\\"q"; aq; q1; q\n'
     text += "#if 0\nq\n#if 1\nq\n#endif\n#else\nq\n#endif\n# if A\nq\n#endif\n/* q"
-    assert [line for line, _ in audit_module._uses(text, "q")] == [1, 3, 10, 13]
+    assert [line for line, _ in code.uses(code.code(text), "q")] == [1, 3, 10, 13]
 
 
 # As "make coccicheck" runs it.

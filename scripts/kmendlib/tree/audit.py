@@ -4,25 +4,20 @@
 from __future__ import annotations
 
 import io
-import re
 import shutil
-import subprocess
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kmendlib.host import proc
-from kmendlib.host.errors import ExitCode, Infrastructure
+from kmendlib.host.errors import ExitCode
 from kmendlib.host.words import Word
-from kmendlib.tree import series
+from kmendlib.tree import code, rules, series
+from kmendlib.tree.config import Config
 from kmendlib.tree.manifest import PATCHES, Bug, Finding
-from kmendlib.tree.tree import Tree, version_key
-
-# A rule needs about half a second for a file; more than this, in seconds on an idle host, is a file that it cannot
-# work on.
-_LIMIT = 60
+from kmendlib.tree.tree import Tree
 
 
 class Status(Word):
@@ -31,6 +26,7 @@ class Status(Word):
     AFFECTED = "affected", "the fault is in the source, and what makes it happen, too"
     UNKNOWN = "unknown", "no rule knows this code, or not all of it could be read"
     LATENT = "latent", "the fault is there, but nothing in this tree makes it happen"
+    NOT_BUILT = "not built", "the configuration leaves the code out, whatever is in it"
     FIXED = "fixed", "the code is there, and sound"
     NOT_APPLICABLE = "not-applicable", "the tree has not got the code that could be at fault"
 
@@ -40,6 +36,7 @@ _STYLE = {
     Status.AFFECTED: "red",
     Status.UNKNOWN: "yellow",
     Status.LATENT: "yellow",
+    Status.NOT_BUILT: "dim",
     Status.FIXED: "green",
     Status.NOT_APPLICABLE: "dim",
 }
@@ -220,256 +217,215 @@ def _plain(title: str, rows: Sequence[tuple[str, Status, list[tuple[str, str]], 
     return "\n".join(lines)
 
 
-def audit(tree: Tree, bugs: Sequence[Bug], *, latent: bool = False) -> Audit:
+def audit(tree: Tree, bugs: Sequence[Bug], *, latent: bool = False, config: Config | None = None) -> Audit:
     """Judge `bugs` in `tree`; the tree is only read.
 
     Args:
         tree: the tree, or a part of one.
         bugs: what to look for, in manifest order.
         latent: choose fixes for what is latent as well, where one fits.
+        config: what is built of the tree; everything by default.
 
     Raises:
         Infrastructure: Coccinelle or patch is missing or failed.
     """
-    chosen: list[Path] = []
-    memo: _Memo = {}
-    audits = []
-    for bug in bugs:
-        findings = []
-        for finding in bug.findings:
-            status, evidence = _judge(tree, bug, finding, memo)
-            fix: tuple[str, ...] = ()
-            covered = False
-            if status is Status.AFFECTED or (latent and status is Status.LATENT):
-                # Another finding may have brought the first patches of a variant, or all.
-                left = [[name for name in each if PATCHES / name not in chosen] for each in finding.fix]
-                fitting = (each for each in left if _mends(tree, bug, finding, memo, [*chosen, *_paths(each)]))
-                found = next(fitting, None)
-                covered = found == []
-                fix = tuple(found or ())
-                chosen += _paths(fix)
-                if status is Status.AFFECTED and found is None:
-                    tried = ", ".join(finding.fix_patches)
-                    evidence.append(Evidence(evidence[0].file, 0, f"no fix fits this code: {tried}"))
-            unverified = tuple(name for name in fix if name in finding.unverified)
-            findings.append(FindingAudit(finding.id, status, tuple(evidence), fix, covered, unverified))
-        audits.append(BugAudit(bug, tuple(findings)))
+    view = _View(tree)
+    findings = [finding for bug in bugs for finding in bug.findings]
+    # Most of the time is waiting for Coccinelle: of all rules at once, the first answers in the order of the bugs.
+    with ThreadPoolExecutor(len(findings) + len(bugs) or 1) as pool:
+        ahead = [pool.submit(_ask, view, finding) for finding in _each_rule(findings)]
+        audits = list(pool.map(lambda bug: _judge_bug(view, bug, latent, config), bugs))
+        for each in ahead:
+            each.result()
     return Audit(tree, tuple(audits))
+
+
+def _each_rule(findings: Sequence[Finding]) -> list[Finding]:
+    """Return one finding of each rule with its files."""
+    return list({(each.rule, each.context, each.files): each for each in findings}.values())
+
+
+def _judge_bug(view: _View, bug: Bug, latent: bool, config: Config | None) -> BugAudit:
+    chosen: list[Path] = []
+    findings = []
+    for finding in bug.findings:
+        status, evidence = _judge(view, finding)
+        fix: tuple[str, ...] = ()
+        covered = False
+        if status is Status.AFFECTED or (latent and status is Status.LATENT):
+            # Another finding may have brought the first patches of a variant, or all.
+            left = [[name for name in each if PATCHES / name not in chosen] for each in finding.fix]
+            fitting = (each for each in left if _mends(view, finding, [*chosen, *_paths(each)]))
+            found = next(fitting, None)
+            covered = found == []
+            fix = tuple(found or ())
+            chosen += _paths(fix)
+            if status is Status.AFFECTED and found is None:
+                tried = ", ".join(finding.fix_patches)
+                dos = view.dos(finding)
+                reason = "its lines end in CRLF, so no patch fits" if dos else f"no fix fits this code: {tried}"
+                evidence.append(Evidence(dos or evidence[0].file, 0, reason))
+        option = config.lacks(rules.load(finding.rule).options) if config else ""
+        if option and status is not Status.NOT_APPLICABLE:
+            why = f"{option} is not set in {config.name}" if config else ""
+            status, evidence = Status.NOT_BUILT, [Evidence(finding.files[0], 0, f"{why}; else {status}"), *evidence]
+        unverified = tuple(name for name in fix if name in finding.unverified)
+        findings.append(FindingAudit(finding.id, status, tuple(evidence), fix, covered, unverified))
+    return BugAudit(bug, tuple(findings))
 
 
 def _paths(names: Sequence[str]) -> list[Path]:
     return [PATCHES / name for name in names]
 
 
-# What a rule printed of some files with some patches on: several findings may have one rule.
-_Memo = dict[tuple[object, ...], str]
+class _View:
+    """A tree's files as rules read them, each read once; some of them may be replaced."""
+
+    def __init__(self, tree: Tree, replaced: Mapping[str, rules.Source] | None = None) -> None:
+        self.tree = tree
+        self._sources: dict[str, rules.Source | OSError | None] = dict(replaced or {})
+
+    def replace(self, replaced: Mapping[str, rules.Source]) -> _View:
+        """Return the view with these files in it."""
+        known = {name: each for name, each in self._sources.items() if isinstance(each, rules.Source)}
+        return _View(self.tree, known | dict(replaced))
+
+    def get(self, name: str) -> rules.Source | OSError | None:
+        """Return a file, why it cannot be read, or None if there is none."""
+        if name not in self._sources:
+            path = self.tree.path / name
+            try:
+                self._sources[name] = rules.Source(path.read_bytes()) if path.is_file() else None
+            except OSError as error:
+                self._sources[name] = error
+        return self._sources[name]
+
+    def source(self, name: str) -> rules.Source | None:
+        """Return a file that can be read, or None."""
+        found = self.get(name)
+        return found if isinstance(found, rules.Source) else None
+
+    def places(self, rule: rules.Rule, name: str) -> tuple[str, ...]:
+        """Return the files in which the code is that is looked for in a file: itself, or others of its folder."""
+        wanted = dict(rule.homes).get(name)
+        source = self.source(name)
+        if not wanted or (source and code.defines(source.clean, wanted)):
+            return (name,)
+        folder = self.tree.path / name
+        names = sorted(path.name for path in folder.parent.glob("*.c") if path != folder)
+        others = [f"{name.rpartition('/')[0]}/{each}" for each in names]
+        found = [each for each in others if self._defines(each, wanted)]
+        return tuple(([name] if source else []) + found) or (name,)
+
+    def _defines(self, name: str, functions: Sequence[str]) -> bool:
+        source = self.source(name)
+        return bool(source and any(each in source.text for each in functions) and code.defines(source.clean, functions))
+
+    def dos(self, finding: Finding) -> str:
+        """Return a file of a finding with CRLF, or ""."""
+        there = ((name, self.source(name)) for name in (*finding.files, *finding.context))
+        return next((name for name, source in there if source and source.dos), "")
+
+    @property
+    def whole(self) -> bool:
+        """True for a full tree: of a part of one nobody knows what else there is."""
+        return bool(self.tree.version) or (self.tree.path / "init/main.c").is_file()
 
 
-def _mends(tree: Tree, bug: Bug, finding: Finding, memo: _Memo, patches: Sequence[Path]) -> bool:
+def _mends(view: _View, finding: Finding, patches: Sequence[Path]) -> bool:
     """Return whether `patches` apply without fuzz and the finding is then fixed; the tree is only read."""
     with tempfile.TemporaryDirectory(prefix="kmend-") as folder:
-        mended = Path(folder).resolve()
         try:
-            series.materialize(tree.path, patches, mended)
+            names = series.materialize(view.tree.path, patches, Path(folder).resolve())
         except series.DoesNotFit:
             return False
-        for name in (*finding.context, *finding.files):
-            if not (mended / name).exists() and (tree.path / name).is_file():
-                (mended / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(tree.path / name, mended / name)
-        return _judge(Tree(mended, tree.version), bug, finding, memo, tuple(patches))[0] is Status.FIXED
+        mended = view.replace({name: rules.Source(Path(folder, name).read_bytes()) for name in names})
+    return _judge(mended, finding)[0] is Status.FIXED
 
 
-def _judge(
-    tree: Tree, bug: Bug, finding: Finding, memo: _Memo, patches: tuple[Path, ...] = ()
-) -> tuple[Status, list[Evidence]]:
+def _files(view: _View, rule: rules.Rule, names: Iterable[str]) -> dict[str, rules.Source]:
+    """Return the files that are there, by the names that they have."""
+    there = [place for name in names for place in view.places(rule, name)]
+    return {name: source for name in there if (source := view.source(name))}
+
+
+def _ask(view: _View, finding: Finding) -> tuple[list[rules.Said], str]:
+    """Return what the rule says, or why Coccinelle said nothing."""
+    rule = rules.load(finding.rule)
     # One run for all files: a rule may have to know of one what it needs to judge another.
-    there = [name for name in (*finding.context, *finding.files) if (tree.path / name).is_file()]
-    lines: list[_Said] = []
-    refused = ""
+    files = _files(view, rule, (*finding.context, *finding.files))
+    if not files or any(source.pointer for source in files.values()):
+        return [], ""
     try:
-        key = (finding.rule, patches, *there)
-        if there and key not in memo:
-            memo[key] = _spatch(finding.rule, tree.path, there).replace(f"{tree.path}/", "")
-        lines = _parse(finding, memo.get(key, ""))
-    except _Refused as error:
-        refused = f"Coccinelle cannot read it: {error}"
-    said = [item for name in finding.files for item in _judge_file(tree, bug, finding, name, refused, lines)]
-    said += [item for name in finding.context for item in _statuses(name, lines) + _torn(tree, name)]
+        return rules.say(rule, files), ""
+    except rules.Refused as error:
+        return [], f"Coccinelle cannot read it: {error}"
+
+
+def _judge(view: _View, finding: Finding) -> tuple[Status, list[Evidence]]:
+    rule = rules.load(finding.rule)
+    files = _files(view, rule, (*finding.context, *finding.files))
+    pointers = [name for name, source in files.items() if source.pointer]
+    if pointers:
+        reason = "a Git LFS pointer in the place of the source: git lfs pull brings it"
+        return Status.UNKNOWN, [Evidence(name, 0, reason) for name in pointers]
+    lines, refused = _ask(view, finding)
+    lines = [item for item in lines if item.finding == finding.id]
+    said = []
+    for name in finding.files:
+        # Code that has gone to another file of the folder is judged there.
+        for place in view.places(rule, name):
+            said += _judge_file(view, finding, place, refused, lines)
+    for name in finding.context:
+        for place in view.places(rule, name):
+            source = view.source(place)
+            said += (_statuses(place, lines) + _torn(rule, place, source)) if source else []
     status = worst(status for status, _ in said)
     # What speaks for a better status does not explain the finding's.
     return status, list(dict.fromkeys(evidence for each, evidence in said if each is status))
 
 
-def _statuses(name: str, lines: Sequence[_Said]) -> list[tuple[Status, Evidence]]:
+def _statuses(name: str, lines: Sequence[rules.Said]) -> list[tuple[Status, Evidence]]:
     here = sorted(item for item in lines if item.file == name)
     return [(Status(item.status), Evidence(name, item.line, item.reason)) for item in here if item.status != "seen"]
 
 
-def _torn(tree: Tree, name: str) -> list[tuple[Status, Evidence]]:
-    try:
-        text = (tree.path / name).read_text(encoding="latin-1")
-    except OSError:
-        return []
-    found = _torn_at(text)
+def _torn(rule: rules.Rule, name: str, source: rules.Source) -> list[tuple[Status, Evidence]]:
+    found = source.torn(rule, name)
     return [(Status.UNKNOWN, Evidence(name, *found))] if found else []
 
 
 def _judge_file(
-    tree: Tree, bug: Bug, finding: Finding, name: str, refused: str, lines: Sequence[_Said]
+    view: _View, finding: Finding, name: str, refused: str, lines: Sequence[rules.Said]
 ) -> list[tuple[Status, Evidence]]:
+    rule = rules.load(finding.rule)
+
     def no_shape(reason: str) -> list[tuple[Status, Evidence]]:
-        if tree.version and version_key(tree.version) < version_key(bug.since):
-            return [(Status.NOT_APPLICABLE, Evidence(name, 0, f"{tree.version} is older than {bug.since}: {reason}"))]
+        there = [view.source(each) for each in finding.files]
+        if rule.needs and all(source and not rule.needs.search(source.clean) for source in there):
+            return [(Status.NOT_APPLICABLE, Evidence(name, 0, f"{reason}, and nothing of what {finding.id} is about"))]
         return [(Status.UNKNOWN, Evidence(name, 0, reason))]
 
-    path = tree.path / name
-    if not path.is_file():
-        folder, above = path.parent, path.parent.parent
-        # A full tree without the folder has not got the feature; of a part of a tree nobody knows.
-        if tree.version and not folder.exists() and above.is_dir() and above != tree.path:
-            reason = f"no {folder.relative_to(tree.path)} in this tree"
+    source = view.get(name)
+    if source is None:
+        # A full tree without the folder has not got the feature.
+        missing = [each for each in (view.tree.path / name).parents if not each.exists()]
+        if view.whole and missing and missing[-1].parent != view.tree.path:
+            reason = f"no {missing[-1].relative_to(view.tree.path)} in this tree"
             return [(Status.NOT_APPLICABLE, Evidence(name, 0, reason))]
         return no_shape("the file is not there")
-    try:
-        text = path.read_text(encoding="latin-1")
-    except OSError as error:
-        return [(Status.UNKNOWN, Evidence(name, 0, f"cannot be read: {error.strerror}"))]
+    if isinstance(source, OSError):
+        return [(Status.UNKNOWN, Evidence(name, 0, f"cannot be read: {source.strerror}"))]
     if refused:
         return [(Status.UNKNOWN, Evidence(name, 0, refused))]
     # What was read of code that is not whole is not what is there.
-    said = _torn(tree, name) or _statuses(name, lines)
+    said = _torn(rule, name, source) or _statuses(name, lines)
     if finding.symbol:
         judged = {(item.line, item.column) for item in lines if item.file == name}
-        lost = [line for line, column in _uses(text, finding.symbol) if (line, column) not in judged]
+        lost = [line for line, column in code.uses(source.clean, finding.symbol) if (line, column) not in judged]
         # Coccinelle passes over what it cannot parse: such a use may hide anything.
         reason = f"a use of {finding.symbol} that cannot be parsed"
         said += [(Status.UNKNOWN, Evidence(name, line, reason)) for line in lost]
-    if not said:
-        return no_shape(f"no code shape that {finding.rule.name} knows")
-    return said
-
-
-@dataclass(frozen=True, order=True)
-class _Said:
-    """One line of a rule's output: the file relative to the tree, line and column, status or "seen", and why."""
-
-    file: str
-    line: int
-    column: int
-    status: str
-    reason: str
-
-
-class _Refused(Exception):
-    """Coccinelle gave up on a file."""
-
-
-def _spatch(rule: Path, tree: Path, names: Sequence[str]) -> str:
-    """Run a rule on files of a tree, all at once and in this order, and return what it prints.
-
-    Raises:
-        _Refused: Coccinelle gave up on these files.
-        Infrastructure: Coccinelle is missing or does not work at all.
-    """
-    command = ["spatch", "-D", "audit", "--very-quiet", "--no-show-diff", "--no-includes"]
-    command += ["--cocci-file", str(rule)]
-    with tempfile.TemporaryDirectory(prefix="kmend-") as folder:
-        # A .cocciconfig in the tree or of the user's own must not change what the rule does.
-        environment = proc.environment({"HOME": folder, "TMPDIR": folder})
-
-        limit = _LIMIT * proc.slowness()
-
-        def run(*files: Path) -> subprocess.CompletedProcess[str]:
-            return subprocess.run(
-                [*command, *map(str, files)],
-                cwd=folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                encoding="utf-8",
-                errors="replace",
-                timeout=limit,
-            )
-
-        try:
-            done = run(*(tree / name for name in names))
-            if done.returncode != 0:
-                # Is it these files, or Coccinelle itself?
-                empty = Path(folder) / "empty.c"
-                empty.touch()
-                words = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-                if run(empty).returncode != 0:
-                    raise Infrastructure(f"spatch does not work with {rule}: {words}")
-                raise _Refused(words)
-        except FileNotFoundError as error:
-            raise Infrastructure("spatch (Coccinelle) is not installed: run kmend setup") from error
-        except subprocess.TimeoutExpired as error:
-            raise _Refused(f"no answer after {limit:.0f} s") from error
-    return done.stdout
-
-
-def _parse(finding: Finding, text: str) -> list[_Said]:
-    """Return what a rule said of one finding; paths are relative to the tree."""
-    said = re.compile(r"([^/].*?):(\d+):(\d+)-\d+: " + re.escape(finding.id) + r": ([\w-]+): (.*)")
-    matches = map(said.fullmatch, text.splitlines())
-    return [_Said(match[1], int(match[2]), int(match[3]), match[4], match[5]) for match in matches if match]
-
-
-# Comments, strings, character constants; what is left between them is code.
-_NOT_CODE = re.compile(r'//(?:\\\n|[^\n])*|/\*.*?(?:\*/|\Z)|"(?:\\.|[^"\\\n])*"|' r"'(?:\\.|[^'\\\n])*'", re.DOTALL)
-_DIRECTIVE = re.compile(r"\s*#\s*(if|ifdef|ifndef|elif|else|endif)\b\s*(.*)")
-
-
-def _code(text: str) -> str:
-    return _NOT_CODE.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text)
-
-
-def _torn_at(text: str) -> tuple[int, str] | None:
-    """Return line and reason if C code is not whole as it stands: Coccinelle would take a part of it for all."""
-    depths, off = [0], [False]  # of the file, and of the branch of each #if: how deep, and whether it is "#if 0"
-    number, macro, open_ = 0, False, 0
-    for number, line in enumerate(_code(text).splitlines(), 1):
-        directive = None if macro else _DIRECTIVE.match(line)
-        if directive:
-            word, condition = directive[1], directive[2].strip()
-            if open_ > 0 and (word, condition) == ("if", "0"):
-                return number, "an #if 0 stands within an expression"
-            ends = not word.startswith("if")
-            if ends and len(depths) == 1:
-                continue
-            if ends:
-                live = not any(off)
-                off.pop()
-                if depths.pop() and live:
-                    return number, "an #if has a brace in one of its branches that ends in none"
-            if word != "endif":
-                depths.append(0)
-                off.append(word == "if" and condition == "0")
-        elif not macro and not line.lstrip().startswith("#"):
-            depths[-1] += line.count("{") - line.count("}")
-            open_ = 0 if line.rstrip().endswith((";", "{", "}")) else open_ + line.count("(") - line.count(")")
-        macro = (macro or line.lstrip().startswith("#")) and line.endswith("\\")
-    whole = len(depths) == 1 and sum(depths) <= 0
-    return None if whole else (number, "the file ends within a function or an #if")
-
-
-def _uses(text: str, symbol: str) -> list[tuple[int, int]]:
-    """Return line and column of each use of `symbol` in C code: not in comments, strings, or under "#if 0"."""
-    code = _code(text)
-    name = re.compile(rf"\b{re.escape(symbol)}\b")
-    uses = []
-    off: list[bool] = []
-    for number, line in enumerate(code.splitlines(), 1):
-        directive = _DIRECTIVE.match(line)
-        if directive:
-            word, condition = directive[1], directive[2].strip()
-            if word.startswith("if"):
-                off.append(word == "if" and condition == "0")
-            elif off and word == "endif":
-                off.pop()
-            elif off:
-                off[-1] = False
-        if not any(off):
-            uses += [(number, match.start()) for match in name.finditer(line)]
-    return uses
+    if not said and rule.older and rule.older.search(source.clean):
+        return [(Status.NOT_APPLICABLE, Evidence(name, 0, "older than the code in question"))]
+    return said or no_shape(f"no code shape that {finding.rule.name} knows")

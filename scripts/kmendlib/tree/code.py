@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""C source as text: what is code in it, where its functions are, whether it is whole, and both readings of an #if.
+
+No preprocessor runs and nothing is parsed: tokens, braces and directives are all that is looked at. Every text that
+comes out has its lines and columns where they were.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+# Comments, strings, character constants; what is left between them is code.
+_NOT_CODE = re.compile(r'//(?:\\\n|[^\n])*|/\*.*?(?:\*/|\Z)|"(?:\\.|[^"\\\n])*"|' r"'(?:\\.|[^'\\\n])*'", re.DOTALL)
+_NOT_LINE_END = re.compile(r"[^\n]")
+_DIRECTIVE = re.compile(r"\s*#\s*(if|ifdef|ifndef|elif|else|endif)\b\s*(.*)")
+# A directive with its continuation lines, or what opens, closes and ends.
+_MARK = re.compile(r"^[ \t]*#(?:\\\n|[^\n])*|[{}();]", re.MULTILINE)
+_WORD = re.compile(r"[A-Za-z_]\w*")
+
+
+def blank(text: str) -> str:
+    """Return `text` with nothing left but its line ends."""
+    return _NOT_LINE_END.sub(" ", text)
+
+
+def code(text: str) -> str:
+    """Return `text` with comments, strings and character constants blanked out."""
+    return _NOT_CODE.sub(lambda match: blank(match[0]), text)
+
+
+class Part(NamedTuple):
+    """A piece of a text: from where to where, and whether it is a directive between definitions."""
+
+    start: int
+    end: int
+    directive: bool
+
+
+def split(clean: str) -> tuple[list[Part], bool]:
+    """Split code into its definitions and declarations.
+
+    Args:
+        clean: what `code` returned.
+
+    Returns:
+        All parts, in order, and whether the last one is whole.
+    """
+    found = []
+    start = depth = parens = 0
+    before: list[tuple[int, int]] = []  # how deep it was at each #if
+    for match in _MARK.finditer(clean):
+        token = match[0]
+        if token in "()":
+            parens = max(0, parens + (1 if token == "(" else -1))
+        elif token == "{":
+            depth += 1
+            parens = 0
+        elif token == "}":
+            depth = max(0, depth - 1)
+            parens = 0
+            end = match.end()
+            line_end = clean.find("\n", end)
+            if depth == 0 and not clean[end : line_end if line_end >= 0 else len(clean)].strip():
+                found.append(Part(start, end, False))
+                start = end
+        elif token == ";":
+            if depth == 0 and parens == 0:
+                found.append(Part(start, match.end(), False))
+                start = match.end()
+        else:
+            directive = _DIRECTIVE.match(token)
+            word = directive[1] if directive else ""
+            if word.startswith("if"):
+                before.append((depth, parens))
+            elif word in ("elif", "else") and before:
+                depth, parens = before[-1]
+            elif word == "endif" and before:
+                before.pop()
+            if depth == 0 and parens == 0 and not clean[start : match.start()].strip():
+                found.append(Part(start, match.start(), False))
+                found.append(Part(match.start(), match.end(), True))
+                start = match.end()
+    found.append(Part(start, len(clean), False))
+    return found, depth == 0 and not before
+
+
+def pick(text: str, clean: str, parts: Sequence[Part], words: re.Pattern[str], follow: bool) -> str:
+    """Return `text` with those of its definitions blanked out that have none of `words`.
+
+    Args:
+        text: the source.
+        clean: what `code` returned of it.
+        parts: what `split` returned of that.
+        words: what is looked for.
+        follow: keep also what calls something that is kept, and what that in turn is called by, and what is called by
+            name in it.
+    """
+    texts = [clean[part.start : part.end] for part in parts]
+    kept = [
+        bool(_DIRECTIVE.match(each)) and part.directive or bool(words.search(each))
+        for part, each in zip(parts, texts, strict=True)
+    ]
+    if follow:
+        names = [_name(each) for each in texts]
+        inside = [frozenset(_WORD.findall(each) if name else ()) for name, each in zip(names, texts, strict=True)]
+        grown = True
+        while grown:
+            known = {name for name, keep in zip(names, kept, strict=True) if name and keep}
+            more = [bool(name) and not keep and bool(has & known) for name, keep, has in zip(names, kept, inside, strict=True)]
+            kept = [keep or now for keep, now in zip(kept, more, strict=True)]
+            grown = any(more)
+        # What those give to others by name, as a table or a work item does.
+        given = {word for each, keep in zip(texts, kept, strict=True) if keep for word in _WORD.findall(each)}
+        kept = [keep or name in given for name, keep in zip(names, kept, strict=True)]
+    out = []
+    for (start, end, _), keep in zip(parts, kept, strict=True):
+        out.append(text[start:end] if keep else blank(text[start:end]))
+    return "".join(out)
+
+
+_HEAD = re.compile(r"([A-Za-z_]\w*)\s*\([^{};]*\{")
+
+
+def _name(part: str) -> str:
+    """Return the name of the function that a piece of code defines, or ""."""
+    if "{" not in part or "=" in part[: part.index("{")]:
+        return ""
+    match = _HEAD.search(part)
+    return match[1] if match else ""
+
+
+def defines(clean: str, names: Iterable[str]) -> bool:
+    """Return whether code defines one of these functions."""
+    return bool(re.search(rf"^(?:\w[\w \t*]*[ \t*])?(?:{'|'.join(names)})\s*\([^;{{}}]*\{{", clean, re.MULTILINE))
+
+
+def torn(clean: str) -> tuple[int, str] | None:
+    """Return line and reason if C code is not whole as it stands: Coccinelle would take a part of it for all."""
+    depths, off = [0], [False]  # of the file, and of the branch of each #if: how deep, and whether it is "#if 0"
+    number, macro, open_ = 0, False, 0
+    for number, line in enumerate(clean.splitlines(), 1):
+        directive = None if macro else _DIRECTIVE.match(line)
+        if directive:
+            word, condition = directive[1], directive[2].strip()
+            if open_ > 0 and (word, condition) == ("if", "0"):
+                return number, "an #if 0 stands within an expression"
+            ends = not word.startswith("if")
+            if ends and len(depths) == 1:
+                continue
+            if ends:
+                live = not any(off)
+                off.pop()
+                if depths.pop() and live:
+                    return number, "an #if has a brace in one of its branches that ends in none"
+            if word != "endif":
+                depths.append(0)
+                off.append(word == "if" and condition == "0")
+        elif not macro and not line.lstrip().startswith("#"):
+            depths[-1] += line.count("{") - line.count("}")
+            open_ = 0 if line.rstrip().endswith((";", "{", "}")) else open_ + line.count("(") - line.count(")")
+        macro = (macro or line.lstrip().startswith("#")) and line.endswith("\\")
+    whole = len(depths) == 1 and sum(depths) <= 0
+    return None if whole else (number, "the file ends within a function or an #if")
+
+
+def uses(clean: str, symbol: str) -> list[tuple[int, int]]:
+    """Return line and column of each use of `symbol` in C code: not under "#if 0"."""
+    name = re.compile(rf"\b{re.escape(symbol)}\b")
+    if not name.search(clean):
+        return []
+    found = []
+    off: list[bool] = []
+    for number, line in enumerate(clean.splitlines(), 1):
+        directive = _DIRECTIVE.match(line)
+        if directive:
+            word, condition = directive[1], directive[2].strip()
+            if word.startswith("if"):
+                off.append(word == "if" and condition == "0")
+            elif off and word == "endif":
+                off.pop()
+            elif off:
+                off[-1] = False
+        if not any(off):
+            found += [(number, match.start()) for match in name.finditer(line)]
+    return found
+
+
+@dataclass
+class _If:
+    """An #if: its condition without a negation, where its directives are, and what is known of its branches."""
+
+    condition: str
+    negative: bool
+    start: int
+    middle: int = -1
+    end: int = -1
+    balanced: bool = True
+    plain: bool = True  # no #elif, and no #if in it
+    depth: int = 0
+
+
+def readings(text: str, most: int) -> list[str]:
+    """Return `text` as it is or, where an #if has a brace in a branch that ends in none, once for each branch.
+
+    Args:
+        text: the source.
+        most: return `text` as it is if there would be more readings.
+    """
+    cuts = _cuts(code(text))
+    # Conditions that are the same are true together.
+    conditions = list(dict.fromkeys(cut.condition for cut in cuts))
+    if not cuts or 2 ** len(conditions) > most:
+        return [text]
+    found = []
+    for number in range(2 ** len(conditions)):
+        holds = {condition: not number >> at & 1 for at, condition in enumerate(conditions)}
+        lines = text.splitlines(keepends=True)
+        for cut in cuts:
+            middle = cut.middle if cut.middle >= 0 else cut.end
+            taken = range(cut.start + 1, middle) if holds[cut.condition] != cut.negative else range(middle + 1, cut.end)
+            for at in range(cut.start, cut.end + 1):
+                if at not in taken:
+                    lines[at] = blank(lines[at])
+        found.append("".join(lines))
+    return found
+
+
+def _cuts(clean: str) -> list[_If]:
+    """Return each plain #if that cuts a statement in two."""
+    found: list[_If] = []
+    if not re.search(r"^[ \t]*#[ \t]*if", clean, re.MULTILINE):
+        return found
+    stack: list[_If] = []
+    macro = False
+    for number, line in enumerate(clean.splitlines()):
+        directive = None if macro else _DIRECTIVE.match(line)
+        if directive:
+            word, condition = directive[1], directive[2].strip()
+            if word.startswith("if"):
+                if stack:
+                    stack[-1].plain = False
+                name = condition if word == "if" else f"defined({condition})"
+                stack.append(_If(name, word == "ifndef", number, plain=(word, condition) != ("if", "0")))
+            elif stack:
+                top = stack[-1]
+                top.balanced = top.balanced and top.depth == 0
+                top.depth = 0
+                if word == "else":
+                    top.middle = number
+                elif word == "elif":
+                    top.plain = False
+                else:
+                    top.end = number
+                    stack.pop()
+                    if top.plain and not top.balanced:
+                        found.append(top)
+        elif not macro and stack and not line.lstrip().startswith("#"):
+            stack[-1].depth += line.count("{") - line.count("}")
+        macro = (macro or line.lstrip().startswith("#")) and line.endswith("\\")
+    return found

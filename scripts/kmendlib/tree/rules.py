@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The rules in scripts/audit: what a rule is given of a tree's files, what Coccinelle says then, and the memory of it.
+
+A rule gets only those functions that hold one of the words in its header, each on its own lines, so Coccinelle parses a
+few hundred lines instead of some thousands. What it said of the same text once, it need not say again: it is kept in
+the cache folder, by the content of all that it depends on.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from kmendlib.host import paths, proc
+from kmendlib.host.errors import Infrastructure
+from kmendlib.tree import code
+
+# A rule needs less than a second; more than this, in seconds on an idle host, is a file that it cannot work on.
+_LIMIT = 60
+
+# What was said is kept for this many texts, each of a few kilobytes.
+_KEPT = 2000
+# The format of what is kept.
+_FORMAT = b"kmend audit 1\n"
+
+# This many readings of the #ifs of a file are looked at.
+_READINGS = 4
+
+
+class Refused(Exception):
+    """Coccinelle gave up on a file."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A semantic patch.
+
+    path: its file.
+    words: what a function holds that it looks at; None if it looks at all of a file.
+    others: the same for files of which it looks at other things, by their names; what calls such a function is none.
+    follow: it looks at what calls such functions, too.
+    homes: functions by which a file is known that has another name in its folder.
+    needs: what a tree without the code in question has in none of the files.
+    older: what it has where it is of before that code.
+    options: what must be set in a configuration, so that the code is built.
+    """
+
+    path: Path
+    words: re.Pattern[str] | None
+    others: tuple[tuple[str, re.Pattern[str]], ...]
+    follow: bool
+    homes: tuple[tuple[str, tuple[str, ...]], ...]
+    needs: re.Pattern[str] | None
+    older: re.Pattern[str] | None
+    options: tuple[str, ...]
+
+
+@functools.cache
+def load(path: Path) -> Rule:
+    """Read a rule with what its header says, one line each, or several.
+
+    ``// Reads: REGEX``, ``// Reads of FILE: REGEX``, ``// Follows: calls``, ``// Home: FILE: FUNCTION...``,
+    ``// Needs: REGEX``, ``// Older: REGEX``, ``// Built: OPTION...``.
+    """
+    head = path.read_text(encoding="utf-8").partition("\nvirtual ")[0]
+
+    def lines(key: str) -> list[str]:
+        return re.findall(rf"^// {key}: (.+)$", head, re.MULTILINE)
+
+    def pattern(key: str) -> re.Pattern[str] | None:
+        return re.compile("|".join(lines(key))) if lines(key) else None
+
+    homes = [line.split(": ") for line in lines("Home")]
+    return Rule(
+        path,
+        pattern("Reads"),
+        tuple((name, re.compile(words)) for name, words in re.findall(r"^// Reads of (\S+): (.+)$", head, re.MULTILINE)),
+        bool(lines("Follows")),
+        tuple((name, tuple(functions.split())) for name, functions in homes),
+        pattern("Needs"),
+        pattern("Older"),
+        tuple(word for line in lines("Built") for word in line.split()),
+    )
+
+
+@dataclass(frozen=True, order=True)
+class Said:
+    """One line of a rule's output.
+
+    file, line, column: the place; the file relative to the tree.
+    finding: its id.
+    status: what the rule says of the finding, or "seen".
+    reason: why.
+    """
+
+    file: str
+    line: int
+    column: int
+    finding: str
+    status: str
+    reason: str
+
+
+_LINE = re.compile(r"(.+?):(\d+):(\d+)-\d+: ([\w-]+/[\w-]+): ([\w-]+): (.*)")
+
+
+def say(rule: Rule, files: Mapping[str, Source]) -> list[Said]:
+    """Return what a rule says of some files, all at once and in this order; each line once.
+
+    Raises:
+        Refused: Coccinelle gave up on these files.
+        Infrastructure: Coccinelle is missing or does not work at all.
+    """
+    texts = [source.readings(rule, name) for name, source in files.items()]
+    lines: dict[Said, None] = {}
+    # Files do not share their #ifs: each reading of one goes with the first reading of the others.
+    for number in range(max(map(len, texts), default=0)):
+        given = {name: each[min(number, len(each) - 1)] for name, each in zip(files, texts, strict=True)}
+        for match in map(_LINE.fullmatch, _spatch(rule.path, given).splitlines()):
+            if match:
+                lines[Said(match[1], int(match[2]), int(match[3]), match[4], match[5], match[6])] = None
+    return list(lines)
+
+
+class Source:
+    """The text of one file, as rules read it."""
+
+    def __init__(self, data: bytes) -> None:
+        self.dos = b"\r\n" in data
+        self.pointer = data.startswith(b"version https://git-lfs.github.com/spec/")
+        self.text = data.decode("latin-1").replace("\r\n", "\n")
+        self._lock = threading.Lock()
+        self._readings: dict[tuple[Rule, str], list[str]] = {}
+
+    @functools.cached_property
+    def clean(self) -> str:
+        """What is code in it."""
+        return code.code(self.text)
+
+    @functools.cached_property
+    def parts(self) -> tuple[list[code.Part], bool]:
+        """Its definitions and declarations, and whether the last one is whole."""
+        return code.split(self.clean)
+
+    def readings(self, rule: Rule, name: str) -> list[str]:
+        """Return what a rule looks at, the rest blanked out: more than one text where an #if cuts a statement in two."""
+        with self._lock:
+            if (rule, name) not in self._readings:
+                other = dict(rule.others).get(name)
+                words = other or rule.words
+                follow = rule.follow and not other
+                text = code.pick(self.text, self.clean, self.parts[0], words, follow) if words else self.text
+                self._readings[rule, name] = code.readings(text, _READINGS)
+            return self._readings[rule, name]
+
+    def torn(self, rule: Rule, name: str) -> tuple[int, str] | None:
+        """Return line and reason if what a rule looks at is not whole."""
+        if not self.parts[1]:
+            return self.text.count("\n") + (not self.text.endswith("\n")), "the file ends within a function or an #if"
+        for text in self.readings(rule, name):
+            found = code.torn(code.code(text))
+            if found:
+                return found
+        return None
+
+
+def _python() -> str:
+    """The interpreter for the Python in rules: not one that PATH leads to by a detour."""
+    return next((path for path in ("/usr/bin/python3",) if os.access(path, os.X_OK)), "python3")
+
+
+# One for each processor, whoever asks.
+_room = threading.Semaphore(len(os.sched_getaffinity(0)))
+_memo: dict[str, Future[str]] = {}
+_lock = threading.Lock()
+
+
+def _spatch(rule: Path, texts: Mapping[str, str]) -> str:
+    """Return what Coccinelle prints of a rule on files with these texts."""
+    program = shutil.which("spatch")
+    if program is None:
+        raise Infrastructure("spatch (Coccinelle) is not installed: run kmend setup")
+    key = _key(Path(program), rule, texts)
+    with _lock:
+        mine = key not in _memo
+        future = _memo.setdefault(key, Future())
+    if mine:
+        kept = paths.cache() / "audit" / key
+        try:
+            said = _recall(kept)
+            if said is None:
+                with _room:
+                    said = _run(program, rule, texts)
+                _remember(kept, said)
+            future.set_result(said)
+        except BaseException as error:
+            # Who asks again gets a new try.
+            del _memo[key]
+            future.set_exception(error)
+    return future.result()
+
+
+def _key(program: Path, rule: Path, texts: Mapping[str, str]) -> str:
+    """All that an answer depends on: the program, the rule with what it imports, and the files."""
+    total = hashlib.sha256(_FORMAT)
+    status = program.stat()
+    total.update(f"{program}\0{status.st_size}\0{status.st_mtime_ns}\0{_python()}\0".encode())
+    for path in (rule, *sorted(rule.parent.glob("*.py"))):
+        data = path.read_bytes()
+        total.update(f"{path.name}\0{len(data)}\0".encode() + data)
+    for name, text in texts.items():
+        data = text.encode("latin-1")
+        total.update(f"{name}\0{len(data)}\0".encode() + data)
+    return total.hexdigest()
+
+
+def _recall(path: Path) -> str | None:
+    """Return what is kept in a file; None if there is nothing, or not what was written."""
+    try:
+        head, digest, data = path.read_bytes().split(b"\n", 2)
+    except (OSError, ValueError):
+        return None
+    if head + b"\n" != _FORMAT or hashlib.sha256(data).hexdigest().encode() != digest:
+        return None
+    return data.decode("latin-1")
+
+
+def _remember(path: Path, said: str) -> None:
+    """Keep an answer; where the cache cannot be written to, it is not kept."""
+    data = said.encode("latin-1", errors="replace")
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Another run may write the same.
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
+            file.write(_FORMAT + hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
+        os.replace(file.name, path)
+        _clear_out(path.parent)
+
+
+def _clear_out(folder: Path) -> None:
+    """Keep the newest answers only; half of the room is made at a time."""
+    entries = [entry for entry in os.scandir(folder) if entry.is_file(follow_symlinks=False)]
+    if len(entries) > _KEPT:
+        ages = []
+        for entry in entries:
+            with suppress(OSError):
+                ages.append((entry.stat().st_mtime, entry.path))
+        for _, path in sorted(ages)[: len(ages) - _KEPT // 2]:
+            with suppress(OSError):
+                os.unlink(path)
+
+
+def _run(program: str, rule: Path, texts: Mapping[str, str]) -> str:
+    command = [program, "-D", "audit", "--very-quiet", "--no-show-diff", "--no-includes", "--python", _python()]
+    command += ["--cocci-file", str(rule)]
+    with tempfile.TemporaryDirectory(prefix="kmend-") as folder:
+        for name, text in texts.items():
+            Path(folder, name).parent.mkdir(parents=True, exist_ok=True)
+            Path(folder, name).write_text(text, encoding="latin-1")
+        # A .cocciconfig of the user's own must not change what the rule does.
+        environment = proc.environment({"HOME": folder, "TMPDIR": folder})
+        limit = _LIMIT * proc.slowness()
+
+        def run(*names: str) -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                [*command, *names],
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                encoding="latin-1",
+                timeout=limit,
+            )
+
+        try:
+            done = run(*texts)
+            if done.returncode != 0:
+                # Is it these files, or Coccinelle itself?
+                Path(folder, "empty.c").touch()
+                words = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+                if run("empty.c").returncode != 0:
+                    raise Infrastructure(f"spatch does not work with {rule}: {words}")
+                raise Refused(words)
+        except FileNotFoundError as error:
+            raise Infrastructure("spatch (Coccinelle) is not installed: run kmend setup") from error
+        except subprocess.TimeoutExpired as error:
+            raise Refused(f"no answer after {limit:.0f} s") from error
+    return done.stdout
