@@ -17,7 +17,7 @@
 // Keywords: memcg_data, mem_cgroup_swapout, deferred split queue
 // Reads: (memcg1|mem_cgroup)_(swapout|migrate|move_account|replace_folio)|split_queue|SHRINKER_MEMCG_AWARE
 // Reads: split_underused_thp|thp_underused
-// Needs: deferred_split|split_queue
+// Older: pmd_trans_splitting|__split_huge_page_refcount
 // Built: CONFIG_TRANSPARENT_HUGEPAGE CONFIG_MEMCG
 
 virtual report

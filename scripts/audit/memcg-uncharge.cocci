@@ -18,7 +18,7 @@
 // Reads: mem_cgroup_uncharge|unqueue_deferred_split|undo_large_rmappable|get_compound_page_dtor
 // Reads: (destroy|free)_(compound|transhuge|large)_(page|folio)|split_queue|SHRINKER_MEMCG_AWARE
 // Home: mm/swap.c: __folio_put __put_compound_page __put_large_folio __folio_put_large
-// Needs: deferred_split|split_queue
+// Older: pmd_trans_splitting|__split_huge_page_refcount
 // Built: CONFIG_TRANSPARENT_HUGEPAGE CONFIG_MEMCG
 
 virtual report

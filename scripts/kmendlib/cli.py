@@ -111,12 +111,18 @@ def parser() -> argparse.ArgumentParser:
     command = add(
         "audit",
         "tell which bugs a tree has, from its source",
-        "Nothing is built, and nothing is written.",
+        "Nothing is built, nothing of the tree is run, and it is only read.",
         _list("statuses", Status),
     )
-    command.add_argument("tree", type=Path, metavar="TREE", help="a kernel tree, or a part of one")
+    command.add_argument("tree", type=Path, nargs="+", metavar="TREE", help="a kernel tree, or a part of one")
     add_bugs(command)
-    command.add_argument("--json", action="store_true", help="print JSON")
+    command.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="what is built: a .config, /boot/config-VERSION or /proc/config.gz; code that it leaves out is not built",
+    )
+    command.add_argument("--json", action="store_true", help="print JSON, one object a line for each tree")
 
     command = add(
         "apply",
@@ -260,12 +266,20 @@ def _verify(arguments: argparse.Namespace) -> ExitCode:
 
 
 def _audit(arguments: argparse.Namespace) -> ExitCode:
-    from kmendlib.tree.audit import audit
+    from kmendlib.tree.audit import audit, table, worst_code
+    from kmendlib.tree.config import Config
     from kmendlib.tree.tree import Tree
 
-    found = audit(Tree.open(arguments.tree), _bugs(arguments.bug))
-    print(json.dumps(found.to_json(), indent=2) if arguments.json else found.to_text(colour=sys.stdout.isatty()))
-    return found.exit_code()
+    config = Config.read(arguments.config) if arguments.config else None
+    trees = [Tree.open(path) for path in arguments.tree]
+    found = []
+    for tree in trees:
+        found.append(audit(tree, _bugs(arguments.bug), config=config))
+        if arguments.json:
+            print(json.dumps(found[-1].to_json()), flush=True)
+    if not arguments.json:
+        print(table(found, colour=sys.stdout.isatty()))
+    return worst_code(found)
 
 
 def _apply(arguments: argparse.Namespace) -> ExitCode:

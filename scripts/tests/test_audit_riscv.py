@@ -410,10 +410,11 @@ def test_no_module_exit(make_riscv: MakeRiscv) -> None:
 
 
 @pytest.mark.parametrize("name", ["exit-order", "init-leak"])
-@pytest.mark.parametrize(("version", "status"), [("4.19.90", Status.NOT_APPLICABLE), ("6.12.1", Status.UNKNOWN)])
-def test_no_riscv_kvm(make_riscv: MakeRiscv, name: str, version: str, status: Status) -> None:
+@pytest.mark.parametrize("version", ["4.19.90", "6.12.1"])
+def test_no_riscv_kvm(make_riscv: MakeRiscv, name: str, version: str) -> None:
+    """What the Makefile says of the version tells nothing of the code."""
     found = look(make_riscv(None, version=version), name)
-    assert found.status is status
+    assert found.status is Status.UNKNOWN
     assert "the file is not there" in found.evidence[0].reason
 
 

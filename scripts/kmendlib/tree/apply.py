@@ -126,6 +126,11 @@ def refuse_undecided(audit: Audit) -> None:
                     "mend it by hand, or choose the others with --bug"
                 )
             if finding.unfit:
+                if "CRLF" in finding.evidence[-1].reason:
+                    raise BadInput(
+                        f"{audit.tree.path}/{finding.evidence[-1].file}: its lines end in CRLF, so no patch fits; "
+                        "give a tree as its git repository has it (git config core.autocrlf false)"
+                    )
                 raise BadInput(
                     f"{audit.tree.path}: {finding.id} is affected, but no fix fits {places}; "
                     "mend it by hand, or choose the others with --bug"

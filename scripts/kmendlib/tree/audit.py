@@ -178,43 +178,72 @@ class Audit:
         Args:
             colour: colour the statuses with terminal codes.
         """
-        rows = [
-            (
-                finding.id,
-                finding.status,
-                [(item.place, item.reason) for item in finding.evidence],
-                [name + (" (unverified)" if name in finding.unverified else "") for name in finding.fix],
-            )
-            for bug in self.bugs
-            for finding in bug.findings
-        ]
-        title = f"{self.tree.path} ({self.tree.release})"
-        try:
-            from rich.box import SIMPLE_HEAD
-            from rich.console import Console
-            from rich.table import Table
-            from rich.text import Text
-        except ImportError:
-            return _plain(title, rows)
-        table = Table("finding", "status", "evidence", title=Text(title), title_justify="left", box=SIMPLE_HEAD)
-        table.show_edge = table.pad_edge = False
-        for id, status, evidence, fix in rows:
-            lines = [f"{place}\n  {reason}" for place, reason in evidence] + [f"fix: {name}" for name in fix]
-            table.add_row(Text(id), Text(status, style=_STYLE[status]), Text("\n".join(lines)))
-        stream = io.StringIO()
-        # Without a terminal: wide enough that no path or id is broken.
-        width = shutil.get_terminal_size((140, 24)).columns
-        Console(file=stream, width=width, force_terminal=colour, no_color=not colour).print(table)
-        return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
+        return table([self], colour=colour)
+
+    @property
+    def name(self) -> str:
+        """The tree's path and release."""
+        return f"{self.tree.path} ({self.tree.release})"
 
 
-def _plain(title: str, rows: Sequence[tuple[str, Status, list[tuple[str, str]], list[str]]]) -> str:
-    lines = [title]
-    for id, status, evidence, fix in rows:
+_Row = tuple[str, str, Status, list[tuple[str, str]], list[str]]
+
+
+def table(audits: Sequence[Audit], *, colour: bool = False) -> str:
+    """Return one table of all findings of one or more trees, plain where rich is not installed.
+
+    Args:
+        audits: what was said of each tree.
+        colour: colour the statuses with terminal codes.
+    """
+    rows: list[_Row] = [
+        (
+            audit.name if (bug, finding) == (audit.bugs[0], audit.bugs[0].findings[0]) else "",
+            finding.id,
+            finding.status,
+            [(item.place, item.reason) for item in finding.evidence],
+            [name + (" (unverified)" if name in finding.unverified else "") for name in finding.fix],
+        )
+        for audit in audits
+        for bug in audit.bugs
+        for finding in bug.findings
+    ]
+    try:
+        from rich.box import SIMPLE_HEAD
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+    except ImportError:
+        return _plain(rows)
+    several = len(audits) > 1
+    heads = ["tree"] * several + ["finding", "status", "evidence"]
+    title = None if several else Text(audits[0].name)
+    made = Table(*heads, title=title, title_justify="left", box=SIMPLE_HEAD)
+    made.show_edge = made.pad_edge = False
+    for tree, id, status, evidence, fix in rows:
+        lines = [f"{place}\n  {reason}" for place, reason in evidence] + [f"fix: {name}" for name in fix]
+        made.add_row(*[Text(tree)] * several, Text(id), Text(status, style=_STYLE[status]), Text("\n".join(lines)))
+    stream = io.StringIO()
+    # Without a terminal: wide enough that no path or id is broken.
+    width = shutil.get_terminal_size((140 + 60 * several, 24)).columns
+    Console(file=stream, width=width, force_terminal=colour, no_color=not colour).print(made)
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
+
+
+def _plain(rows: Sequence[_Row]) -> str:
+    lines = []
+    for tree, id, status, evidence, fix in rows:
+        lines += [tree] if tree else []
         lines.append(f"{id}  {status}")
         lines += [f"    {place}: {reason}" for place, reason in evidence]
         lines += [f"    fix: {name}" for name in fix]
     return "\n".join(lines)
+
+
+def worst_code(audits: Iterable[Audit]) -> ExitCode:
+    """Return 1 if something is affected in a tree, else 4 if something is unknown, else 0."""
+    codes = {audit.exit_code() for audit in audits}
+    return next((code for code in (ExitCode.FAILED, ExitCode.NOTHING) if code in codes), ExitCode.OK)
 
 
 def audit(tree: Tree, bugs: Sequence[Bug], *, latent: bool = False, config: Config | None = None) -> Audit:
@@ -401,9 +430,11 @@ def _judge_file(
     rule = rules.load(finding.rule)
 
     def no_shape(reason: str) -> list[tuple[Status, Evidence]]:
-        there = [view.source(each) for each in finding.files]
-        if rule.needs and all(source and not rule.needs.search(source.clean) for source in there):
-            return [(Status.NOT_APPLICABLE, Evidence(name, 0, f"{reason}, and nothing of what {finding.id} is about"))]
+        for each in finding.files if rule.older else ():
+            source = view.source(each)
+            word = rule.older.search(source.clean) if rule.older and source else None
+            if word:
+                return [(Status.NOT_APPLICABLE, Evidence(each, 0, f"{word[0]} is of before the code in question"))]
         return [(Status.UNKNOWN, Evidence(name, 0, reason))]
 
     source = view.get(name)
@@ -426,6 +457,4 @@ def _judge_file(
         # Coccinelle passes over what it cannot parse: such a use may hide anything.
         reason = f"a use of {finding.symbol} that cannot be parsed"
         said += [(Status.UNKNOWN, Evidence(name, line, reason)) for line in lost]
-    if not said and rule.older and rule.older.search(source.clean):
-        return [(Status.NOT_APPLICABLE, Evidence(name, 0, "older than the code in question"))]
     return said or no_shape(f"no code shape that {finding.rule.name} knows")

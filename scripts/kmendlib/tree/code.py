@@ -109,7 +109,7 @@ def pick(text: str, clean: str, parts: Sequence[Part], words: re.Pattern[str], f
         grown = True
         while grown:
             known = {name for name, keep in zip(names, kept, strict=True) if name and keep}
-            more = [bool(name) and not keep and bool(has & known) for name, keep, has in zip(names, kept, inside, strict=True)]
+            more = [bool(has & known) and not keep for has, keep in zip(inside, kept, strict=True)]
             kept = [keep or now for keep, now in zip(kept, more, strict=True)]
             grown = any(more)
         # What those give to others by name, as a table or a work item does.

@@ -51,8 +51,7 @@ class Rule:
     others: the same for files of which it looks at other things, by their names; what calls such a function is none.
     follow: it looks at what calls such functions, too.
     homes: functions by which a file is known that has another name in its folder.
-    needs: what a tree without the code in question has in none of the files.
-    older: what it has where it is of before that code.
+    older: what a tree of before the code in question has in a file.
     options: what must be set in a configuration, so that the code is built.
     """
 
@@ -61,7 +60,6 @@ class Rule:
     others: tuple[tuple[str, re.Pattern[str]], ...]
     follow: bool
     homes: tuple[tuple[str, tuple[str, ...]], ...]
-    needs: re.Pattern[str] | None
     older: re.Pattern[str] | None
     options: tuple[str, ...]
 
@@ -71,7 +69,7 @@ def load(path: Path) -> Rule:
     """Read a rule with what its header says, one line each, or several.
 
     ``// Reads: REGEX``, ``// Reads of FILE: REGEX``, ``// Follows: calls``, ``// Home: FILE: FUNCTION...``,
-    ``// Needs: REGEX``, ``// Older: REGEX``, ``// Built: OPTION...``.
+    ``// Older: REGEX``, ``// Built: OPTION...``.
     """
     head = path.read_text(encoding="utf-8").partition("\nvirtual ")[0]
 
@@ -85,10 +83,9 @@ def load(path: Path) -> Rule:
     return Rule(
         path,
         pattern("Reads"),
-        tuple((name, re.compile(words)) for name, words in re.findall(r"^// Reads of (\S+): (.+)$", head, re.MULTILINE)),
+        tuple((name, re.compile(each)) for name, each in re.findall(r"^// Reads of (\S+): (.+)$", head, re.MULTILINE)),
         bool(lines("Follows")),
         tuple((name, tuple(functions.split())) for name, functions in homes),
-        pattern("Needs"),
         pattern("Older"),
         tuple(word for line in lines("Built") for word in line.split()),
     )
@@ -154,7 +151,7 @@ class Source:
         return code.split(self.clean)
 
     def readings(self, rule: Rule, name: str) -> list[str]:
-        """Return what a rule looks at, the rest blanked out: more than one text where an #if cuts a statement in two."""
+        """Return what a rule looks at, the rest blanked out; more than one text where an #if cuts a statement in two."""
         with self._lock:
             if (rule, name) not in self._readings:
                 other = dict(rule.others).get(name)

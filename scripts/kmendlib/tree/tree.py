@@ -77,8 +77,19 @@ class Tree:
             raise BadInput(f"{path}: cannot be read: {error.strerror}") from error
         raise BadInput(
             f"{path}: no kernel tree: its Makefile does not give a kernel version; "
-            "give the top of a kernel source tree"
+            f"give the top of a kernel source tree{_hint(root, path)}"
         )
+
+
+def _hint(root: Path, path: str | Path) -> str:
+    """Say where below a folder a kernel tree is, if it is not deep."""
+    try:
+        for makefile in [*sorted(root.glob("*/Makefile")), *sorted(root.glob("*/*/Makefile"))]:
+            if _version_fields(makefile) is not None:
+                return f": one is in {Path(path) / makefile.parent.relative_to(root)}"
+    except OSError:
+        pass
+    return ""
 
 
 def _version_fields(makefile: Path) -> dict[str, str] | None:
