@@ -139,8 +139,11 @@ CASES = [
     Case("audit: affected", AUDIT, 1, out=(r"6\.12\.99", "pci-cfg-wait.*affected", r"access\.c:\d+", FIX)),
     Case("audit: fixed", AUDIT, 0, out=("pci-cfg-wait.*fixed",), tree="fixed"),
     Case("audit: unknown", AUDIT, 4, out=("pci-cfg-wait.*unknown",), tree="unknown"),
-    Case("audit: JSON", f"{AUDIT} --json", 1, out=(r"\A\{$", '"pci-cfg-wait"', '"affected"', r"^\}\n\Z")),
-    Case("audit: JSON of a fixed one", f"{AUDIT} --json", 0, out=(r"\A\{$", '"fixed"'), tree="fixed"),
+    Case("audit: JSON", f"{AUDIT} --json", 1, out=(r"\A\{", '"pci-cfg-wait"', '"affected"', r"\}\n\Z")),
+    Case("audit: JSON of a fixed one", f"{AUDIT} --json", 0, out=(r"\A\{", '"fixed"'), tree="fixed"),
+    Case("audit: two trees", "audit tree tree", 1, out=("^tree +finding", "affected")),
+    Case("audit: two trees, JSON", f"audit tree tree {BUGS} --json", 1, out=(r"\A\{.*\}\n\{.*\}\n\Z",)),
+    error(2, "audit: no configuration", f"{AUDIT} --config tree/Makefile", "not one line sets an option"),
     Case(
         "audit: every bug", "audit tree", 1,
         out=("pci-cfg-wait.*affected", "riscv-kvm-exit", "nfsd-cb", "memcg", "kvm-shadow"),

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the rules have in common. Coccinelle imports it: `coccilib` is there by then."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# A position as Coccinelle gives it: a list of places, of which the first one counts.
+Position = list[Any]
+
+
+def key(p: Position) -> tuple[str, int, int]:
+    """File, line and column, to compare places by."""
+    return p[0].file, int(p[0].line), int(p[0].column)
+
+
+def function_of(p: Position) -> str:
+    """The function that a place is in, "something_else" outside of functions."""
+    return str(p[0].current_element)
+
+
+class Report:
+    """What a rule says.
+
+    all: say everything, as `-D audit` wants it; else faults alone.
+    anchors: by the name of a file, a place to speak of it.
+    """
+
+    def __init__(self, *names: str) -> None:
+        self.all = False
+        self.anchors: dict[str, Position] = {}
+        self._names = names
+        self._said: set[tuple[object, ...]] = set()
+
+    def name(self, p: Position) -> str:
+        """Which of the files it is that a place is in, "" if none."""
+        return next((name for name in self._names if p[0].file.endswith(name)), "")
+
+    def anchor(self, p: Position) -> None:
+        """Keep a place to speak of its file, if it is one of ours."""
+        if self.name(p):
+            self.anchors.setdefault(self.name(p), p)
+
+    def say(self, p: Position, finding: str, status: str, reason: str) -> None:
+        """Print a line, once."""
+        said = (key(p), finding, status, reason)
+        if (self.all or status == "affected") and said not in self._said:
+            self._said.add(said)
+            print(f"{p[0].file}:{p[0].line}:{p[0].column}-{p[0].column_end}: {finding}: {status}: {reason}")
+
+    def say_all(self, finding: str, status: str, reason: str) -> None:
+        """Say it of each file that has an anchor."""
+        for p in self.anchors.values():
+            self.say(p, finding, status, reason)
