@@ -112,11 +112,11 @@ rule.signs.append(p)
 
 @swept depends on use exists@
 iterator name list_for_each_entry_safe;
-identifier es, tmp, ks, i, bus, kvm;
+identifier es, tmp, ks, i, bus, k;
 @@
 kvm_ioeventfd_batch_end(...) {
 ... when != ioeventfd_release(...)
-synchronize_srcu_expedited(&kvm->srcu);
+synchronize_srcu_expedited(&k->srcu);
 for (i = 0; i < KVM_NR_BUSES; i++) { ks->buses_shadow[i] = NULL; kfree(bus[i]); }
 list_for_each_entry_safe(es, tmp, &ks->ioeventfds_shadow, node) {
 	ioeventfd_release(es->eventfd); list_del(&es->node); kfree(es);
@@ -139,54 +139,54 @@ continue;
 // The code of the series.
 
 @begin depends on use@
-identifier kvm, ret;
+identifier k, ret;
 @@
-kvm_ioeventfd_batch_begin(struct kvm *kvm) {
+kvm_ioeventfd_batch_begin(struct kvm *k) {
 int ret = -EBUSY;
-mutex_lock(&kvm->slots_lock);
-if (!kvm->ioeventfd_batch) { kvm->ioeventfd_batch = true; ret = 0; }
-mutex_unlock(&kvm->slots_lock);
+mutex_lock(&k->slots_lock);
+if (!k->ioeventfd_batch) { k->ioeventfd_batch = true; ret = 0; }
+mutex_unlock(&k->slots_lock);
 return ret;
 }
 
 @close depends on use@
 iterator name list_for_each_entry_safe;
-identifier kvm, drop, x, tmp;
+identifier k, drop, x, tmp;
 @@
-ioeventfd_batch_close(struct kvm *kvm, enum ioeventfd_state drop) {
+ioeventfd_batch_close(struct kvm *k, enum ioeventfd_state drop) {
 ...
-list_for_each_entry_safe(x, tmp, &kvm->ioeventfds, list) {
+list_for_each_entry_safe(x, tmp, &k->ioeventfds, list) {
 	if (x->state == drop) ioeventfd_release(x); else x->state = IOEVENTFD_LIVE;
 	cond_resched();
 }
-kvm->ioeventfd_batch = false;
+k->ioeventfd_batch = false;
 }
 
 @abort depends on use@
-identifier kvm;
+identifier k;
 @@
-kvm_ioeventfd_batch_abort(struct kvm *kvm) { ioeventfd_batch_close(kvm, IOEVENTFD_ADDED); }
+kvm_ioeventfd_batch_abort(struct kvm *k) { ioeventfd_batch_close(k, IOEVENTFD_ADDED); }
 
 @destroy depends on use@
-identifier kvm;
+identifier k;
 @@
-kvm_free_irq_routing(kvm);
-kvm_ioeventfd_batch_abort(kvm);
+kvm_free_irq_routing(k);
+kvm_ioeventfd_batch_abort(k);
 
 @remove depends on use exists@
 iterator name list_for_each_entry;
-identifier kvm, x, b, idx, args, ret;
+identifier k, x, b, idx, args, ret;
 @@
-kvm_deassign_ioeventfd_idx(struct kvm *kvm, enum kvm_bus idx, struct kvm_ioeventfd *args) {
+kvm_deassign_ioeventfd_idx(struct kvm *k, enum kvm_bus idx, struct kvm_ioeventfd *args) {
 ... when != ioeventfd_release(...)
-list_for_each_entry(x, &kvm->ioeventfds, list) {
+list_for_each_entry(x, &k->ioeventfds, list) {
 	if (<+... x->state == IOEVENTFD_REMOVED ...+>) continue;
 	if (!x->wildcard && x->datamatch != args->datamatch) continue;
 	ret = 0;
 	if (x->state == IOEVENTFD_ADDED) { ioeventfd_release(x); break; }
-	if (kvm->ioeventfd_batch) { x->state = IOEVENTFD_REMOVED; break; }
-	kvm_io_bus_unregister_dev(kvm, idx, &x->dev);
-	b = kvm_get_bus(kvm, idx);
+	if (k->ioeventfd_batch) { x->state = IOEVENTFD_REMOVED; break; }
+	kvm_io_bus_unregister_dev(k, idx, &x->dev);
+	b = kvm_get_bus(k, idx);
 	if (b) b->ioeventfd_count--;
 	break;
 }
@@ -195,12 +195,12 @@ list_for_each_entry(x, &kvm->ioeventfds, list) {
 
 @end depends on use exists@
 iterator name list_for_each_entry, list_for_each_entry_safe;
-identifier kvm, x, tmp, i, b, new, changed, added, some, more, l;
+identifier k, x, tmp, i, b, new, changed, added, some, more, l;
 identifier f != {kfree, mutex_unlock};
 @@
-kvm_ioeventfd_batch_end(struct kvm *kvm) {
+kvm_ioeventfd_batch_end(struct kvm *k) {
 ...
-list_for_each_entry(x, &kvm->ioeventfds, list) {
+list_for_each_entry(x, &k->ioeventfds, list) {
 	cond_resched();
 	if (x->state == IOEVENTFD_LIVE) continue;
 	some = true;
@@ -209,10 +209,10 @@ list_for_each_entry(x, &kvm->ioeventfds, list) {
 }
 for (i = 0; i < KVM_NR_BUSES; i++) {
 	if (!changed[i]) continue;
-	new[i] = ioeventfd_batch_bus(kvm, i, added[i]);
+	new[i] = ioeventfd_batch_bus(k, i, added[i]);
 	if (!new[i] && more) goto l;
 }
-list_for_each_entry_safe(x, tmp, &kvm->ioeventfds, list) {
+list_for_each_entry_safe(x, tmp, &k->ioeventfds, list) {
 	cond_resched();
 	if (x->state != IOEVENTFD_REMOVED || new[x->bus_idx]) continue;
 	WRITE_ONCE(x->deaf, true);
@@ -220,20 +220,20 @@ list_for_each_entry_safe(x, tmp, &kvm->ioeventfds, list) {
 }
 for (i = 0; i < KVM_NR_BUSES; i++) {
 	if (!new[i]) continue;
-	b = kvm_get_bus(kvm, i);
-	rcu_assign_pointer(kvm->buses[i], new[i]);
+	b = kvm_get_bus(k, i);
+	rcu_assign_pointer(k->buses[i], new[i]);
 	new[i] = b;
 }
-if (some) synchronize_srcu_expedited(&kvm->srcu);
+if (some) synchronize_srcu_expedited(&k->srcu);
 for (i = 0; i < KVM_NR_BUSES; i++) if (new[i]) ioeventfd_free_deaf(new[i]);
-ioeventfd_batch_close(kvm, IOEVENTFD_REMOVED);
+ioeventfd_batch_close(k, IOEVENTFD_REMOVED);
 ... when != f(...)
 }
 
 @make depends on use exists@
-identifier kvm, b, n, idx, added;
+identifier k, b, n, idx, added;
 @@
-ioeventfd_batch_bus(struct kvm *kvm, enum kvm_bus idx, int added) {
+ioeventfd_batch_bus(struct kvm *k, enum kvm_bus idx, int added) {
 ... when any
 if (!b) return NULL;
 n = kmalloc(struct_size(b, range, b->dev_count + added), ...);
@@ -243,34 +243,34 @@ if (!n) return NULL;
 
 @look depends on use@
 iterator name list_for_each_entry;
-identifier kvm, x;
+identifier k, x;
 @@
-ioeventfd_check_collision(struct kvm *kvm, ...) {
+ioeventfd_check_collision(struct kvm *k, ...) {
 ...
-list_for_each_entry(x, &kvm->ioeventfds, list) if (<+... x->state != IOEVENTFD_REMOVED ...+>) return true;
+list_for_each_entry(x, &k->ioeventfds, list) if (<+... x->state != IOEVENTFD_REMOVED ...+>) return true;
 return false;
 }
 
 @assign depends on use exists@
-identifier kvm, x, idx, ret, l;
+identifier k, x, idx, ret, l;
 @@
-kvm_assign_ioeventfd_idx(struct kvm *kvm, enum kvm_bus idx, ...) {
+kvm_assign_ioeventfd_idx(struct kvm *k, enum kvm_bus idx, ...) {
 ... when any
-if (ioeventfd_check_collision(kvm, x)) { ret = -EEXIST; goto l; }
+if (ioeventfd_check_collision(k, x)) { ret = -EEXIST; goto l; }
 kvm_iodevice_init(&x->dev, &ioeventfd_ops);
-if (kvm->ioeventfd_batch) { ret = kvm_io_bus_check_room(kvm_get_bus(kvm, idx)); x->state = IOEVENTFD_ADDED; }
-else { ret = kvm_io_bus_register_dev(kvm, idx, x->addr, x->length, &x->dev); }
+if (k->ioeventfd_batch) { ret = kvm_io_bus_check_room(kvm_get_bus(k, idx)); x->state = IOEVENTFD_ADDED; }
+else { ret = kvm_io_bus_register_dev(k, idx, x->addr, x->length, &x->dev); }
 if (ret < 0) goto l;
-if (x->state == IOEVENTFD_LIVE) kvm_get_bus(kvm, idx)->ioeventfd_count++;
-list_add_tail(&x->list, &kvm->ioeventfds);
+if (x->state == IOEVENTFD_LIVE) kvm_get_bus(k, idx)->ioeventfd_count++;
+list_add_tail(&x->list, &k->ioeventfds);
 ... when any
 }
 
 @alone depends on use@
-identifier kvm, a;
+identifier k, a;
 @@
-if (a->flags == KVM_IOEVENTFD_FLAG_BATCH_BEGIN) return kvm_ioeventfd_batch_begin(kvm);
-if (a->flags == KVM_IOEVENTFD_FLAG_BATCH_END) return kvm_ioeventfd_batch_end(kvm);
+if (a->flags == KVM_IOEVENTFD_FLAG_BATCH_BEGIN) return kvm_ioeventfd_batch_begin(k);
+if (a->flags == KVM_IOEVENTFD_FLAG_BATCH_END) return kvm_ioeventfd_batch_end(k);
 if (a->flags & (KVM_IOEVENTFD_FLAG_BATCH_BEGIN | KVM_IOEVENTFD_FLAG_BATCH_END)) return -EINVAL;
 
 @cap depends on use@
