@@ -338,7 +338,7 @@ class _View:
         """Return the files in which the code is that is looked for in a file: itself, or others of its folder."""
         wanted = dict(rule.homes).get(name)
         source = self.source(name)
-        if not wanted or (source and code.defines(source.clean, wanted)):
+        if not wanted or (source and code.defines(source.text, wanted)):
             return (name,)
         folder = self.tree.path / name
         names = sorted(path.name for path in folder.parent.glob("*.c") if path != folder)
@@ -348,7 +348,7 @@ class _View:
 
     def _defines(self, name: str, functions: Sequence[str]) -> bool:
         source = self.source(name)
-        return bool(source and any(each in source.text for each in functions) and code.defines(source.clean, functions))
+        return bool(source and code.defines(source.text, functions))
 
     def dos(self, finding: Finding) -> str:
         """Return a file of a finding with CRLF, or ""."""
@@ -378,17 +378,20 @@ def _files(view: _View, rule: rules.Rule, names: Iterable[str]) -> dict[str, rul
     return {name: source for name in there if (source := view.source(name))}
 
 
-def _ask(view: _View, finding: Finding) -> tuple[list[rules.Said], str]:
-    """Return what the rule says, or why Coccinelle said nothing."""
+_NOTHING = rules.Answer((), {}, {})
+
+
+def _ask(view: _View, finding: Finding) -> tuple[rules.Answer, str]:
+    """Return what is known of a finding's files, or why Coccinelle said nothing."""
     rule = rules.load(finding.rule)
     # One run for all files: a rule may have to know of one what it needs to judge another.
     files = _files(view, rule, (*finding.context, *finding.files))
     if not files or any(source.pointer for source in files.values()):
-        return [], ""
+        return _NOTHING, ""
     try:
-        return rules.say(rule, files), ""
+        return rules.ask(rule, files, finding.symbol), ""
     except rules.Refused as error:
-        return [], f"Coccinelle cannot read it: {error}"
+        return _NOTHING, f"Coccinelle cannot read it: {error}"
 
 
 def _judge(view: _View, finding: Finding) -> tuple[Status, list[Evidence]]:
@@ -398,17 +401,16 @@ def _judge(view: _View, finding: Finding) -> tuple[Status, list[Evidence]]:
     if pointers:
         reason = "a Git LFS pointer in the place of the source: git lfs pull brings it"
         return Status.UNKNOWN, [Evidence(name, 0, reason) for name in pointers]
-    lines, refused = _ask(view, finding)
-    lines = [item for item in lines if item.finding == finding.id]
+    answer, refused = _ask(view, finding)
+    lines = [item for item in answer.said if item.finding == finding.id]
     said = []
     for name in finding.files:
         # Code that has gone to another file of the folder is judged there.
         for place in view.places(rule, name):
-            said += _judge_file(view, finding, place, refused, lines)
+            said += _judge_file(view, finding, place, refused, answer, lines)
     for name in finding.context:
         for place in view.places(rule, name):
-            source = view.source(place)
-            said += (_statuses(place, lines) + _torn(rule, place, source)) if source else []
+            said += _statuses(place, lines) + _torn(place, answer)
     status = worst(status for status, _ in said)
     # What speaks for a better status does not explain the finding's.
     return status, list(dict.fromkeys(evidence for each, evidence in said if each is status))
@@ -419,13 +421,12 @@ def _statuses(name: str, lines: Sequence[rules.Said]) -> list[tuple[Status, Evid
     return [(Status(item.status), Evidence(name, item.line, item.reason)) for item in here if item.status != "seen"]
 
 
-def _torn(rule: rules.Rule, name: str, source: rules.Source) -> list[tuple[Status, Evidence]]:
-    found = source.torn(rule, name)
-    return [(Status.UNKNOWN, Evidence(name, *found))] if found else []
+def _torn(name: str, answer: rules.Answer) -> list[tuple[Status, Evidence]]:
+    return [(Status.UNKNOWN, Evidence(name, *answer.torn[name]))] if name in answer.torn else []
 
 
 def _judge_file(
-    view: _View, finding: Finding, name: str, refused: str, lines: Sequence[rules.Said]
+    view: _View, finding: Finding, name: str, refused: str, answer: rules.Answer, lines: Sequence[rules.Said]
 ) -> list[tuple[Status, Evidence]]:
     rule = rules.load(finding.rule)
 
@@ -450,10 +451,10 @@ def _judge_file(
     if refused:
         return [(Status.UNKNOWN, Evidence(name, 0, refused))]
     # What was read of code that is not whole is not what is there.
-    said = _torn(rule, name, source) or _statuses(name, lines)
+    said = _torn(name, answer) or _statuses(name, lines)
     if finding.symbol:
         judged = {(item.line, item.column) for item in lines if item.file == name}
-        lost = [line for line, column in code.uses(source.clean, finding.symbol) if (line, column) not in judged]
+        lost = [line for line, column in answer.uses.get(name, ()) if (line, column) not in judged]
         # Coccinelle passes over what it cannot parse: such a use may hide anything.
         reason = f"a use of {finding.symbol} that cannot be parsed"
         said += [(Status.UNKNOWN, Evidence(name, line, reason)) for line in lost]

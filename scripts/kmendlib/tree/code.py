@@ -132,9 +132,13 @@ def _name(part: str) -> str:
     return match[1] if match else ""
 
 
-def defines(clean: str, names: Iterable[str]) -> bool:
-    """Return whether code defines one of these functions."""
-    return bool(re.search(rf"^(?:\w[\w \t*]*[ \t*])?(?:{'|'.join(names)})\s*\([^;{{}}]*\{{", clean, re.MULTILINE))
+def defines(text: str, names: Iterable[str]) -> bool:
+    """Return whether C code defines one of these functions, on lines that start with it or its type."""
+    for match in re.finditer(rf"\b(?:{'|'.join(names)})\s*\([^;{{}}]*\{{", text):
+        before = text[text.rfind("\n", 0, match.start()) + 1 : match.start()]
+        if re.fullmatch(r"(?:\w[\w \t*]*)?", before):
+            return True
+    return False
 
 
 def torn(clean: str) -> tuple[int, str] | None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import os
 import re
 import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -112,33 +113,64 @@ class Said:
 _LINE = re.compile(r"(.+?):(\d+):(\d+)-\d+: ([\w-]+/[\w-]+): ([\w-]+): (.*)")
 
 
-def say(rule: Rule, files: Mapping[str, Source]) -> list[Said]:
-    """Return what a rule says of some files, all at once and in this order; each line once.
+@dataclass(frozen=True)
+class Answer:
+    """What is known of some files.
+
+    said: the lines of a rule's output, each once.
+    torn: by the file, line and reason if what the rule looks at is not whole.
+    uses: by the file, line and column of each use of a name in code.
+    """
+
+    said: tuple[Said, ...]
+    torn: dict[str, tuple[int, str]]
+    uses: dict[str, tuple[tuple[int, int], ...]]
+
+
+def ask(rule: Rule, files: Mapping[str, Source], symbol: str) -> Answer:
+    """Return what a rule says of some files, all at once and in this order, and where a name is used in them.
 
     Raises:
         Refused: Coccinelle gave up on these files.
         Infrastructure: Coccinelle is missing or does not work at all.
     """
-    texts = [source.readings(rule, name) for name, source in files.items()]
-    lines: dict[Said, None] = {}
-    # Files do not share their #ifs: each reading of one goes with the first reading of the others.
-    for number in range(max(map(len, texts), default=0)):
-        given = {name: each[min(number, len(each) - 1)] for name, each in zip(files, texts, strict=True)}
-        for match in map(_LINE.fullmatch, _spatch(rule.path, given).splitlines()):
-            if match:
-                lines[Said(match[1], int(match[2]), int(match[3]), match[4], match[5], match[6])] = None
-    return list(lines)
+
+    def find() -> str:
+        lines: dict[str, None] = {}
+        texts = [source.readings(rule, name) for name, source in files.items()]
+        # Files do not share their #ifs: each reading of one goes with the first reading of the others.
+        for number in range(max(map(len, texts), default=0)):
+            given = {name: each[min(number, len(each) - 1)] for name, each in zip(files, texts, strict=True)}
+            lines |= dict.fromkeys(_spatch(rule.path, given).splitlines())
+        torn = {name: source.torn(rule, name) for name, source in files.items()}
+        uses = {name: code.uses(source.clean, symbol) if symbol else [] for name, source in files.items()}
+        return json.dumps([list(lines), {name: at for name, at in torn.items() if at}, uses])
+
+    parts = [part for name, source in files.items() for part in (name.encode(), source.data)]
+    lines, torn, uses = json.loads(_kept(_key(rule.path, symbol.encode(), *parts), find))
+    matches = [match for match in map(_LINE.fullmatch, lines) if match]
+    said = [Said(match[1], int(match[2]), int(match[3]), match[4], match[5], match[6]) for match in matches]
+    return Answer(
+        tuple(said),
+        {name: (int(line), str(reason)) for name, (line, reason) in torn.items()},
+        {name: tuple((int(line), int(column)) for line, column in each) for name, each in uses.items()},
+    )
 
 
 class Source:
     """The text of one file, as rules read it."""
 
     def __init__(self, data: bytes) -> None:
+        self.data = data
         self.dos = b"\r\n" in data
         self.pointer = data.startswith(b"version https://git-lfs.github.com/spec/")
-        self.text = data.decode("latin-1").replace("\r\n", "\n")
         self._lock = threading.Lock()
         self._readings: dict[tuple[Rule, str], list[str]] = {}
+
+    @functools.cached_property
+    def text(self) -> str:
+        """All of it, with the line ends of Unix."""
+        return self.data.decode("latin-1").replace("\r\n", "\n")
 
     @functools.cached_property
     def clean(self) -> str:
@@ -151,7 +183,7 @@ class Source:
         return code.split(self.clean)
 
     def readings(self, rule: Rule, name: str) -> list[str]:
-        """Return what a rule looks at, the rest blanked out; more than one text where an #if cuts a statement in two."""
+        """Return what a rule looks at, the rest blanked out; several texts where an #if cuts a statement in two."""
         with self._lock:
             if (rule, name) not in self._readings:
                 other = dict(rule.others).get(name)
@@ -185,21 +217,22 @@ _lock = threading.Lock()
 
 def _spatch(rule: Path, texts: Mapping[str, str]) -> str:
     """Return what Coccinelle prints of a rule on files with these texts."""
-    program = shutil.which("spatch")
-    if program is None:
-        raise Infrastructure("spatch (Coccinelle) is not installed: run kmend setup")
-    key = _key(Path(program), rule, texts)
+    parts = [part for name, text in texts.items() for part in (name.encode(), text.encode("latin-1"))]
+    return _kept(_key(rule, *parts), lambda: _run(rule, texts))
+
+
+def _kept(key: str, find: Callable[[], str]) -> str:
+    """Return what is known by a key; what is not known is found, once, and kept."""
     with _lock:
         mine = key not in _memo
         future = _memo.setdefault(key, Future())
     if mine:
-        kept = paths.cache() / "audit" / key
+        path = paths.cache() / "audit" / key
         try:
-            said = _recall(kept)
+            said = _recall(path)
             if said is None:
-                with _room:
-                    said = _run(program, rule, texts)
-                _remember(kept, said)
+                said = find()
+                _remember(path, said)
             future.set_result(said)
         except BaseException as error:
             # Who asks again gets a new try.
@@ -208,17 +241,24 @@ def _spatch(rule: Path, texts: Mapping[str, str]) -> str:
     return future.result()
 
 
-def _key(program: Path, rule: Path, texts: Mapping[str, str]) -> str:
-    """All that an answer depends on: the program, the rule with what it imports, and the files."""
+def _program() -> Path:
+    program = shutil.which("spatch")
+    if program is None:
+        raise Infrastructure("spatch (Coccinelle) is not installed: run kmend setup")
+    return Path(program)
+
+
+def _key(rule: Path, *parts: bytes) -> str:
+    """All that an answer depends on: the program, the rule with what it imports, this module, and the files."""
     total = hashlib.sha256(_FORMAT)
+    program = _program()
     status = program.stat()
-    total.update(f"{program}\0{status.st_size}\0{status.st_mtime_ns}\0{_python()}\0".encode())
-    for path in (rule, *sorted(rule.parent.glob("*.py"))):
-        data = path.read_bytes()
-        total.update(f"{path.name}\0{len(data)}\0".encode() + data)
-    for name, text in texts.items():
-        data = text.encode("latin-1")
-        total.update(f"{name}\0{len(data)}\0".encode() + data)
+    own = rule.read_bytes()
+    modules = sorted(rule.parent.glob("*.py")) if b"\nimport " in own else []
+    read = [each.read_bytes() for each in (*modules, Path(__file__), Path(code.__file__))]
+    who = f"{program}\0{status.st_size}\0{status.st_mtime_ns}\0{_python()}".encode()
+    for part in (who, rule.name.encode(), own, *read, b"", *parts):
+        total.update(b"%d\0" % len(part) + part)
     return total.hexdigest()
 
 
@@ -258,8 +298,8 @@ def _clear_out(folder: Path) -> None:
                 os.unlink(path)
 
 
-def _run(program: str, rule: Path, texts: Mapping[str, str]) -> str:
-    command = [program, "-D", "audit", "--very-quiet", "--no-show-diff", "--no-includes", "--python", _python()]
+def _run(rule: Path, texts: Mapping[str, str]) -> str:
+    command = [str(_program()), "-D", "audit", "--very-quiet", "--no-show-diff", "--no-includes", "--python", _python()]
     command += ["--cocci-file", str(rule)]
     with tempfile.TemporaryDirectory(prefix="kmend-") as folder:
         for name, text in texts.items():
@@ -281,7 +321,8 @@ def _run(program: str, rule: Path, texts: Mapping[str, str]) -> str:
             )
 
         try:
-            done = run(*texts)
+            with _room:
+                done = run(*texts)
             if done.returncode != 0:
                 # Is it these files, or Coccinelle itself?
                 Path(folder, "empty.c").touch()
