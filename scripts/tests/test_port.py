@@ -57,7 +57,7 @@ def quiet(_: str) -> None:
 
 def by_words(tree: Tree, bugs: Sequence[Bug], *, latent: bool = False) -> Audit:
     """Say what the audit would say of made-up trees, without the seconds that it takes."""
-    (bug,) = bugs
+    bug = bugs[0]
     text = (tree.path / ACCESS).read_text(encoding="latin-1")
     if "__add_wait_queue(&pci_cfg_wait" in text:
         status = Status.AFFECTED
@@ -66,7 +66,7 @@ def by_words(tree: Tree, bugs: Sequence[Bug], *, latent: bool = False) -> Audit:
     fits = status is Status.AFFECTED and text.count("__add_wait_queue") == 1 and series.fits(tree.path, PATCHES / FIX)
     evidence = (Evidence(ACCESS, 1, "a reason"),)
     finding = FindingAudit(f"{BUG}/unlocked-queue", status, evidence, (FIX,) if fits else ())
-    return Audit(tree, (BugAudit(bug, (finding,)),))
+    return Audit(tree, tuple(BugAudit(bug, (finding,)) for bug in bugs))
 
 
 real_audit = pytest.mark.usefixtures("with_coccinelle")
@@ -254,10 +254,54 @@ def test_continue(conflict: tuple[Path, Path], compiled: list[dict[str, bytes]])
     done = port.resume(folder, None, quiet)
     assert (done.code, done.wrote) == (ExitCode.OK, Path(f"{DEFAULT}.patch").absolute())
     assert [set(files) for files in compiled] == [{ACCESS}]
-    assert "0 of 1 hunks fit, the others were merged by hand]" in " ".join(done.wrote.read_text().split())
+    how = f"0 of 1 hunks fit; merged by hand: {ACCESS}: hunk 1"
+    assert f"to 4.19.90: {how}]" in " ".join(done.wrote.read_text().split()) and how in done.notes
     series.materialize(root, [done.wrote], Path("mended"))
     assert Path("mended", ACCESS).read_text() == access_c(WAIT_EVENT)
     assert tree_hash(root) == before
+
+
+CONFLICT = b"""\
+one
+TWO
+<<<<<<< found
+	vendor(3);
+||||||| expected
+	three();
+=======
+	three(3);
+>>>>>>> replacement
+four
+"""
+
+
+def merge() -> port._Merge:
+    """Three hunks: one fits, one was merged, and one is a conflict."""
+    text = "@@ -1 +1 @@ a\n-one\n+ONE\n@@ -2 +2 @@ b\n-two\n+TWO\n@@ -3 +3 @@ c\n-\tthree();\n+\tthree(3);\n"
+    hunks = port._hunks(f"--- a/a.c\n+++ b/a.c\n{text}--- a/b.h\n+++ b/b.h\n@@ -1 +1 @@\n-b\n+c\n-- \n2.39\n".encode())
+    assert [len(each) for each in hunks.values()] == [3, 1]
+    files = {"a.c": CONFLICT, "b.h": b"c\n"}
+    return port._Merge("x/v1.patch", hunks, {"a.c": [2, 3], "b.h": []}, files, files)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "besides"),
+    [
+        (b"one\nTWO\n\tvendor(3, 3);\nfour\n", b"c\n", ""),
+        (b"one\nTWO\nfour\n", b"c\n", ""),
+        (b"one\nTWO!\n\tvendor(3);\nfour\n", b"c\n", "; changed by hand besides: a.c"),
+        (b"one\nTWO\n\tvendor(3);\nfour\nfive\n", b"c\n", "; changed by hand besides: a.c"),
+        (b"one\nTWO\n\tvendor(3);\nfour\n", b"d\n", "; changed by hand besides: b.h"),
+        (b"one\nTWO\n\tvendor(3);\nfour\n", None, "; left as the tree has it: b.h"),
+    ],
+)
+def test_log_says_what_was_done_by_hand(a: bytes, b: bytes | None, besides: str) -> None:
+    one = merge()
+    files = {"a.c": a} | ({} if b is None else {"b.h": b})
+    start = "2 of 4 hunks fit; merged by wiggle: a.c: hunk 2; merged by hand: a.c: hunk 3"
+    assert port._how(one, one.files, files) == start + besides
+    more = port._how(one, one.files, {**one.files, "a.c": b"one\nTWO\nfour\n", "Kconfig": b""})
+    assert more == f"{start}; changed by hand besides: Kconfig"
 
 
 def test_continue_with_a_file_more(conflict: tuple[Path, Path]) -> None:
@@ -367,8 +411,12 @@ def test_wiggle_missing(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch) ->
         raise Infrastructure(f"missing here; run as root: apt-get install {' '.join(files)}")
 
     monkeypatch.setattr(setup, "ensure", missing)
-    root = make_tree(access_c(COMMENTED))
-    refused(lambda: do_port(root, BUG), Infrastructure, "apt-get install wiggle$")
+    monkeypatch.setattr(port.shutil, "which", lambda name: None)
+    said: list[str] = []
+    tree, bugs = Tree.open(make_tree(access_c(COMMENTED))), manifest.load().select([BUG])
+    act = lambda: list(port.port(tree, bugs, "", None, said.append))  # noqa: E731
+    refused(act, Infrastructure, "apt-get install wiggle$")
+    assert said == ["some hunks do not fit, and wiggle, which finds a place for them, is not installed"]
     assert "wiggle" in {need.file for need in setup.needs()}
 
 
@@ -407,14 +455,20 @@ def test_command_line(
         ("inflight-leak-v6.12.patch", "6.1.192", 11),
         ("inflight-leak-v6.6.patch", "6.1.192", 5),
         ("v6.12-unqueue-first.patch", "7.2.13", 10),
-        ("v4.19.90-extra.patch", "4.19.0", 0),
+        ("v4.19.90-extra.patch", "4.19.0", (0, 90)),
+        ("v6.6.0-v6.6.61.patch", "6.6.0", (0, 0)),
+        ("v6.6.0-v6.6.61.patch", "6.6.80", (0, 19)),
+        ("v6.6.62.patch", "6.6.80", (0, 18)),
+        ("v6.6.62.patch", "6.12.0", 6),
+        ("v6.6.patch", "6.6.80", (0, 0)),
         ("feature-v7.x.patch", "6.12.0", 18),
         ("olk-6.6-first-01-early-free.patch", "6.6.0", 0),
         ("some-shape.patch", "6.6.0", 1000),
     ],
 )
-def test_distance(name: str, version: str, distance: int) -> None:
-    assert port._distance(name, version) == distance
+def test_distance(name: str, version: str, distance: int | tuple[int, int]) -> None:
+    """Of two shapes of one release the nearer one is known by the stable releases in the names."""
+    assert port._distance(name, version) == (distance if isinstance(distance, tuple) else (distance, 0))
 
 
 def test_codes() -> None:
@@ -491,54 +545,79 @@ def test_targets(make_tree: MakeTree) -> None:
     assert targets("kvm-shadow/early-free", "virt/kvm/eventfd.c", "virt/kvm/kvm_main.c") == ["arch/x86/kvm/"]
 
 
-def real(version: str) -> Path:
-    found = [path for path in real_trees() if path.name == version]
+def real(line: str) -> Path:
+    """Return a tree of a line, as "6.1" or "7", or of one version alone."""
+    found = [path for path in real_trees() if (path.name + ".").startswith(line + ".")]
     if not found:
-        pytest.skip(f"no tree of {version} in KMEND_TREES")
-    return found[0].resolve()
+        pytest.skip(f"no tree of {line} in KMEND_TREES")
+    return found[-1].resolve()
+
+
+def with_fault(line: str, reintroduce: str) -> tuple[Path, Path]:
+    """Return a tree that has the fix, and a copy of the part that matters without it."""
+    origin, root = real(line), Path("copy").absolute()
+    (bug,) = (bug for bug in manifest.load().bugs if reintroduce in bug.patches)
+    for name in {"Makefile", *(name for each in bug.findings for name in (*each.files, *each.context))}:
+        if (origin / name).is_file():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(origin / name, root / name)
+    series.materialize(origin, [PATCHES / reintroduce], root)
+    return origin, root
+
+
+def port_from(root: Path, id: str, start: str) -> Ported:
+    """Carry one variant to a tree."""
+    (done,) = port.port(Tree.open(root), manifest.load().select([id]), start, None, quiet)
+    return done
 
 
 @real_audit
 @pytest.mark.parametrize(
-    ("version", "start", "like"),
+    ("line", "start", "like"),
     [
         ("4.19.0", "nfsd-cb-shutdown/no-wait-v5.0-v5.4.patch", "nfsd-cb-shutdown/no-wait-v4.19.patch"),
         ("4.19.90", "nfsd-cb-shutdown/no-wait-v5.0-v5.4.patch", "nfsd-cb-shutdown/no-wait-v4.19.patch"),
-        ("6.1.192", "nfsd-cb-shutdown/inflight-leak-v6.12.patch", "nfsd-cb-shutdown/inflight-leak-v6.1.patch"),
+        ("6.1", "nfsd-cb-shutdown/inflight-leak-v6.12.patch", "nfsd-cb-shutdown/inflight-leak-v6.1.patch"),
+        ("6.12", "nfsd-cb-shutdown/inflight-leak-v6.1.patch", "nfsd-cb-shutdown/inflight-leak-v6.12.patch"),
     ],
 )
 def test_neighbour_becomes_the_variant_of_this_tree(
-    version: str, start: str, like: str, compiled: list[dict[str, bytes]]
+    line: str, start: str, like: str, compiled: list[dict[str, bytes]]
 ) -> None:
     """What was made by hand, line for line."""
-    root = real(version)
-    id = f"nfsd-cb-shutdown/{'no-wait' if 'no-wait' in start else 'inflight-leak'}"
-    (bug,) = manifest.load().select([id])
-    (done,) = port.port(Tree.open(root), [bug], start, None, quiet)
+    root = real(line)
+    done = port_from(root, f"nfsd-cb-shutdown/{'no-wait' if 'no-wait' in start else 'inflight-leak'}", start)
     assert done.code is ExitCode.OK, done.to_text()
     assert series.fits(root, done.wrote.absolute())
-    if (PATCHES / like).exists():
-        assert changes(done.wrote.read_text()) == changes((PATCHES / like).read_text())
+    assert changes(done.wrote.read_text()) == changes((PATCHES / like).read_text())
+
+
+@real_audit
+def test_neighbour_mends_what_was_mended_otherwise(compiled: list[dict[str, bytes]]) -> None:
+    """In 7.x another change mends this; on a copy without it the older fix finds its place."""
+    _, root = with_fault("7", "riscv-kvm-exit/reintroduce-init-leak-v7.x.patch")
+    done = port_from(root, "riscv-kvm-exit/init-leak", "riscv-kvm-exit/init-leak-v6.13-v6.17.patch")
+    assert done.code is ExitCode.OK, done.to_text()
+    assert done.why == "the one asked for; 0 of 1 hunks fit"
+    assert series.fits(root, done.wrote.absolute())
 
 
 @real_audit
 @pytest.mark.parametrize(
-    ("version", "start"),
+    ("line", "start"),
     [
         ("5.4.49", "nfsd-cb-shutdown/no-wait-v4.19.patch"),
+        ("5.10", "nfsd-cb-shutdown/inflight-leak-v6.12.patch"),
         ("6.6.80", "nfsd-cb-shutdown/inflight-leak-v6.12.patch"),
-        ("6.12.117", "nfsd-cb-shutdown/inflight-leak-v6.6.patch"),
+        ("6.12", "nfsd-cb-shutdown/inflight-leak-v6.6.patch"),
         ("6.6.80", "riscv-kvm-exit/exit-order-v6.13-v6.14.patch"),
+        ("6.1", "nfsd-cb-shutdown/inflight-leak-v6.6.patch"),
     ],
 )
-def test_neighbour_that_conflicts(version: str, start: str, compiled: list[dict[str, bytes]]) -> None:
-    root = real(version)
-    bugs: list[Bug] = [
-        bug
-        for finding in [each for bug in manifest.load().bugs for each in bug.findings if (start,) in each.fix]
-        for bug in manifest.load().select([finding.id])
-    ]
-    (done,) = port.port(Tree.open(root), bugs, start, None, quiet)
+def test_neighbour_that_conflicts(line: str, start: str, compiled: list[dict[str, bytes]]) -> None:
+    root = real(line)
+    (id,) = (each.id for bug in manifest.load().bugs for each in bug.findings if (start,) in each.fix)
+    done = port_from(root, id, start)
     assert done.code is ExitCode.FAILED and done.problem.startswith("conflicts in "), done.to_text()
     assert not compiled
     marked = [path.read_text() for path in (done.wrote / "files").rglob("*") if path.is_file()]
@@ -547,27 +626,42 @@ def test_neighbour_that_conflicts(version: str, start: str, compiled: list[dict[
 
 @real_audit
 @pytest.mark.parametrize(
-    ("version", "start", "own"),
+    ("line", "start", "own"),
     [
         ("5.4.49", "no-wait-v4.19.patch", "no-wait-v5.0-v5.4.patch"),
+        ("5.10", "inflight-leak-v6.12.patch", "inflight-leak-v6.6.patch"),
         ("6.6.80", "inflight-leak-v6.12.patch", "inflight-leak-v6.6.patch"),
+        ("6.12", "inflight-leak-v6.6.patch", "inflight-leak-v6.12.patch"),
     ],
 )
-def test_resolved_by_hand(version: str, start: str, own: str, compiled: list[dict[str, bytes]]) -> None:
-    """Whoever resolves the conflicts as the tree's own variant does gets that variant."""
-    root = real(version)
-    (bug,) = manifest.load().select([f"nfsd-cb-shutdown/{start.rpartition('-v')[0]}"])
-    (done,) = port.port(Tree.open(root), [bug], f"nfsd-cb-shutdown/{start}", None, quiet)
+def test_resolved_by_hand(line: str, start: str, own: str, compiled: list[dict[str, bytes]]) -> None:
+    """Whoever resolves the conflicts as the tree's own variant does gets that variant, and the log tells whose is what."""
+    root = real(line)
+    done = port_from(root, f"nfsd-cb-shutdown/{start.rpartition('-v')[0]}", f"nfsd-cb-shutdown/{start}")
     series.materialize(root, [PATCHES / "nfsd-cb-shutdown" / own], done.wrote / "files")
     done = port.resume(done.wrote, None, quiet)
     assert done.code is ExitCode.OK, done.to_text()
     assert changes(done.wrote.read_text()) == changes((PATCHES / "nfsd-cb-shutdown" / own).read_text())
-    assert "merged by hand]" in " ".join(done.wrote.read_text().split())
+    assert "; merged by hand: fs/nfsd/" in " ".join(done.wrote.read_text().split())
+
+
+@real_audit
+def test_conflict_resolved_as_upstream_did(compiled: list[dict[str, bytes]]) -> None:
+    origin, root = with_fault("7", "riscv-kvm-exit/reintroduce-exit-order-v7.x.patch")
+    done = port_from(root, "riscv-kvm-exit/exit-order", "riscv-kvm-exit/exit-order-v6.4-v6.12.patch")
+    name = "arch/riscv/kvm/main.c"
+    assert done.problem == f"conflicts in {name} (1)", done.to_text()
+    shutil.copyfile(origin / name, done.wrote / "files" / name)
+    done = port.resume(done.wrote, None, quiet)
+    assert done.code is ExitCode.OK, done.to_text()
+    assert f"0 of 1 hunks fit; merged by hand: {name}: hunk 1" in done.notes
+    series.materialize(root, [done.wrote], Path("mended"))
+    assert Path("mended", name).read_bytes() == (origin / name).read_bytes()
 
 
 @real_audit
 def test_next_variant_where_the_nearest_conflicts(compiled: list[dict[str, bytes]]) -> None:
-    root = real("6.1.192")
+    root = real("6.1")
     (bug,) = manifest.load().select(["nfsd-cb-shutdown/inflight-leak"])
     near, far = "nfsd-cb-shutdown/inflight-leak-v6.6.patch", "nfsd-cb-shutdown/inflight-leak-v6.12.patch"
     finding = dataclasses.replace(bug.findings[0], fix=((far,), (near,)))
@@ -578,10 +672,10 @@ def test_next_variant_where_the_nearest_conflicts(compiled: list[dict[str, bytes
 
 @real_audit
 @pytest.mark.parametrize("change", ["blank", "comment", "static"])
-@pytest.mark.parametrize("version", ["4.19.0", "4.19.90", "5.4.49"])
-def test_altered_copies(version: str, change: str, compiled: list[dict[str, bytes]]) -> None:
+@pytest.mark.parametrize("line", ["4.19.0", "4.19.90", "5.4.49"])
+def test_altered_copies(line: str, change: str, compiled: list[dict[str, bytes]]) -> None:
     """Trees as vendors have them: the context of the change is another one."""
-    origin = real(version)
+    origin = real(line)
     root = Path("copy")
     (root / "drivers/pci").mkdir(parents=True)
     shutil.copyfile(origin / "Makefile", root / "Makefile")
@@ -598,3 +692,23 @@ def test_altered_copies(version: str, change: str, compiled: list[dict[str, byte
     (done,) = do_port(root, BUG)
     assert done.code is ExitCode.OK, done.to_text()
     assert changes(done.wrote.read_text()) == changes((PATCHES / FIX).read_text())
+
+
+@real_audit
+@pytest.mark.parametrize("line", ["5.10", "6.1", "6.12"])
+def test_altered_copies_of_newer_trees(line: str, compiled: list[dict[str, bytes]]) -> None:
+    """A vendor's comment stands where the variant of this tree has its context."""
+    origin, root = real(line), Path("copy")
+    (finding,) = manifest.load().select(["nfsd-cb-shutdown/inflight-leak"])[0].findings
+    variant = next(names for names in reversed(finding.fix) if series.fits(origin, PATCHES / names[0]))[0]
+    for name in ("Makefile", *finding.files, *finding.context, *series.touched_files(PATCHES / variant)):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(origin / name, root / name)
+    state = root / "fs/nfsd/state.h"
+    old = "\tbool cb_need_restart;\n"
+    assert state.read_text().count(old) == 1
+    state.write_text(state.read_text().replace(old, "\t/* From the start. */\n" + old))
+    assert not series.fits(root, PATCHES / variant)
+    done = port_from(root, finding.id, variant)
+    assert done.code is ExitCode.OK, done.to_text()
+    assert changes(done.wrote.read_text()) == changes((PATCHES / variant).read_text())

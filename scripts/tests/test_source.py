@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import tree_hash
 from kmendlib.host.errors import BadInput, Infrastructure
 from kmendlib.tree import bases, source
 from kmendlib.tree.source import Workspace
@@ -170,3 +171,52 @@ def test_source_package_is_unpacked_by_hand(monkeypatch: pytest.MonkeyPatch, tmp
     place = fake_base(bases.Source(srpm="kernel"), monkeypatch, tmp_path)
     with pytest.raises(Infrastructure, match="dnf download --source kernel: unpack it"):
         source.fetch_base(place, lambda line: None)
+
+
+def test_shadow_is_the_tree_and_a_few_files_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is copied, and what is replaced there is not replaced in the tree."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    tree = user_tree(tmp_path)
+    for name in ("mm/a.c", "mm/b.c", "fs/c.c", "scripts/setlocalversion", ".git/config"):
+        (tree.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree.path / name).write_text(name)
+    (tree.path / "scripts/setlocalversion").chmod(0o755)
+    before = tree_hash(tree.path)
+    workspace = source.tree_workspace(tree)
+
+    def shadow() -> list[str]:
+        return source.shadow(workspace, "arm64", tree, ["mm/a.c", "mm/none.c"], lambda line: None)
+
+    assert shadow() == ["mm/a.c"]
+    src = workspace.src("arm64")
+    assert (src / "fs").is_symlink() and (src / "mm/b.c").is_symlink() and not (src / "mm").is_symlink()
+    assert (src / "fs/c.c").read_text() == "fs/c.c" and not (src / ".git").exists()
+    (tmp_path / "stage/mm").mkdir(parents=True)
+    (tmp_path / "stage/mm/a.c").write_text("mended")
+    source.install(workspace, "arm64", tmp_path / "stage", ["mm/a.c"])
+    assert (src / "mm/a.c").read_text() == "mended" and (tree.path / "mm/a.c").read_text() == "mm/a.c"
+    workspace.build("arm64").mkdir()
+    shadow()
+    assert workspace.build("arm64").exists() and (src / "mm/a.c").read_text() == "mm/a.c"
+    assert tree_hash(tree.path) == before
+    # An older file than before, as of another checkout: make would not see it.
+    os.utime(tree.path / "fs/c.c", (1, 1))
+    shadow()
+    assert not workspace.build("arm64").exists()
+
+
+def test_shadow_of_a_tree_whose_scripts_cannot_be_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As out of a zip file: the modes are mended in a copy."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    tree = user_tree(tmp_path)
+    (tree.path / "scripts").mkdir(exist_ok=True)
+    (tree.path / "scripts/setlocalversion").write_text("#!/bin/sh\n")
+    (tree.path / "scripts/setlocalversion").chmod(0o644)
+    before = tree_hash(tree.path)
+    workspace = source.Workspace("t", tmp_path / "cache/t/port")
+    source.shadow(workspace, "arm64", tree, [], lambda line: None)
+    assert os.access(workspace.src("arm64") / "scripts/setlocalversion", os.X_OK)
+    assert tree_hash(tree.path) == before
+    (tree.path / ".config").touch()
+    with pytest.raises(BadInput, match="was built in place"):
+        source.shadow(workspace, "arm64", tree, [], lambda line: None)

@@ -18,12 +18,13 @@ import subprocess
 import tempfile
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kmendlib.host import proc, setup
 from kmendlib.host.errors import BadInput, ExitCode, Infrastructure, KmendError, NothingToDo
+from kmendlib.host.paths import SCRIPTS
 from kmendlib.proof import build
 from kmendlib.proof.jobs import Jobs
 from kmendlib.tree import arches, bases, manifest, series, source
@@ -36,37 +37,16 @@ _FILES = "files"
 # patch and wiggle are given this long, in seconds; a merge takes well under one.
 _LIMIT = 120
 _MARKER = re.compile(rb"^(<{7}|\|{7}|>{7}|&{7}) ", re.MULTILINE)
-_CONFLICT = re.compile(rb"^<{7} ", re.MULTILINE)
+# What was expected and what replaces it, in a conflict or, if it is shown, a guess.
+_REGION = re.compile(
+    rb"^<{7} .*?^\|{7} [^\n]*\n(.*?)^={7}\n(.*?)^(?:&{7} .*?)?>{7} [^\n]*\n", re.MULTILINE | re.DOTALL
+)
+_HEADER = re.compile(rb"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@(.*)")
+_LF = b"\n"
 _TRAILER = re.compile(r"[A-Z][\w-]+: \S.*")
 _ORDER = tuple(Status)
 
-_README = """\
-{finding} was to be carried to
-{tree} ({release})
-from {variant}, a copy of which is {copy}.
-{problem}
-
-The tree is as it was. Below files/ are its files as the merge left them; a place
-that it could not merge, or should not have merged alone, looks like this:
-
-    <<<<<<< found
-    the tree's lines
-    ||||||| expected
-    the lines that the variant takes away or leans on
-    =======
-    the lines that the variant puts in their place
-    &&&&&&& resolution         (not everywhere: what wiggle would make of it)
-    >>>>>>> replacement
-
-{notes}
-Edit the files until no such mark is left; a file of the tree that has to change as
-well is put below files/ at its path in the tree. Then
-
-    kmend port --continue {folder}
-
-looks for marks, audits, compiles, and writes the new variant to
-{out}.
-"""
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -107,64 +87,94 @@ class Ported:
         return "\n".join(lines)
 
 
-@dataclass
-class _Hunks:
-    """How the hunks of a variant for one file fit a tree: their numbers, from 1, and whether at other lines."""
+@dataclass(frozen=True)
+class _Hunk:
+    """One hunk of a patch: the function that it says it lies in, and its lines."""
 
-    count: int
-    fitting: set[int] = field(default_factory=set)
-    moved: bool = False
+    function: bytes
+    lines: tuple[bytes, ...]
 
-    @property
-    def merged(self) -> list[int]:
-        return [number for number in range(1, self.count + 1) if number not in self.fitting]
+    def side(self, marks: bytes) -> set[bytes]:
+        """Return its lines that begin with one of some marks, without them."""
+        return {line[1:].strip() for line in self.lines if line[:1] in marks}
 
 
-@dataclass
+def _hunks(patch: bytes) -> dict[str, list[_Hunk]]:
+    """Return the hunks of a patch, by file."""
+    found: dict[str, list[_Hunk]] = {}
+    name, old, new = "", 0, 0
+    for line in patch.split(b"\n"):
+        if old > 0 or new > 0:
+            found[name][-1] = replace(found[name][-1], lines=(*found[name][-1].lines, line))
+            old -= line[:1] != b"+"
+            new -= line[:1] != b"-"
+        elif header := _HEADER.match(line):
+            old, new = int(header[1] or 1), int(header[2] or 1)
+            found.setdefault(name, []).append(_Hunk(header[3].strip(), ()))
+        elif line.startswith(b"+++ "):
+            name = os.fsdecode(line[4:].split(b"\t")[0].strip()).partition("/")[2]
+    return found
+
+
+@dataclass(frozen=True)
 class _Merge:
     """A variant merged into a tree's files.
 
     Attributes:
         name: the variant, below patches/.
-        hunks: how it fits, by file.
+        hunks: what it changes, by file.
+        unfit: the numbers, from 1, of the hunks that do not fit as they are, by file.
         files: the merged files.
         marked: the same with a mark at each place that was not exact.
-        missing: files that the tree has not got.
     """
 
     name: str
-    hunks: dict[str, _Hunks]
+    hunks: dict[str, list[_Hunk]]
+    unfit: dict[str, list[int]]
     files: dict[str, bytes]
     marked: dict[str, bytes]
-    missing: list[str]
+
+    @property
+    def missing(self) -> list[str]:
+        """The files that the tree has not got."""
+        return [name for name in self.hunks if name not in self.files]
 
     @property
     def conflicts(self) -> dict[str, int]:
         """How many conflicts each file has, where it has any."""
-        counts = {name: len(_CONFLICT.findall(content)) for name, content in self.files.items()}
+        counts = {name: len(_REGION.findall(content)) for name, content in self.files.items()}
         return {name: count for name, count in counts.items() if count}
 
     @property
-    def fit(self) -> tuple[int, int]:
-        """How many hunks fit, and how many there are."""
-        return sum(len(each.fitting) for each in self.hunks.values()), sum(each.count for each in self.hunks.values())
+    def fit(self) -> float:
+        """The share of hunks that fit."""
+        return 1 - sum(map(len, self.unfit.values())) / sum(map(len, self.hunks.values()))
 
+    @property
+    def fitting(self) -> str:
+        """How many hunks fit, in words."""
+        count = sum(map(len, self.hunks.values()))
+        return f"{count - sum(map(len, self.unfit.values()))} of {count} hunks fit"
 
-@dataclass
-class _State:
-    """What `port.json` in a folder with conflicts holds; `files` are the hashes of the tree's files."""
-
-    finding: str
-    tree: str
-    release: str
-    variant: str
-    fit: tuple[int, int]
-    files: dict[str, str]
-    out: str
+    def marks(self, shown: Mapping[str, bytes]) -> dict[str, list[int]]:
+        """Return which hunks have marks in files as they were shown, by file; `shown` is `files` or `marked`."""
+        found = {}
+        for name, numbers in self.unfit.items():
+            owners = set()
+            for expected, replacement in _REGION.findall(shown.get(name, b"")):
+                lines = [{line.strip() for line in part.split(b"\n")} for part in (expected, replacement)]
+                alike = {
+                    number: len(lines[0] & self.hunks[name][number - 1].side(b" -"))
+                    + len(lines[1] & self.hunks[name][number - 1].side(b" +"))
+                    for number in numbers
+                }
+                owners.add(max(alike, key=lambda number: alike[number]))
+            found[name] = sorted(owners)
+        return {name: owners for name, owners in found.items() if owners}
 
 
 def port(
-    tree: Tree, bugs: Sequence[Bug], variant: str = "", out: Path | None = None, say: Callable[[str], None] = print
+    tree: Tree, bugs: Sequence[Bug], variant: str = "", out: Path | None = None, say: Say = print
 ) -> Iterator[Ported]:
     """Carry the fixes of some findings to a tree that no variant of theirs fits.
 
@@ -186,22 +196,21 @@ def port(
     known = sorted({each[0] for bug in bugs for finding in bug.findings for each in finding.fix if len(each) == 1})
     if variant and variant not in known:
         raise BadInput(f"--from {variant}: no such variant of one patch; known: {', '.join(known) or 'none'}")
+    found = audit(tree, [_whole(bug) for bug in bugs], latent=True)
+    said = {each.id: each for bug_audit in found.bugs for each in bug_audit.findings}
     work, left = [], []
-    for bug in bugs:
-        found = audit(tree, [_whole(bug)], latent=True)
-        said = {each.id: each for each in found.bugs[0].findings}
+    for bug, bug_audit in zip(bugs, found.bugs, strict=True):
         for finding in bug.findings:
             what = _nothing_to_do(said[finding.id], variant, finding)
             if what:
                 left.append(what)
             else:
-                work.append((found, finding))
+                work.append((Audit(tree, (bug_audit,)), finding))
     if not work:
         raise NothingToDo(f"{tree.path}: nothing to port: {'; '.join(left)}")
     if out and len(work) > 1:
         several = ", ".join(finding.id for _, finding in work)
         raise BadInput(f"--out is for one finding, but {several} are to be ported: give one with --bug")
-    setup.ensure(say, ["wiggle"])
     places = [out or Path(f"{_plain(finding.id)}-{_plain(tree.release)}.patch") for _, finding in work]
     for place in places:
         _refuse_taken(place, _folder(place))
@@ -251,23 +260,24 @@ def _nothing_to_do(said: FindingAudit, variant: str, finding: Finding) -> str:
     return ""
 
 
-def _port(tree: Tree, found: Audit, finding: Finding, out: Path, variant: str, say: Callable[[str], None]) -> Ported:
+def _port(tree: Tree, found: Audit, finding: Finding, out: Path, variant: str, say: Say) -> Ported:
     """Try the variants, nearest first, until one is merged, audited and compiled."""
-    merges = _nearest(tree, finding, variant)
+    merges = _nearest(tree, finding, variant, say)
     failed: list[tuple[_Merge, str, str, ExitCode]] = []
     for merge in merges:
-        why = _why(merge, merges, variant, [f"{each.name} {problem}" for each, _, problem, _ in failed])
+        why = "the one asked for" if variant else "the one variant"
+        if len(merges) > 1:
+            why = f"the {'next' if failed else 'nearest'} of {len(merges)} variants"
+        why += f"; {merge.fitting}"
+        if failed:
+            why += f"; nearer: {'; '.join(f'{each.name} {problem}' for each, _, problem, _ in failed)}"
         problem, code = _problem(tree, found, finding, merge), ExitCode.FAILED
+        try:
+            problem = problem or _compiled(tree, found, finding, merge.files, say)
+        except KmendError as error:
+            problem, code = f"was not compiled: {error}", error.code
         if not problem:
-            try:
-                _compile(tree, found.bugs[0].bug, finding, merge.files, say)
-            except build.BuildError as error:
-                problem = f"does not compile: {error}"
-            except KmendError as error:
-                problem, code = f"was not compiled: {error}", error.code
-        if not problem:
-            text = _mail(tree, merge.name, merge.files, _done(merge.fit, "by wiggle"))
-            _write(tree, out, text, merge.files)
+            _write(tree, out, _mail(tree, merge.name, merge.files, _how(merge)), merge.files)
             notes = _notes(tree, merge)
             return Ported(tree.path, tree.release, finding.id, merge.name, why, notes, "", out, ExitCode.OK)
         failed.append((merge, why, problem, code))
@@ -277,57 +287,103 @@ def _port(tree: Tree, found: Audit, finding: Finding, out: Path, variant: str, s
             break
     merge, why, problem, code = failed[0]
     notes = (*_notes(tree, merge), *(f"{each.name} {what}" for each, _, what, _ in failed[1:]))
-    folder = _folder(out)
-    _write_conflict(tree, finding, merge, problem, notes, out, folder, code)
-    return Ported(tree.path, tree.release, finding.id, merge.name, why, notes, problem, folder, code)
+    done = Ported(tree.path, tree.release, finding.id, merge.name, why, notes, problem, _folder(out), code)
+    _write_conflict(done, merge, out)
+    return done
 
 
-def _done(fit: tuple[int, int], how: str) -> str:
-    """Return what the log says of how a variant came to this tree."""
-    if fit[0] == fit[1]:
-        return f"all hunks fit, merged {how}"
-    return f"{fit[0]} of {fit[1]} hunks fit, the others were merged {how}"
+def _compiled(tree: Tree, found: Audit, finding: Finding, files: dict[str, bytes], say: Say) -> str:
+    """Return why some files do not compile; nothing if they do."""
+    try:
+        _compile(tree, found.bugs[0].bug, finding, files, say)
+    except build.BuildError as error:
+        return f"does not compile: {error}"
+    return ""
 
 
-def _release_number(version: str) -> int:
+def _named(hunks: Mapping[str, Sequence[int]]) -> str:
+    """Name hunks by file and number."""
+    return "; ".join(
+        f"{name}: hunk{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}" for name, numbers in hunks.items()
+    )
+
+
+def _how(merge: _Merge, shown: Mapping[str, bytes] | None = None, files: Mapping[str, bytes] | None = None) -> str:
+    """Return what the log says of how a variant came to this tree.
+
+    Args:
+        merge: the merge.
+        shown: what of it was given to a person to go on with.
+        files: what the person made of that.
+    """
+    if shown is None or files is None:
+        return merge.fitting + (", the others were merged by wiggle" if any(merge.unfit.values()) else "")
+    by_hand = merge.marks(shown)
+    by_wiggle = {
+        name: left
+        for name, numbers in merge.unfit.items()
+        if (left := [number for number in numbers if number not in by_hand.get(name, ())])
+    }
+    parts = [merge.fitting]
+    parts += [f"merged by wiggle: {_named(by_wiggle)}"] if by_wiggle else []
+    parts += [f"merged by hand: {_named(by_hand)}"] if by_hand else []
+    besides = [name for name, content in files.items() if _changed_besides(shown.get(name), content)]
+    parts += [f"changed by hand besides: {', '.join(besides)}"] if besides else []
+    untouched = [name for name in shown if name not in files]
+    parts += [f"left as the tree has it: {', '.join(untouched)}"] if untouched else []
+    return "; ".join(parts)
+
+
+def _changed_besides(shown: bytes | None, content: bytes) -> bool:
+    """Tell whether a person changed more of a file than what had a mark."""
+    if shown is None:
+        return True
+    kept, place = _REGION.sub(b"\0", shown).split(b"\0"), 0
+    if not content.startswith(kept[0]) or not content.endswith(kept[-1]):
+        return True
+    for part in kept:
+        place = content.find(part, place) + len(part)
+        if place < len(part):
+            return True
+    return len(kept) == 1 and content != shown
+
+
+def _release_number(major: str, minor: str) -> int:
     """Return where a release stands among the others: each series of them had about twenty."""
-    major, minor = version.split(".")[:2]
     return 20 * int(major) + (10 if minor == "x" else int(minor))
 
 
-def _distance(name: str, version: str) -> int:
-    """Return how many releases lie between a version and the range of trees that a variant is named after."""
-    ends = [_release_number(each) for each in re.findall(r"(?<![\w.])v?(\d+\.(?:\d+|x))", name.replace("-", " "))]
-    here = _release_number(version)
-    if not ends:
-        return 1000
-    return max(min(ends) - here, here - max(ends), 0)
+def _distance(name: str, version: str) -> tuple[int, int]:
+    """Return how far a tree is from those that a variant is named after: in releases, and within one in stable ones."""
+    found = re.findall(r"(?<![\w.])v?(\d+)\.(\d+|x)(?:\.(\d+))?", name.replace("-", " "))
+    if not found:
+        return 1000, 0
+    major, minor, stable = version.split(".")[:3]
+    here = _release_number(major, minor), int(stable)
+    first = min((_release_number(*end[:2]), int(end[2] or 0)) for end in found)
+    last = max((_release_number(*end[:2]), int(end[2] or 1000)) for end in found)
+    if first <= here <= last:
+        return 0, 0
+    near = first if here < first else last
+    return abs(near[0] - here[0]), abs(near[1] - here[1]) if near[0] == here[0] else 0
 
 
-def _nearest(tree: Tree, finding: Finding, variant: str) -> list[_Merge]:
+def _nearest(tree: Tree, finding: Finding, variant: str, say: Say) -> list[_Merge]:
     """Merge each variant, or the one that was asked for, and return the merges, nearest first."""
     names = [variant] if variant else [each[0] for each in finding.fix if len(each) == 1]
-    merges = [_merge(tree, name) for name in names]
+    merges = [_merge(tree, name, say) for name in names]
     version = str(tree.version)
-    return sorted(merges, key=lambda merge: (_distance(Path(merge.name).name, version), -merge.fit[0] / merge.fit[1]))
-
-
-def _why(merge: _Merge, merges: Sequence[_Merge], variant: str, tried: Sequence[str]) -> str:
-    fit = f"{merge.fit[0]} of {merge.fit[1]} hunks fit"
-    if variant:
-        return f"the one asked for; {fit}"
-    if tried:
-        return f"the next of {len(merges)} variants; {fit}; nearer: {'; '.join(tried)}"
-    return f"the nearest of {len(merges)} variants; {fit}" if len(merges) > 1 else f"the one variant; {fit}"
+    return sorted(merges, key=lambda merge: (_distance(Path(merge.name).name, version), -merge.fit))
 
 
 def _run(command: Sequence[str], folder: Path, stdin: bytes = b"") -> tuple[int, bytes]:
     """Run a tool that merges or compares; return its exit code and what it prints."""
     # The user's own settings of git must not change what is done here.
-    own = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "GIT_CEILING_DIRECTORIES": str(folder.parent)}
-    env = proc.environment(own)
+    git = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "GIT_CEILING_DIRECTORIES": str(folder.parent)}
     try:
-        done = subprocess.run(command, cwd=folder, env=env, input=stdin, capture_output=True, timeout=_LIMIT)
+        done = subprocess.run(
+            command, cwd=folder, env=proc.environment(git), input=stdin, capture_output=True, timeout=_LIMIT
+        )
     except FileNotFoundError as error:
         raise Infrastructure(f"{command[0]} is not installed: run kmend setup") from error
     except subprocess.TimeoutExpired as error:
@@ -335,57 +391,46 @@ def _run(command: Sequence[str], folder: Path, stdin: bytes = b"") -> tuple[int,
     return done.returncode, done.stdout
 
 
-def _merge(tree: Tree, name: str) -> _Merge:
+def _merge(tree: Tree, name: str, say: Say) -> _Merge:
     """Merge a variant into a tree's files: exactly where a file's hunks all fit, else by wiggle."""
     patch = PATCHES / name
-    files = [each for each in series.touched_files(patch) if (tree.path / each).is_file()]
-    missing = [each for each in series.touched_files(patch) if each not in files]
-    hunks = _count(patch)
+    hunks = _hunks(patch.read_bytes())
+    there = {each: (tree.path / each).read_bytes() for each in hunks if (tree.path / each).is_file()}
     with tempfile.TemporaryDirectory(prefix="kmend-") as temporary:
-        folders = {way: Path(temporary, way) for way in ("exact", "wiggle", "marked")}
-        for folder in folders.values():
-            _lay(folder, {each: (tree.path / each).read_bytes() for each in files})
-        command = ["patch", "-p1", "--fuzz=0", "--force", "--verbose", "--reject-file=-", "-i", str(patch)]
-        _, said = _run([*command, "--no-backup-if-mismatch"], folders["exact"])
-        _fitting(said.decode(errors="replace"), hunks)
-        # --no-ignore: what looks as if it were there already is a conflict, too, not a guess.
-        command = ["wiggle", "--merge", "--replace", "-p1", "--no-ignore", "--quiet"]
-        for way in ("wiggle", "marked"):
-            options = ["--show-wiggles"] if way == "marked" else []
-            code, _ = _run([*command, *options, str(patch)], folders[way])
-            if code not in (0, 1) and not missing:
-                raise Infrastructure(f"wiggle failed on {name} with exit status {code}")
-        ways = {each: "wiggle" if hunks[each].merged else "exact" for each in files}
-        merged = {each: (folders[way] / each).read_bytes() for each, way in ways.items()}
-        marked = {each: (folders["marked" if hunks[each].merged else "exact"] / each).read_bytes() for each in files}
-    return _Merge(name, hunks, merged, marked, missing)
+        ways = {way: Path(temporary, way) for way in ("exact", "wiggle", "marked")}
+        for folder in ways.values():
+            _lay(folder, there)
+        rejects = Path(temporary, "rejects")
+        _run([*series.COMMAND, str(patch), f"--reject-file={rejects}"], ways["exact"])
+        refused = _hunks(rejects.read_bytes() if rejects.exists() else b"").values()
+        lines = [hunk.lines for each in refused for hunk in each]
+        unfit = {
+            each: [n for n, hunk in enumerate(hunks[each], 1) if each not in there or hunk.lines in lines]
+            for each in hunks
+        }
+        if any(unfit[each] for each in there):
+            if not shutil.which("wiggle"):
+                say("some hunks do not fit, and wiggle, which finds a place for them, is not installed")
+                setup.ensure(say, ["wiggle"])
+            # --no-ignore: what looks as if it were there already is a conflict, too, not a guess.
+            command = ["wiggle", "--merge", "--replace", "-p1", "--no-ignore", "--quiet"]
+            for way in ("wiggle", "marked"):
+                options = ["--show-wiggles"] if way == "marked" else []
+                code, _ = _run([*command, *options, str(patch)], ways[way])
+                if code not in (0, 1) and len(there) == len(hunks):
+                    raise Infrastructure(f"wiggle failed on {name} with exit status {code}")
+        merged, marked = (
+            {each: (ways[way if unfit[each] else "exact"] / each).read_bytes() for each in there}
+            for way in ("wiggle", "marked")
+        )
+    return _Merge(name, hunks, unfit, merged, marked)
 
 
-def _lay(folder: Path, files: dict[str, bytes]) -> None:
+def _lay(folder: Path, files: Mapping[str, bytes]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
-
-
-def _count(patch: Path) -> dict[str, _Hunks]:
-    """Return the files of a patch with the number of their hunks."""
-    text = patch.read_text(encoding="latin-1")
-    counts = {name: _Hunks(0) for name in series.touched_files(patch)}
-    for part in re.split(r"^(?=--- [^\n]+\n\+\+\+ )", text, flags=re.MULTILINE)[1:]:
-        name = re.sub(r"^[^/]*/", "", part.splitlines()[1].removeprefix("+++ ").split("\t")[0].strip())
-        counts[name].count += len(re.findall(r"^@@ -", part, re.MULTILINE))
-    return counts
-
-
-def _fitting(said: str, hunks: dict[str, _Hunks]) -> None:
-    """Read from patch's messages which hunks fit."""
-    name = ""
-    for line in said.splitlines():
-        if file := re.match(r"patching file (.*)", line):
-            name = file[1].strip("'")
-        elif (hunk := re.match(r"Hunk #(\d+) succeeded at \d+(.*)", line)) and name in hunks:
-            hunks[name].fitting.add(int(hunk[1]))
-            hunks[name].moved |= "offset" in hunk[2]
 
 
 def _problem(tree: Tree, found: Audit, finding: Finding, merge: _Merge) -> str:
@@ -415,8 +460,8 @@ def _judge(tree: Tree, found: Audit, finding: Finding, files: dict[str, bytes]) 
     return ""
 
 
-def _compile(tree: Tree, bug: Bug, finding: Finding, files: dict[str, bytes], say: Callable[[str], None]) -> None:
-    """Compile what some files changed, out of tree, in a private copy.
+def _compile(tree: Tree, bug: Bug, finding: Finding, files: dict[str, bytes], say: Say) -> None:
+    """Compile what some files changed, out of tree.
 
     Raises:
         build.BuildError: it does not compile with them, and does without.
@@ -432,23 +477,17 @@ def _compile(tree: Tree, bug: Bug, finding: Finding, files: dict[str, bytes], sa
     workspace = source.tree_workspace(tree)
     # Beside what verify builds, which would have to be built anew after this.
     scratch = replace(workspace, root=workspace.root / "port")
+    objects = _objects(tree, bug, finding, files, arch.folder)
     with (
         source.locked(workspace),
         tempfile.TemporaryDirectory(prefix="kmend-") as stage,
         contextlib.closing(Jobs()) as jobs,
     ):
-        source.need_space(workspace, [])
-        source.copy_tree(workspace, tree, say)
+        changed = source.shadow(scratch, name, tree, [*files, *finding.files, *finding.context], say)
         source.need_space(scratch, [name])
-        if not scratch.pristine.exists():
-            scratch.root.mkdir(exist_ok=True)
-            scratch.pristine.symlink_to(Path("..", workspace.pristine.name))
-        changed = source.link_arch(scratch, name, list(files))
         log = scratch.root / "build.log"
         log.unlink(missing_ok=True)
-        objects = _objects(tree, bug, finding, files, arch.folder)
         say(f"compiling {', '.join(objects)} for {name}")
-        source.install(scratch, name, Path(stage), changed)
         try:
             build.configure(scratch, arch, [bug], log, jobs)
         except build.BuildError as error:
@@ -481,21 +520,13 @@ def _objects(tree: Tree, bug: Bug, finding: Finding, files: Iterable[str], folde
     return list(dict.fromkeys(targets))
 
 
-def _diff(tree: Tree, files: dict[str, bytes]) -> bytes:
+def _diff(tree: Tree, files: Mapping[str, bytes]) -> bytes:
     """Return the patch from a tree's files to others, with its diffstat above."""
     with tempfile.TemporaryDirectory(prefix="kmend-") as temporary:
         folder = Path(temporary)
         _lay(folder / "a", {name: (tree.path / name).read_bytes() for name in files if (tree.path / name).is_file()})
         _lay(folder / "b", files)
-        options = [
-            "--no-index",
-            "--no-prefix",
-            "--no-color",
-            "--no-ext-diff",
-            "--no-textconv",
-            "--no-renames",
-            "--text",
-        ]
+        options = ["--no-index", "--no-prefix", "--no-renames", "--text"]
         code, diff = _run(["git", "diff", *options, "a", "b"], folder)
         if code not in (0, 1):
             raise Infrastructure(f"git diff failed with exit status {code}")
@@ -503,52 +534,43 @@ def _diff(tree: Tree, files: dict[str, bytes]) -> bytes:
     return stat + b"\n" + diff
 
 
-def _changes(diff: bytes) -> tuple[Counter[bytes], dict[bytes, set[bytes]]]:
-    """Return the lines that a patch adds and takes away, and the functions that its hunks lie in, by file."""
-    lines: Counter[bytes] = Counter()
-    functions: dict[bytes, set[bytes]] = {}
-    name = b""
-    for line in diff.splitlines():
-        if line.startswith(b"+++ "):
-            name = line.split(b"\t")[0]
-        elif line.startswith(b"@@ "):
-            functions.setdefault(name, set()).add(line.partition(b" @@")[2].strip())
-        elif line[:1] in (b"+", b"-") and line[1:].strip() and not line.startswith(b"--- "):
-            lines[line] += 1
-    return lines, functions
+def _changes(hunks: Mapping[str, Sequence[_Hunk]]) -> Counter[bytes]:
+    """Return the lines that hunks add and take away."""
+    lines = (line for each in hunks.values() for hunk in each for line in hunk.lines)
+    return Counter(line for line in lines if line[:1] in (b"+", b"-") and line[1:].strip())
 
 
 def _notes(tree: Tree, merge: _Merge) -> tuple[str, ...]:
     """Tell what was not exact."""
     notes = []
     for name, hunks in merge.hunks.items():
+        numbers = ", ".join(map(str, merge.unfit[name]))
         if name in merge.missing:
-            notes.append(f"{name} is not in this tree: {hunks.count} hunks have no place")
-            continue
-        if hunks.moved:
-            notes.append(f"{name}: {len(hunks.fitting)} of {hunks.count} hunks fit, at other lines")
-        if hunks.merged:
-            numbers = ", ".join(map(str, hunks.merged))
+            notes.append(f"{name} is not in this tree: {len(hunks)} hunks have no place")
+        elif numbers:
             what = "not fitting" if name in merge.conflicts else "merged by wiggle"
-            notes.append(f"{name}: hunk {numbers} of {hunks.count} {what}: the lines around are others here")
-    if merge.conflicts:
-        return tuple(notes)
-    wanted, there = _changes((PATCHES / merge.name).read_bytes().partition(b"\n---\n")[2])
-    got, here = _changes(_diff(tree, merge.files))
-    for what, lines in ("only in the variant", wanted - got), ("only in the result", got - wanted):
-        notes += [f"{what}: {line.decode(errors='replace')}" for line in lines]
-    for file, functions in here.items():
-        for each in functions:
+            notes.append(f"{name}: hunk {numbers} of {len(hunks)} {what}: the lines around are others here")
+    return tuple(notes) if merge.conflicts else (*notes, *_unlike(tree, merge.hunks, merge.files))
+
+
+def _unlike(tree: Tree, wanted: Mapping[str, Sequence[_Hunk]], files: Mapping[str, bytes]) -> Iterator[str]:
+    """Tell in what a result is another one than the variant."""
+    got = _hunks(_diff(tree, files))
+    for what, lines in (
+        ("only in the variant", _changes(wanted) - _changes(got)),
+        ("only in the result", _changes(got) - _changes(wanted)),
+    ):
+        yield from (f"{what}: {line.decode(errors='replace')}" for line in lines)
+    for name, hunks in got.items():
+        for function in dict.fromkeys(hunk.function for hunk in hunks if hunk.function):
             # diff cuts the name off, and not all of them at the same place.
-            if each and not any(each.startswith(other[:20]) for other in there.get(file, ()) if other):
-                path = file.removeprefix(b"+++ b/").decode()
-                notes.append(
-                    f"{path}: a hunk lies behind '{each.decode(errors='replace')}', the variant has none there"
-                )
-    return tuple(notes)
+            others = [hunk.function[:20] for hunk in wanted.get(name, ()) if hunk.function]
+            if not any(map(function.startswith, others)):
+                said = function.decode(errors="replace")
+                yield f"{name}: a hunk lies behind '{said}', the variant has none there"
 
 
-def _mail(tree: Tree, name: str, files: dict[str, bytes], what: str) -> bytes:
+def _mail(tree: Tree, name: str, files: Mapping[str, bytes], what: str) -> bytes:
     """Return the new variant: the header and log of the one that it comes from, and the tree's own diff."""
     head = (PATCHES / name).read_text(encoding="utf-8").partition("\n---\n")[0]
     line = f"[ported from {name.removesuffix('.patch')} to {tree.release}: {what}]"
@@ -576,42 +598,33 @@ def _hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _write_conflict(
-    tree: Tree,
-    finding: Finding,
-    merge: _Merge,
-    problem: str,
-    notes: Sequence[str],
-    out: Path,
-    folder: Path,
-    code: ExitCode,
-) -> None:
+def _write_conflict(done: Ported, merge: _Merge, out: Path) -> None:
     """Write the folder that a person goes on with."""
     # What has no conflict and is wrong all the same was merged where it should not: each such place is looked at.
-    shown = merge.marked if code is ExitCode.FAILED and not merge.conflicts else merge.files
-    hashes = {name: _hash(tree.path / name) for name in shown}
-    state = _State(finding.id, str(tree.path), tree.release, merge.name, merge.fit, hashes, str(out.absolute()))
-    readme = _README.format(
-        finding=finding.id,
-        tree=tree.path,
-        release=tree.release,
-        variant=merge.name,
-        copy=Path(merge.name).name,
-        problem=textwrap.fill(f"It is not done: the merge {problem}.", 80, break_long_words=False),
-        notes="".join(f"- {note}\n" for note in notes),
-        folder=folder,
-        out=out,
-    )
-    with tempfile.TemporaryDirectory(prefix=".kmend-", dir=folder.absolute().parent) as temporary:
+    marked = done.code is ExitCode.FAILED and not merge.conflicts
+    shown = merge.marked if marked else merge.files
+    state = {
+        "finding": done.finding,
+        "tree": str(done.tree),
+        "variant": merge.name,
+        "marked": marked,
+        "files": {name: _hash(done.tree / name) for name in shown},
+        "out": str(out.absolute()),
+    }
+    readme = (SCRIPTS / "templates/port.txt").read_text(encoding="utf-8")
+    problem = textwrap.fill(f"It is not done: the merge {done.problem}.", 80, break_long_words=False)
+    notes = "".join(f"- {note}\n" for note in done.notes)
+    with tempfile.TemporaryDirectory(prefix=".kmend-", dir=done.wrote.absolute().parent) as temporary:
         new = Path(temporary, "new")
         _lay(new / _FILES, shown)
         shutil.copyfile(PATCHES / merge.name, new / Path(merge.name).name)
-        (new / "README").write_text(readme, encoding="utf-8", errors="surrogateescape")
-        (new / _STATE).write_text(json.dumps(asdict(state), indent=1) + "\n", encoding="utf-8")
-        new.rename(folder)
+        text = readme.format(done=done, copy=Path(merge.name).name, problem=problem, notes=notes, out=out)
+        (new / "README").write_text(text, encoding="utf-8", errors="surrogateescape")
+        (new / _STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+        new.rename(done.wrote)
 
 
-def resume(folder: Path, out: Path | None = None, say: Callable[[str], None] = print) -> Ported:
+def resume(folder: Path, out: Path | None = None, say: Say = print) -> Ported:
     """Go on with a port whose conflicts were resolved by hand.
 
     Args:
@@ -627,17 +640,18 @@ def resume(folder: Path, out: Path | None = None, say: Callable[[str], None] = p
         Infrastructure: a tool is missing or failed, or nothing can be compiled here.
     """
     try:
-        state = _State(**json.loads((folder / _STATE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
+        id, variant, hashes = str(state["finding"]), str(state["variant"]), dict(state["files"])
+        path, marked, place = str(state["tree"]), bool(state["marked"]), out or Path(state["out"])
+    except (OSError, ValueError, TypeError, LookupError) as error:
         raise BadInput(f"{folder}: no folder that kmend port wrote: {_STATE} cannot be read") from error
-    tree = Tree.open(state.tree, need_makefile=True)
-    (bug,) = manifest.load().select([state.finding])
+    tree = Tree.open(path, need_makefile=True)
+    (bug,) = manifest.load().select([id])
     (finding,) = bug.findings
-    if (state.variant,) not in finding.fix:
-        raise BadInput(f"{folder}: {state.variant} is no variant of {finding.id} any more: run port again")
-    place = out or Path(state.out)
+    if (variant,) not in finding.fix:
+        raise BadInput(f"{folder}: {variant} is no variant of {finding.id} any more: run port again")
     _refuse_taken(place)
-    for name, known in state.files.items():
+    for name, known in hashes.items():
         if not (tree.path / name).is_file() or _hash(tree.path / name) != known:
             raise BadInput(f"{tree.path / name} was changed since: run port again")
     top = folder / _FILES
@@ -646,29 +660,25 @@ def resume(folder: Path, out: Path | None = None, say: Callable[[str], None] = p
     if strange:
         raise BadInput(f"{top / strange[0]}: the tree has no such file: take it away")
     files = {name: content for name, content in files.items() if content != (tree.path / name).read_bytes()}
-    marks = [_mark(top / name, content) for name, content in files.items() if _MARKER.search(content)]
-    found = audit(tree, [_whole(bug)], latent=True)
-    problem = f"has conflicts left: {', '.join(marks)}" if marks else ""
-    problem = problem or ("changes no file" if not files else _judge(tree, found, finding, files))
-    if not problem:
-        try:
-            _compile(tree, found.bugs[0].bug, finding, files, say)
-        except build.BuildError as error:
-            problem = f"does not compile: {error}"
+    marks = {name: mark.start() for name, content in files.items() if (mark := _MARKER.search(content))}
+    problem, code, wrote, notes = "", ExitCode.FAILED, folder, [f"{folder} is not needed any more"]
+    if marks:
+        places = [f"{top / name}:{files[name].count(_LF, 0, start) + 1}" for name, start in marks.items()]
+        problem = f"has conflicts left: {', '.join(places)}"
+    elif not files:
+        problem = "changes no file"
+    else:
+        found = audit(tree, [_whole(bug)], latent=True)
+        problem = _judge(tree, found, finding, files) or _compiled(tree, found, finding, files, say)
     if problem:
-        return Ported(
-            tree.path, tree.release, finding.id, state.variant, "by hand", (), problem, folder, ExitCode.FAILED
-        )
-    fit = (state.fit[0], state.fit[1])
-    _write(tree, place, _mail(tree, state.variant, files, _done(fit, "by hand")), files)
-    notes = (f"{folder} is not needed any more",)
-    return Ported(tree.path, tree.release, finding.id, state.variant, "by hand", notes, "", place, ExitCode.OK)
-
-
-def _mark(path: Path, content: bytes) -> str:
-    """Return where the first mark of a conflict is."""
-    lines = _MARKER.split(content, maxsplit=1)[0].splitlines()
-    return f"{path}:{len(lines) + 1}"
+        notes = []
+    else:
+        merge = _merge(tree, variant, say)
+        how = _how(merge, merge.marked if marked else merge.files, files)
+        _write(tree, place, _mail(tree, variant, files, how), files)
+        notes = [how, *_unlike(tree, merge.hunks, files), *notes]
+        code, wrote = ExitCode.OK, place
+    return Ported(tree.path, tree.release, finding.id, variant, "by hand", tuple(notes), problem, wrote, code)
 
 
 def exit_code(results: Sequence[Ported]) -> ExitCode:

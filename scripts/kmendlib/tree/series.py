@@ -16,7 +16,7 @@ from kmendlib.host.errors import BadInput, Infrastructure
 from kmendlib.tree.manifest import PATCHES
 
 # As a patch is, with no question asked: not reversed, not fuzzy, and with nothing left beside the files.
-_COMMAND = ("patch", "-p1", "--fuzz=0", "--force", "--no-backup-if-mismatch", "--reject-file=-", "-i")
+COMMAND = ("patch", "-p1", "--fuzz=0", "--force", "--no-backup-if-mismatch", "--reject-file=-", "-i")
 
 # patch is given this long, in seconds; it takes milliseconds.
 _LIMIT = 120
@@ -66,7 +66,7 @@ def _push(scratch: Path, patch: Path, tree_path: Path) -> None:
     """Apply one patch to the files in `scratch`, which are `tree_path`'s."""
     try:
         done = subprocess.run(
-            [*_COMMAND, str(patch.absolute())],
+            [*COMMAND, str(patch.absolute())],
             cwd=scratch,
             env=proc.environment(),
             stdin=subprocess.DEVNULL,

@@ -17,8 +17,8 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kmendlib.host import proc, setup
@@ -254,8 +254,7 @@ def copy_tree(workspace: Workspace, tree: Tree, say: Callable[[str], None]) -> T
 
     Contents are compared, and a changed file gets the present time: make sees every change, be its date old or new.
     """
-    if (tree.path / ".config").exists() or (tree.path / "include/config").exists():
-        raise BadInput(f"{tree.path} was built in place: run 'make mrproper' there, or give a clean checkout")
+    _refuse_built(tree)
     say(f"{workspace.name}: copying {tree.path}")
     workspace.pristine.mkdir(parents=True, exist_ok=True)
     log = workspace.root / "copy.log"
@@ -265,6 +264,56 @@ def copy_tree(workspace: Workspace, tree: Tree, say: Callable[[str], None]) -> T
         raise Infrastructure(f"cannot copy {tree.path}: {_last_words(log)}")
     _make_executable(workspace.pristine)
     return Tree.open(workspace.pristine)
+
+
+def _refuse_built(tree: Tree) -> None:
+    if (tree.path / ".config").exists() or (tree.path / "include/config").exists():
+        raise BadInput(f"{tree.path} was built in place: run 'make mrproper' there, or give a clean checkout")
+
+
+def shadow(workspace: Workspace, arch: str, tree: Tree, names: Iterable[str], say: Callable[[str], None]) -> list[str]:
+    """Give an architecture a source folder that is a user's tree by symbolic links: nothing is copied.
+
+    The folders of some files are real ones: what is put there in place of a link is private. What was built before goes
+    if the tree was changed since: dates alone would tell make nothing of an older file.
+
+    Args:
+        workspace: the tree's place; its `pristine` becomes a link to the tree.
+        arch: the architecture's name.
+        tree: the tree; it is only read.
+        names: files that are to be replaced, or to be compiled.
+        say: takes a line at a time of what is being done.
+
+    Returns:
+        The paths of those that are there, for `install`.
+    """
+    _refuse_built(tree)
+    top = tree.path
+    # Scripts that have lost their mode cannot be run, and are none of ours to change.
+    if not os.access(top / "scripts/setlocalversion", os.X_OK):
+        top = copy_tree(replace(workspace, root=workspace.root.parent), tree, say).path
+    now = hashlib.sha256()
+    for folder, folders, files in os.walk(top):
+        folders[:] = sorted(set(folders) - {".git"})
+        for name in sorted(files):
+            status = os.lstat(f"{folder}/{name}")
+            now.update(f"{folder}/{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+    src, stamp = workspace.src(arch), workspace.root / arch / "stamp"
+    if not stamp.exists() or stamp.read_text(encoding="utf-8") != now.hexdigest():
+        shutil.rmtree(stamp.parent, ignore_errors=True)
+    shutil.rmtree(src, ignore_errors=True)
+    src.mkdir(parents=True)
+    stamp.write_text(now.hexdigest(), encoding="utf-8")
+    workspace.pristine.unlink(missing_ok=True)
+    workspace.pristine.symlink_to(top)
+    changed = [name for name in dict.fromkeys(names) if (top / name).is_file()]
+    real = {Path(), *(parent for name in changed for parent in Path(name).parents)}
+    for parent in sorted(real):
+        (src / parent).mkdir(exist_ok=True)
+        for entry in (top / parent).iterdir():
+            if parent / entry.name not in real and entry.name != ".git":
+                (src / parent / entry.name).symlink_to(entry)
+    return changed
 
 
 def _make_executable(tree: Path) -> None:
