@@ -254,6 +254,27 @@ def test_fault_at_any_packet_ends(tmp_path: Path, fault: str, at: int) -> None:
 
 
 @pytest.mark.usefixtures("quick")
+def test_first_place_again_begins_anew(tmp_path: Path) -> None:
+    """While nobody is parked no clock bounds an attempt: the one who comes to the first place last counts."""
+    rows = [["", "waker()", {"see": "enter waker keep seen = arg0 for 8"}], *TIMELINE["rows"][1:]]  # type: ignore[misc]
+    rows[2] = ["insert(new)", "", {"park": "call insert in queuer if arg0 in seen keep new = arg0"}]
+    rows.append(["", "back", {"pass": "leave waker"}])
+    script = diagram.script({**TIMELINE, "rows": rows})
+    assert script
+    # Nobody inserts what the first one has.
+    waker = [(0x20, 0, 0), (0x200, LIST, 0x24), (0x24, 0, 0), (0x200, NEW, 0x24), *WAKER_BROKEN[2:]]
+    guest = Guest(tmp_path / "gdb", [waker, QUEUER])
+    running = Race(script, REGISTERS, guest.path)
+    for name, (address, size) in SYMBOLS.items():
+        running.hear(f"kmend-symbol: {address:x} {size:x} {name}")
+    running.hear("kmend-symbol: end")
+    outcome = running.finish()
+    guest.server.close()
+    assert outcome.end is End.BROKEN and [seen.what for seen in outcome.seen][:3] == ["see", "park", "mark"]
+    assert outcome.seen[0].seconds == 0
+
+
+@pytest.mark.usefixtures("quick")
 def test_no_stub(tmp_path: Path) -> None:
     script = diagram.script(TIMELINE)
     assert script

@@ -536,17 +536,26 @@ class Race:
         machine.entered.clear()
         self._lanes: dict[int, int] = {}
         self._started = 0.0
-        for step in steps:
-            last = step is steps[-1]
-            hit = self._go_for(machine, step, [self.script.held] if last and what == "seen" else [], bool(seen))
+        rest = list(steps)
+        while True:
+            step = rest[0]
+            others = [self.script.held] if len(rest) == 1 and what == "seen" else []
+            if seen and not self._lanes:
+                # While nobody is parked no clock is needed: whoever comes to the first place begins anew.
+                others.append(steps[0])
+            hit = self._go_for(machine, step, others, bool(self._lanes))
             if not hit:
                 return End.NO_CONTACT, f"nobody came to {step.places[0].text} in {TICKS} ticks"
+            if hit.step is steps[0]:
+                seen.clear()
+                self._started = 0.0
+                rest = list(steps)
             self._note(machine, hit, seen, what)
-            if step.what in ("park", "control"):
-                self._lanes[step.lane] = hit.cpu
-            if last:
+            rest = rest[1:]
+            if hit.step.what in ("park", "control"):
+                self._lanes[hit.step.lane] = hit.cpu
+            if not rest:
                 return End.HELD if hit.step is self.script.held else End.BROKEN, ""
-        raise AssertionError("a script has steps")
 
     def _go_for(self, machine: Machine, step: Step, held: list[Step], bounded: bool) -> _Hit | None:
         own = self._lanes.get(step.lane)
