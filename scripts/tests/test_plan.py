@@ -296,3 +296,4 @@ def test_planning_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     for owner, name in ((io, "open"), (subprocess, "Popen"), (Path, "open"), (Path, "stat"), (Path, "resolve")):
         monkeypatch.setattr(owner, name, refuse(name))
     assert planned(BOOK.bugs, list(known)).targets
+    assert not planned(BOOK.bugs, list(known), fits=frozenset()).targets

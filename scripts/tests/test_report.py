@@ -116,6 +116,45 @@ def test_skipped_control_is_no_pass() -> None:
     assert proof.skipped and not proof.proved
 
 
+def disputed(status: str, tests: list[dict[str, Any]], boots: int = 1) -> Evidence:
+    claims = [{"finding": "b/f", "status": status, "cases": [PROOF]}]
+    return evidence_of(tests, boots=boots, claims=claims)
+
+
+NOT_RED = boot("before", "PASS", "PASS")
+
+
+@pytest.mark.parametrize(
+    ("status", "tests", "shown", "code"),
+    [
+        ("affected", [NOT_RED, GREEN], "DISPUTED", ExitCode.FAILED),
+        ("affected", [RED, GREEN], "PROVED", ExitCode.OK),
+        # Red once is enough to be there; and no result says nothing.
+        ("affected", [NOT_RED, RED, GREEN, GREEN], "NOT PROVED", ExitCode.FAILED),
+        ("affected", [boot("before", "MISS", ""), GREEN], "NOT PROVED", ExitCode.FAILED),
+        ("affected", [boot("before", "SKIP", "SKIP"), GREEN], "NOT PROVED", ExitCode.FAILED),
+        # It was mended and is red: the fix is at fault, not the audit.
+        ("affected", [RED, boot("after", "FAIL", "FAIL")], "NOT PROVED", ExitCode.FAILED),
+        ("fixed", [RED, boot("after", "FAIL", "FAIL")], "DISPUTED", ExitCode.FAILED),
+        ("fixed", [RED, boot("after", "PANIC", "FAIL")], "DISPUTED", ExitCode.FAILED),
+        ("fixed", [RED, RED, GREEN, boot("after", "FAIL", "FAIL")], "DISPUTED", ExitCode.FAILED),
+        ("fixed", [RED, boot("after", "PANIC", "")], "NOT PROVED", ExitCode.PANIC),
+        # Another case is not about the finding, and the patch that puts it back may do nothing.
+        ("fixed", [RED, boot("after", "FAIL", "PASS")], "NOT PROVED", ExitCode.FAILED),
+        ("fixed", [NOT_RED, GREEN], "NOT PROVED", ExitCode.FAILED),
+        ("latent", [NOT_RED, GREEN], "NOT PROVED", ExitCode.FAILED),
+        ("", [NOT_RED, GREEN], "NOT PROVED", ExitCode.FAILED),
+    ],
+)
+def test_audit_and_boots_that_contradict_each_other(
+    status: str, tests: list[dict[str, Any]], shown: str, code: ExitCode
+) -> None:
+    found = disputed(status, tests, boots=len(tests) // 2)
+    (proof,) = found.run.proofs
+    assert (proof.outcome, found.run.exit_code()) == (shown, code)
+    assert ("one of the two is wrong" in text(found)) == (shown == "DISPUTED")
+
+
 def test_one_failure_of_many_boots_counts() -> None:
     tests = [RED] * 3 + [GREEN] * 2 + [boot("after", "FAIL", "FAIL")]
     assert code_of(tests, boots=3) == ExitCode.FAILED

@@ -149,35 +149,34 @@ def jobs(run: Run, url: str, farm: Farm) -> dict[str, str]:
     """
     dictionary = (SCRIPTS / "templates/lava-dictionary.jinja2").read_text(encoding="utf-8")
     names = "".join(f"- {name}\n" for name in arches.names())
-    found = {"kmend-qemu.jinja2": dictionary.replace("- ARCHITECTURE\n", names)}
+    texts = {"kmend-qemu.jinja2": dictionary.replace("- ARCHITECTURE\n", names)}
     for arch in dict.fromkeys(boot.row.arch for boot in run.waiting):
         mine = [boot for boot in run.waiting if boot.row.arch == arch]
         machines = {tuple(_words(boot)["machine"]) for boot in mine}
         # What not all of them have comes with the kernel.
         shared = machines.pop() if len(machines) == 1 else guest.FIXED
-        own = dict(itertools.pairwise(mine[0].guest.machine))
+        own = dict(itertools.pairwise(arches.load(arch).params.extra_qemu_params))
         device = f"device-{arch}.yaml"
         known = {"arch": arch, "options": [_line(shared)], "emulator": mine[0].guest.emulator, "file": device}
-        found[device] = template("lava-device.yaml.j2").render(known)
+        texts[device] = template("lava-device.yaml.j2").render(known)
         for bug, state in dict.fromkeys((boot.row.bug, boot.state) for boot in mine):
             boots = []
-            for boot in mine:
+            for boot in (boot for boot in mine if (boot.row.bug, boot.state) == (bug, state)):
                 words = _words(boot)
-                arguments = words | {"kernel": [*words["machine"][len(shared) :], *words["kernel"]]}
+                words["kernel"] = [*words["machine"][len(shared) :], *words["kernel"]]
                 images = [
                     {
                         "label": label,
-                        "argument": _line(arguments[label]),
+                        "argument": _line(words[label]),
                         "url": f"{url.rstrip('/')}/{path}",
                         "sha256": run.files[str(path)],
                     }
                     for label, path in _images(boot).items()
                 ]
-                if (boot.row.bug, boot.state) == (bug, state):
-                    limit = math.ceil(boot.guest.limit * farm.stretch)
-                    boots.append({"boot": boot, "limit": limit, "images": images})
+                limit = math.ceil(boot.guest.limit * farm.stretch)
+                boots.append({"boot": boot, "limit": limit, "images": images})
             name = f"{bug}-{arch}-{state}"
-            found[f"jobs/{name}.yaml"] = template("lava-job.yaml.j2").render(
+            texts[f"jobs/{name}.yaml"] = template("lava-job.yaml.j2").render(
                 known,
                 title=f"{run.title}: {bug} on {arch}, {state}",
                 name=f"kmend-{name}",
@@ -193,7 +192,7 @@ def jobs(run: Run, url: str, farm: Farm) -> dict[str, str]:
                 end=END,
                 pattern=PATTERN,
             )
-    return found
+    return texts
 
 
 def write(request: Request, farm: Farm, display: Display) -> tuple[Evidence, list[Path]]:
@@ -326,26 +325,26 @@ def _read(path: Path) -> JobLog | None:
     some = False
     for record in _records(path):
         some = True
-        level, said = record["lvl"], record.get("msg")
-        if level == "results" and isinstance(said, dict):
-            if said.get("definition") != "lava":
+        level, message = record["lvl"], record.get("msg")
+        if level == "results" and isinstance(message, dict):
+            if message.get("definition") != "lava":
                 continue
-            place, case = str(said.get("namespace", "")), said.get("case")
-            extra = said.get("extra")
+            place, case = str(message.get("namespace", "")), message.get("case")
+            extra = message.get("extra")
             label, digest = (extra.get("label"), extra.get("sha256sum")) if isinstance(extra, dict) else ("", "")
             if case == "job":
-                job = said
+                job = message
             elif label and digest:
                 digests.setdefault(place, {})[str(label)] = str(digest)
             elif case == "execute-qemu" and boots:
                 boots[-1].place = place
                 boots[-1].digests = digests.get(place, {})
             elif case == "lava-test-monitor" and boots and boots[-1].place == place:
-                boots[-1].over, boots[-1].failed = True, said.get("result") != "pass"
-        elif level == "info" and isinstance(said, str) and said.startswith("Boot command: "):
-            boots.append(LoggedBoot(command=said.removeprefix("Boot command: "), start=_time(record)))
-        elif level == "target" and isinstance(said, str) and boots and not boots[-1].over:
-            _print(boots[-1], said, _time(record))
+                boots[-1].over, boots[-1].failed = True, message.get("result") != "pass"
+        elif level == "info" and isinstance(message, str) and message.startswith("Boot command: "):
+            boots.append(LoggedBoot(command=message.removeprefix("Boot command: "), start=_time(record)))
+        elif level == "target" and isinstance(message, str) and boots and not boots[-1].over:
+            _print(boots[-1], message, _time(record))
     if not some:
         return None
     if job is None:
