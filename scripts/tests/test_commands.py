@@ -264,10 +264,20 @@ CASES = [
     verify(3, "verify: a panic", SUITE + r".*\(PANIC\).*NOT PROVED *$", r"^ *\| ", logs=boots(after_kunit=PANIC)),
     verify(0, "verify: a panic before", SUITE + ".*PROVED *$", logs=boots(before_kselftest="kselftest_panic")),
     verify(
-        5, "verify: QEMU fails", SUITE + r".*\(ERROR\).*NOT PROVED *$", "no firmware", logs=boots(after_kunit=BROKEN),
+        5, "verify: QEMU fails", SUITE + r".*\(
+            ERROR\).*NOT PROVED *$", r"ERROR: QEMU ended with code 1: qemu: no firmware \(", logs=boots(after_kunit=BROKEN,
+        ),
     ),
     verify(4, "verify: skipped", SUITE + ".* SKIP *$", logs=boots(after_kunit=SKIPPED)),
     verify(1, "verify: no results", SUITE + r".*\(MISS\).*NOT PROVED *$", logs=boots(after_kunit="kunit_cut_off")),
+    verify(
+        1, "verify: no results before", SELFTEST + r"hit 0/1.*\(MISS\).*NOT PROVED *$",
+        logs=boots(before_kselftest="empty"),
+    ),
+    verify(
+        1, "verify: skipped once of two", SUITE + r"red 2/2.*green 1/2.*\(SKIP\).*NOT PROVED *$", words=f"{VERIFY} --repeat 2",
+        logs=boots(after_kunit_1=SKIPPED), wrote=(*READ, *SHOWN, *BUILT, "out/x86_64/*.log"),
+    ),
     # Of several the gravest counts, whichever comes first.
     verify(3, "verify: a skip, then a panic", logs=boots(after_kunit=SKIPPED, after_kselftest="kselftest_panic")),
     verify(3, "verify: a panic, then a skip", logs=boots(after_kunit=PANIC, after_kselftest="kselftest_skip")),

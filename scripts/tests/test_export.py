@@ -101,6 +101,8 @@ def test_fix_of_our_own_is_no_inclusion_of_mainline(tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_series_can_be_exported(tmp_path: Path, base: str, form: str) -> None:
     patches = export.of_base(base, BUGS)
+    lines = (PATCHES / "series" / base).read_text(encoding="utf-8").splitlines()
+    assert [series.patch_name(patch) for patch in patches] == [line for line in lines if line[:1] not in ("", "#")]
     mails = export.export(patches, FORMATS[form], tmp_path / "out")
     assert [path.name[:4] for path in mails] == [f"{number:04}" for number in range(1, len(patches) + 1)]
     for patch, path in zip(patches, mails, strict=True):

@@ -17,6 +17,8 @@ SUITE = "pci_cfg_wait"
 SELFTEST = "pci:cfg_reset"
 PROOF = "pci_cfg_wait_test_queue_still_while_locked"
 
+FIRMWARE = "qemu-system-x86_64: could not load PC BIOS '/no/such/firmware.bin'"
+
 CASES = [
     # log, suite, how the boot ended, QEMU's exit code, verdict, part of the reason
     ("kunit_pass", SUITE, End.EXIT, 0, Verdict.PASS, ""),
@@ -49,11 +51,11 @@ CASES = [
     ("list_corruption", SELFTEST, End.EXIT, 0, Verdict.FAIL, "not ok: kernel log stays clean"),
     ("console_flood", SELFTEST, End.FLOOD, None, Verdict.MISS, "flooded"),
     ("empty", SUITE, End.EXIT, 0, Verdict.MISS, "without a word"),
-    ("empty", SUITE, End.EXIT, 1, Verdict.ERROR, "could not load PC BIOS '/no/such/firmware.bin'"),
+    ("empty", SUITE, End.EXIT, 1, Verdict.ERROR, f"^QEMU ended with code 1: {FIRMWARE}$"),
     ("empty", SUITE, End.SILENT, None, Verdict.TIMEOUT, "nothing printed at all"),
     # The same console is judged by how the boot ended, too.
     ("kunit_pass", SUITE, End.TIMEOUT, None, Verdict.TIMEOUT, "time limit"),
-    ("kunit_pass", SUITE, End.EXIT, 1, Verdict.ERROR, "QEMU ended with code 1"),
+    ("kunit_pass", SUITE, End.EXIT, 1, Verdict.ERROR, f"^all cases ok, but QEMU ended with code 1: {FIRMWARE}$"),
     ("kunit_pass", "nfsd_cb_shutdown", End.EXIT, 0, Verdict.MISS, "no results of 'nfsd_cb_shutdown'"),
 ]
 
@@ -70,7 +72,7 @@ def parse() -> ktap.Parser:
 
 
 def boot(console: Path, end: End, code: int | None) -> Ending:
-    stderr = "qemu-system-x86_64: could not load PC BIOS '/no/such/firmware.bin'" if code else ""
+    stderr = FIRMWARE if code else ""
     return Ending(end, console, 3.0, None, "qemu", stderr, code)
 
 

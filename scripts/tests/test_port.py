@@ -203,6 +203,29 @@ def test_merge_that_does_not_mend_is_a_conflict(make_tree: MakeTree, compiled: l
     assert not compiled and not Path(f"{DEFAULT}.patch").exists()
 
 
+def test_merge_that_makes_another_finding_worse(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = Tree.open(make_tree())
+    (bug,) = manifest.load().select([BUG])
+    (first,) = bug.findings
+    other = dataclasses.replace(first, id=f"{BUG}/other")
+    bug = dataclasses.replace(bug, findings=(first, other))
+
+    def said(*statuses: Status) -> Audit:
+        findings = zip((first, other), statuses, strict=True)
+        each = (FindingAudit(finding.id, status, (Evidence(ACCESS, 1, "a reason"),), ()) for finding, status in findings)
+        return Audit(tree, (BugAudit(bug, tuple(each)),))
+
+    before = said(Status.AFFECTED, Status.LATENT)
+    for after, problem in (
+        (Status.LATENT, ""),
+        (Status.FIXED, ""),
+        (Status.AFFECTED, f"leaves {other.id} affected: {ACCESS}:1: a reason"),
+        (Status.UNKNOWN, f"leaves {other.id} unknown: {ACCESS}:1: a reason"),
+    ):
+        monkeypatch.setattr(port, "audit", lambda *ignored, after=after: said(Status.FIXED, after))
+        assert port._judge(tree, before, first, {}) == problem
+
+
 def test_guess_that_does_not_mend_is_shown(make_tree: MakeTree, compiled: list[dict[str, bytes]]) -> None:
     """What wiggle did alone, and wrong, has marks with what it made of it."""
     (done,) = do_port(make_tree(access_c(SECOND.replace("\tdo {\n", "\t/* A comment. */\n\tdo {\n"))), BUG)

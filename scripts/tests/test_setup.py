@@ -130,6 +130,25 @@ def test_without_root_the_list_is_printed(
     assert caught.value.code == 5
 
 
+def test_dnf_installs_what_is_missing(missing: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As root on openEuler: by dnf's names, and what does not come with them is told."""
+    log = tmp_path / "cache/kmend/setup.log"
+    (tmp_path / "dnf").write_text(f"#!/bin/sh\n[ ! -e {tmp_path}/brings ] || cp {tmp_path}/brings {tmp_path}/no-such-program\n")
+    (tmp_path / "dnf").chmod(0o755)
+    monkeypatch.setattr(setup, "os_release", lambda: {"ID": "openEuler"})
+    monkeypatch.setattr(setup.os, "geteuid", lambda: 0)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    said: list[str] = []
+    with pytest.raises(Infrastructure, match=f"still missing after the installation: no-such-program .log: {log}"):
+        setup.ensure(said.append)
+    assert said == ["installing: some-rpm"]
+    assert log.read_text(encoding="utf-8") == "$ dnf -q -y install some-rpm\n"
+    (tmp_path / "brings").write_text("#!/bin/sh\n")
+    (tmp_path / "brings").chmod(0o755)
+    setup.ensure(said.append)
+
+
 def test_unknown_distribution(missing: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(setup, "os_release", lambda: {"ID": "slackware"})
     with pytest.raises(Infrastructure, match="no-such-program"):

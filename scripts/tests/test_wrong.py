@@ -21,10 +21,10 @@ def test_each_can_be_made() -> None:
 
 
 def test_each_names_a_test() -> None:
-    for each in WRONG:
-        file, _, name = each.test.partition("::")
-        text = (wrong.TESTS / file).read_text(encoding="utf-8")
-        assert re.search(rf"^def {re.escape(name.partition('[')[0])}\(", text, re.MULTILINE), each.test
+    for test in (test for each in WRONG for test in each.tests):
+        file, _, name = test.partition("::")
+        text = (wrong.REPO / file).read_text(encoding="utf-8")
+        assert not name or re.search(rf"^def {re.escape(name.partition('[')[0])}\(", text, re.MULTILINE), test
 
 
 @pytest.mark.skipif(not real_trees(), reason="KMEND_TREES names no folder with real trees")

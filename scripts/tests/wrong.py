@@ -32,19 +32,19 @@ class Wrong:
         file: the file's path in the repository.
         old: a text that is there once.
         new: what stands there instead.
-        test: the test that notices, as pytest names it below scripts/tests; several with blanks between.
+        test: the test that notices, as pytest names it below scripts/tests, or a list of such names.
     """
 
     name: str
     file: str
     old: str
     new: str
-    test: str
+    test: str | list[str]
 
     @property
     def tests(self) -> list[str]:
-        """The test's name; one with parameters may have blanks."""
-        return [f"scripts/tests/{self.test}"]
+        """The names, for pytest."""
+        return [f"scripts/tests/{name}" for name in ([self.test] if isinstance(self.test, str) else self.test)]
 
     def problem(self) -> str:
         """Say why it cannot be made, or nothing."""

@@ -165,7 +165,8 @@ def judge(boot: Ending, suite: str, parse: Parser) -> Judgement:
         )
     if not text.strip():
         if boot.code:
-            return result(Verdict.ERROR, f"QEMU ended with code {boot.code}: {boot.stderr.splitlines()[-1:] or ['']}")
+            complaint = boot.stderr.splitlines()[-1] if boot.stderr else "no reason given"
+            return result(Verdict.ERROR, f"QEMU ended with code {boot.code}: {complaint}")
         return result(Verdict.MISS, "the guest ended without a word on the console")
     if not run:
         return result(Verdict.MISS, f"no results of '{suite}' in the console log")
