@@ -265,7 +265,8 @@ CASES = [
     verify(0, "verify: a panic before", SUITE + ".*PROVED *$", logs=boots(before_kselftest="kselftest_panic")),
     verify(
         5, "verify: QEMU fails", SUITE + r".*\(
-            ERROR\).*NOT PROVED *$", r"ERROR: QEMU ended with code 1: qemu: no firmware \(", logs=boots(after_kunit=BROKEN,
+            ERROR\).*NOT PROVED *$", r"ERROR: QEMU ended with code 1: qemu: no firmware \(",
+        logs=boots(after_kunit=BROKEN,
         ),
     ),
     verify(4, "verify: skipped", SUITE + ".* SKIP *$", logs=boots(after_kunit=SKIPPED)),
@@ -275,7 +276,8 @@ CASES = [
         logs=boots(before_kselftest="empty"),
     ),
     verify(
-        1, "verify: skipped once of two", SUITE + r"red 2/2.*green 1/2.*\(SKIP\).*NOT PROVED *$", words=f"{VERIFY} --repeat 2",
+        1, "verify: skipped once of two", SUITE + r"red 2/2.*green 1/2.*\(SKIP\).*NOT PROVED *$",
+        words=f"{VERIFY} --repeat 2",
         logs=boots(after_kunit_1=SKIPPED), wrote=(*READ, *SHOWN, *BUILT, "out/x86_64/*.log"),
     ),
     # Of several the gravest counts, whichever comes first.

@@ -212,7 +212,8 @@ def test_merge_that_makes_another_finding_worse(make_tree: MakeTree, monkeypatch
 
     def said(*statuses: Status) -> Audit:
         findings = zip((first, other), statuses, strict=True)
-        each = (FindingAudit(finding.id, status, (Evidence(ACCESS, 1, "a reason"),), ()) for finding, status in findings)
+        why = (Evidence(ACCESS, 1, "a reason"),)
+        each = (FindingAudit(finding.id, status, why, ()) for finding, status in findings)
         return Audit(tree, (BugAudit(bug, tuple(each)),))
 
     before = said(Status.AFFECTED, Status.LATENT)

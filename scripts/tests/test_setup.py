@@ -133,7 +133,8 @@ def test_without_root_the_list_is_printed(
 def test_dnf_installs_what_is_missing(missing: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """As root on openEuler: by dnf's names, and what does not come with them is told."""
     log = tmp_path / "cache/kmend/setup.log"
-    (tmp_path / "dnf").write_text(f"#!/bin/sh\n[ ! -e {tmp_path}/brings ] || cp {tmp_path}/brings {tmp_path}/no-such-program\n")
+    program = tmp_path / "no-such-program"
+    (tmp_path / "dnf").write_text(f"#!/bin/sh\n[ ! -e {tmp_path}/brings ] || cp {tmp_path}/brings {program}\n")
     (tmp_path / "dnf").chmod(0o755)
     monkeypatch.setattr(setup, "os_release", lambda: {"ID": "openEuler"})
     monkeypatch.setattr(setup.os, "geteuid", lambda: 0)
