@@ -264,10 +264,8 @@ CASES = [
     verify(3, "verify: a panic", SUITE + r".*\(PANIC\).*NOT PROVED *$", r"^ *\| ", logs=boots(after_kunit=PANIC)),
     verify(0, "verify: a panic before", SUITE + ".*PROVED *$", logs=boots(before_kselftest="kselftest_panic")),
     verify(
-        5, "verify: QEMU fails", SUITE + r".*\(
-            ERROR\).*NOT PROVED *$", r"ERROR: QEMU ended with code 1: qemu: no firmware \(",
-        logs=boots(after_kunit=BROKEN,
-        ),
+        5, "verify: QEMU fails", SUITE + r".*\(ERROR\).*NOT PROVED *$",
+        r"ERROR: QEMU ended with code 1: qemu: no firmware \(", logs=boots(after_kunit=BROKEN),
     ),
     verify(4, "verify: skipped", SUITE + ".* SKIP *$", logs=boots(after_kunit=SKIPPED)),
     verify(1, "verify: no results", SUITE + r".*\(MISS\).*NOT PROVED *$", logs=boots(after_kunit="kunit_cut_off")),
