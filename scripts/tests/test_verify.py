@@ -115,10 +115,13 @@ def test_tree_with_tests_in_it_is_refused(make_tree: MakeTree) -> None:
 
 
 def test_half_applied_tree_is_refused(make_tree: MakeTree) -> None:
-    root = make_tree()
-    (root / ".kmend").mkdir()
+    root = make_tree(kunit=True)
+    kconfig = (root / "drivers/pci/Kconfig").read_bytes()
+    tree = Tree.open(root)
+    apply(tree, audit(tree, [BUG]), with_tests=True)
+    (root / "drivers/pci/Kconfig").write_bytes(kconfig)
     with pytest.raises(BadInput, match="is half applied: run kmend unapply"):
-        refuse_prepared(Tree.open(root))
+        refuse_prepared(tree)
 
 
 @pytest.mark.parametrize("name", arches.names())
