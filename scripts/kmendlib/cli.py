@@ -407,7 +407,7 @@ def _setup(_: argparse.Namespace) -> ExitCode:
 def _check(_: argparse.Namespace) -> ExitCode:
     setup.ensure(_say)
     # What the tests of the page, of the books, of port and of lava need.
-    setup.ensure(_say, ["chromium", "sphinx-build", "wiggle", "python:lava_common", "python:yaml"])
+    setup.ensure(_say, ["chromium", "sphinx-build", "man", "wiggle", "python:lava_common", "python:yaml"])
     from kmendlib.check import check
 
     return check()

@@ -21,10 +21,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kmendlib.tree import series
+from kmendlib.tree import bases, series
 from kmendlib.tree.audit import Status, audit
 from kmendlib.tree.manifest import PATCHES, Bug, Finding
-from kmendlib.tree.tree import Tree
+from kmendlib.tree.tree import Tree, version_key
 
 Files = dict[str, str]
 
@@ -73,6 +73,19 @@ class Mutant:
         return "no answer" if status is Status.UNKNOWN else "wrong"
 
 
+def last_read(tree: Tree) -> str:
+    """Return the last tree of a tree's line that was read, up to its version; empty if there is none, or for a vendor's.
+
+    A line keeps the truth of that tree until somebody reads a newer one.
+    """
+    plain = [base for base in bases.load().values() if not base.vendor and not base.release]
+    version = tree.version or "0"
+    line = next((base for base in plain if base.matches(version) and not tree.extraversion), None)
+    known = [name for name in tomllib.loads(TRUTH.read_text(encoding="ascii")) if re.fullmatch(r"[\d.]+", name)]
+    read = [name for name in known if line and line.matches(name) and version_key(name) <= version_key(version)]
+    return max(read, key=version_key, default="")
+
+
 def truth(tree: Tree, name: str) -> dict[str, Status]:
     """Return what reading said of a tree's findings; empty if nobody has read this tree.
 
@@ -84,7 +97,7 @@ def truth(tree: Tree, name: str) -> dict[str, Status]:
         name: what the tree's folder is called, which comes first.
     """
     known = tomllib.loads(TRUTH.read_text(encoding="ascii"))
-    found = known.get(name) or known.get(tree.release) or {}
+    found = known.get(name) or known.get(tree.release) or known.get(last_read(tree), {})
     return {finding: Status(status) for finding, status in found.items()}
 
 

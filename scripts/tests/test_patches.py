@@ -7,15 +7,16 @@ import itertools
 import os
 import re
 import subprocess
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
 from conftest import real_trees
-from kmendlib.tree import manifest, overlay, series
+from kmendlib.tree import bases, manifest, overlay, series
 from kmendlib.tree.audit import Status, audit
 from kmendlib.tree.manifest import PATCHES
-from kmendlib.tree.tree import Tree
+from kmendlib.tree.tree import Tree, version_key
 
 BUGS = manifest.load().bugs
 FILES = sorted(path.relative_to(PATCHES).as_posix() for path in PATCHES.rglob("*.patch"))
@@ -124,51 +125,96 @@ def test_series(path: Path) -> None:
         assert here in [list(dict.fromkeys(itertools.chain(*way))) for way in ways], "not in manifest order"
 
 
-@pytest.mark.skipif(not real_trees(), reason="KMEND_TREES names no folder with real trees")
-@pytest.mark.parametrize("path", SERIES, ids=[path.name for path in SERIES])
-def test_series_prefixes_apply(path: Path, tmp_path: Path) -> None:
-    """Each prefix of a base's series applies without fuzz to the trees of that base, and comes off again."""
-    line = path.name.removeprefix("linux-").removesuffix(".y")
-    trees = [tree for tree in real_trees() if (tree.name + ".").startswith(line + ".")]
-    patches = [PATCHES / name for name in entries(path)]
-    if not patches:
-        pytest.skip("nothing is to be applied to this base")
-    if not trees:
-        pytest.skip(f"no tree of {line} in KMEND_TREES")
-    for tree in trees:
-        for length in range(1, len(patches) + 1):
-            series.materialize(tree, patches[:length], tmp_path / tree.name / str(length))
+NO_TREES = [pytest.param("", Path(), marks=pytest.mark.skip(reason="KMEND_TREES names no folder with real trees"))]
 
 
-@pytest.mark.skipif(not real_trees(), reason="KMEND_TREES names no folder with real trees")
-@pytest.mark.parametrize("name", FILES)
-def test_applies_to_the_trees_it_is_named_for(name: str) -> None:
-    """The range in a patch's name, as in v3.4-v5.8, says which trees it fits; stable fixes may have closed it."""
-    named = re.search(r"(v\d+\.\w+)(?:-(v\d+\.\w+))?\.patch$", name)
+def within(name: str, version: str) -> bool:
+    """Tell whether a version is in the range of a patch's name, as in v3.4-v5.8, v6.6.62 (and later) or v7.x."""
+    named = re.search(r"v(\d+(?:\.\d+)+|\d+\.x)(?:-v(\d+(?:\.\d+)+|\d+\.x))?(?:-[a-z-]+)?\.patch$", name)
     if not named:
-        pytest.skip("named after a vendor's tree")
-    first, last = named[1], named[2] or named[1]
+        return False
+    first, last = (version_key(each.removesuffix(".x")) for each in (named[1], named[2] or named[1]))
+    last = last if named[2] else last[:2]
+    key = version_key(version)
+    return key[: len(first)] >= first and key[: len(last)] <= last
 
-    def number(text: str) -> tuple[int, int]:
-        major, minor = text.removeprefix("v").split(".")[:2]
-        return int(major), 999 if minor == "x" else int(minor)
 
-    tried = 0
+def pairs(names: Iterable[str], fitting: Callable[[str, str], bool]) -> list[tuple[str, Path]]:
+    """List what is tried on which of the trees at hand."""
+    trees = [(path, Tree.open(path).version or "0") for path in real_trees()]
+    return [(name, path) for name in names for path, version in trees if fitting(name, version)]
+
+
+# Of each base's series, and of each patch, the trees at hand that it is for.
+OF_SERIES = pairs(
+    (path.name for path in SERIES if entries(path)),
+    lambda name, version: (version + ".").startswith(name.removeprefix("linux-").removesuffix(".y") + "."),
+)
+OF_PATCHES = pairs(FILES, within)
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "is_in"),
+    [
+        ("a/v3.4-v5.8.patch", "3.4.0", True),
+        ("a/v3.4-v5.8.patch", "5.8.18", True),
+        ("a/v3.4-v5.8.patch", "5.9.0", False),
+        ("a/reintroduce-v5.9-v7.x.patch", "7.3.1", True),
+        ("a/kunit-v7.x.patch", "7.0.0", True),
+        ("a/kunit-v7.x.patch", "6.19.0", False),
+        ("a/reintroduce-v6.6.62.patch", "6.6.80", True),
+        ("a/reintroduce-v6.6.62.patch", "6.6.57", False),
+        ("a/reintroduce-v6.6.0-v6.6.61.patch", "6.6.57", True),
+        ("a/reintroduce-v6.6.0-v6.6.61.patch", "6.6.80", False),
+        ("a/v4.19-four-sites.patch", "4.19.90", True),
+        ("a/olk-6.6-08-flags.patch", "6.6.57", False),
+    ],
+)
+def test_range_of_a_name(name: str, version: str, is_in: bool) -> None:
+    assert within(name, version) is is_in
+
+
+def test_every_name_says_where() -> None:
+    """By a range, or as a part of a series."""
+    in_series = {name for path in SERIES for name in entries(path)}
+    assert [name for name in FILES if name not in in_series and not re.search(r"v\d+\.(\d|x)", name)] == []
+
+
+@pytest.mark.skipif(not real_trees(), reason="KMEND_TREES names no folder with real trees")
+def test_patches_are_tried() -> None:
+    """On each tree at hand there are some of each kind that it can have: an empty list would pass unseen."""
+    for path in real_trees():
+        tried = {name for name, tree in OF_PATCHES if tree == path}
+        assert tried & HOOKS and tried & REINTRODUCE, path.name
+        base, _ = bases.nearest(Tree.open(path))
+        held = [name for name in base.series if entries(PATCHES / "series" / name)]
+        assert not held or [name for name, tree in OF_SERIES if tree == path], path.name
+
+
+@pytest.mark.parametrize(("name", "tree"), OF_SERIES if real_trees() else NO_TREES)
+def test_series_prefixes_apply(name: str, tree: Path, tmp_path: Path) -> None:
+    """Each prefix of a base's series applies without fuzz to a tree of that base, and comes off again."""
+    patches = [PATCHES / each for each in entries(PATCHES / "series" / name)]
+    for length in range(1, len(patches) + 1):
+        mended = tmp_path / str(length)
+        files = series.materialize(tree, patches[:length], mended)
+        for patch in reversed(patches[:length]):
+            command = ["patch", "-p1", "-R", "--fuzz=0", "--force", "--no-backup-if-mismatch", "-i", str(patch)]
+            subprocess.run(command, cwd=mended, check=True, capture_output=True)
+        assert [each for each in files if (mended / each).read_bytes() != (tree / each).read_bytes()] == []
+
+
+@pytest.mark.parametrize(("name", "tree"), OF_PATCHES if real_trees() else NO_TREES)
+def test_applies_to_the_trees_it_is_named_for(name: str, tree: Path) -> None:
+    """The range in a patch's name, as in v3.4-v5.8, says which trees it fits; stable fixes may have closed it."""
     # What goes into every tree, as the small KUnit does, is of no bug.
     testbeds = [each for bug in BUGS if name in bug.patches for each in bug.testbed if each != name]
-    for path in real_trees():
-        version = Tree.open(path).version
-        if version and number(first) <= number(version) <= number(last):
-            laid = [[], *([PATCHES / each] for each in testbeds)]
-            fits = any(series.fits(path, PATCHES / name, before) for before in laid)
-            # A stable release may have the fix already.
-            fixed = name in FIXES and not fits and _is_fixed(path, name)
-            # Or has the fault still.
-            faulty = name in REINTRODUCE and not fits and _is_faulty(path, name)
-            assert fits or fixed or faulty, path
-            tried += 1
-    if not tried:
-        pytest.skip(f"no tree from {first} to {last} in KMEND_TREES")
+    laid = [[], *([PATCHES / each] for each in testbeds)]
+    fits = any(series.fits(tree, PATCHES / name, before) for before in laid)
+    # A stable release may have the fix already, or has the fault still.
+    fixed = name in FIXES and not fits and _is_fixed(tree, name)
+    faulty = name in REINTRODUCE and not fits and _is_faulty(tree, name)
+    assert fits or fixed or faulty
 
 
 def _is_fixed(tree: Path, fix: str) -> bool:
