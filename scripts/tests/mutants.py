@@ -74,7 +74,7 @@ class Mutant:
 
 
 def last_read(tree: Tree) -> str:
-    """Return the last tree of a tree's line that was read, up to its version; empty for a line with none, or a vendor's.
+    """Return the last tree of a tree's line that was read, up to its version; empty without one, or for a vendor's.
 
     A line keeps the truth of that tree until somebody reads a newer one.
     """
