@@ -2,16 +2,17 @@
 """The command line of ``scripts/kmend``."""
 
 import argparse
+import contextlib
+import errno
 import json
 import os
-import signal
 import sys
-from collections.abc import Iterable, Sequence
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from kmendlib.host import files, setup
+from kmendlib.host import files, proc, setup, streams
 from kmendlib.host.errors import BadInput, ExitCode, KmendError
 from kmendlib.host.words import Outcome, Verdict, Word, visible
 from kmendlib.tree import arches, manifest
@@ -39,7 +40,20 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(visible(line), file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _done() -> Iterator[None]:
+    """Tell of what was done: it is done, and its exit code true, though nothing can be printed."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        if error.filename != streams.OUTPUT:
+            raise
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")
+        _say(f"kmend: done, but {error.filename} cannot be written: {error.strerror}")
 
 
 class _Formatter(argparse.HelpFormatter):
@@ -260,8 +274,9 @@ def _verify(arguments: argparse.Namespace) -> ExitCode:
 
     with Display() as display:
         evidence = verify.verify(request, display)
-    print_report(evidence)
-    _page([evidence], None)
+    with _done():
+        print_report(evidence)
+        _page([evidence], None)
     return evidence.run.exit_code()
 
 
@@ -290,7 +305,8 @@ def _apply(arguments: argparse.Namespace) -> ExitCode:
     tree = Tree.open(arguments.tree, need_makefile=True)
     found = audit(tree, _bugs(arguments.bug), latent=arguments.latent)
     done = apply(tree, found, dry_run=arguments.dry_run, with_tests=arguments.with_tests)
-    print(done.to_text())
+    with _done():
+        print(visible(done.to_text()))
     return ExitCode.OK
 
 
@@ -298,7 +314,9 @@ def _unapply(arguments: argparse.Namespace) -> ExitCode:
     from kmendlib.tree.apply import unapply
     from kmendlib.tree.tree import Tree
 
-    print(unapply(Tree.open(arguments.tree, need_makefile=True)).to_text())
+    done = unapply(Tree.open(arguments.tree, need_makefile=True))
+    with _done():
+        print(visible(done.to_text()))
     return ExitCode.OK
 
 
@@ -315,8 +333,9 @@ def _export(arguments: argparse.Namespace) -> ExitCode:
         patches = export.of_base(arguments.base, bugs)
     who = export.identity() if arguments.signoff else ""
     options = export.Options(arguments.format, who, arguments.issue, arguments.cve)
-    for path in export.export(patches, options, arguments.out):
-        print(path)
+    paths = export.export(patches, options, arguments.out)
+    with _done():
+        print(visible("\n".join(map(str, paths))))
     return ExitCode.OK
 
 
@@ -329,12 +348,14 @@ def _port(arguments: argparse.Namespace) -> ExitCode:
     results = []
     if arguments.resume:
         results.append(port.resume(arguments.resume, arguments.out, _say))
-        print(results[0].to_text())
+        with _done():
+            print(visible(results[0].to_text()))
     else:
         tree = Tree.open(arguments.tree, need_makefile=True)
         for result in port.port(tree, _bugs(arguments.bug), arguments.variant, arguments.out, _say):
-            print(result.to_text(), flush=True)
             results.append(result)
+            with _done():
+                print(visible(result.to_text()))
     return port.exit_code(results)
 
 
@@ -345,8 +366,10 @@ def _page(evidences: Sequence["Evidence"], out: Path | None) -> None:
     try:
         files.write({path: page.render(evidences), **formats.files(evidences, path)})
     except OSError as error:
-        where = error.filename or path
-        raise BadInput(f"cannot write {where}: {error.strerror}: name another file with --out") from None
+        code = ExitCode.INFRASTRUCTURE if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) else ExitCode.USAGE
+        raise BadInput(
+            f"cannot write {error.filename or path}: {error.strerror}: name another file with --out", code
+        ) from None
     print(f"page: {visible(str(path))}")
 
 
@@ -390,10 +413,11 @@ def _lava(arguments: argparse.Namespace) -> ExitCode:
         evidence, jobs = lava.write(request, farm, display)
     proofs = evidence.run.proofs
     why = [(proof.row, proof.row.not_run or (f"no kernel: {proof.broken}" if proof.broken else "")) for proof in proofs]
-    for line in [*map(str, jobs), *dict.fromkeys(f"{row.bug} on {row.arch}: {text}" for row, text in why if text)]:
-        print(line)
-    print(f"{len(jobs)} jobs, {len(evidence.run.waiting)} boots: {evidence.folder / lava.FOLDER}")
-    print(f"with their logs: scripts/kmend report {evidence.folder} --lava LOG…")
+    lines = [*map(str, jobs), *dict.fromkeys(f"{row.bug} on {row.arch}: {text}" for row, text in why if text)]
+    lines.append(f"{len(jobs)} jobs, {len(evidence.run.waiting)} boots: {evidence.folder / lava.FOLDER}")
+    lines.append(f"with their logs: scripts/kmend report {evidence.folder} --lava LOG…")
+    with _done():
+        print(visible("\n".join(lines)))
     if any(proof.broken for proof in proofs):
         return ExitCode.INFRASTRUCTURE
     return ExitCode.OK if jobs else ExitCode.NOTHING
@@ -427,8 +451,9 @@ _COMMANDS = {
 }
 
 
-def _interrupt(number: int, _: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt(number)
+def _error(text: str) -> None:
+    with contextlib.suppress(OSError):
+        _say(f"kmend: error: {' '.join(text.split())}")
 
 
 def main(words: Sequence[str]) -> int:
@@ -440,22 +465,49 @@ def main(words: Sequence[str]) -> int:
     Returns:
         The exit code, one of `ExitCode`.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    with proc.caught_signals() as signals:
+        try:
+            return int(_run(words))
+        except KeyboardInterrupt:
+            pass
+        except KmendError as error:
+            if not signals:
+                _error(str(error))
+                return int(error.code)
+        except BrokenPipeError:
+            if not signals:
+                return int(ExitCode.NO_READER)
+        except OSError as error:
+            if not signals:
+                _error(_os_error(error))
+                return int(ExitCode.INFRASTRUCTURE)
+        except Exception as error:
+            if not signals:
+                where = traceback.extract_tb(error.__traceback__)[-1]
+                place = f"{Path(where.filename).name}:{where.lineno}"
+                _error(f"a fault of kmend itself, please report it: {type(error).__name__}: {error} ({place})")
+                return int(ExitCode.FAULT)
+        # What ends once a signal has come, in whatever way, was stopped by that.
+        proc.stop()
+        with contextlib.suppress(OSError):
+            _say("kmend: stopped")
+        return int(ExitCode.STOPPED)
+
+
+def _run(words: Sequence[str]) -> ExitCode:
     try:
         arguments = parser().parse_args(words)
-        code = int(_COMMANDS[arguments.command](arguments))
-        # Here, not at exit, where it is too late to say that nobody reads.
-        sys.stdout.flush()
-        return code
-    except KmendError as error:
-        print(f"kmend: error: {error}", file=sys.stderr)
-        return int(error.code)
-    except KeyboardInterrupt:
-        print("kmend: stopped", file=sys.stderr)
-        return int(ExitCode.STOPPED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return int(ExitCode.NO_READER)
-    except OSError as error:
-        print(f"kmend: error: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
-        return int(ExitCode.INFRASTRUCTURE)
+        code = _COMMANDS[arguments.command](arguments)
+    except SystemExit:
+        # argparse has printed a help text.
+        code = ExitCode.OK
+    sys.stdout.flush()
+    return code
+
+
+def _os_error(error: OSError) -> str:
+    # shutil names the file that it copies from first.
+    name = error.filename2 or error.filename
+    if "No usable temporary directory" in str(error):
+        return "no folder for temporary files can be written: free some space there, or set TMPDIR"
+    return f"{os.fsdecode(name)}: {error.strerror}" if name else str(error.strerror or error)

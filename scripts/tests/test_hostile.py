@@ -11,16 +11,20 @@ import ast
 import hashlib
 import json
 import os
+import pty
 import shutil
+import signal
 import stat
 import subprocess
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MakeTree
+from conftest import ACCESS, MakeTree
 
+from kmendlib.host import proc
 from kmendlib.host.paths import SCRIPTS
 from kmendlib.host.words import Verdict
 from kmendlib.proof.evidence import Evidence
@@ -394,3 +398,352 @@ def test_damaged_evidence_gives_the_terminal_no_orders(tmp_path: Path) -> None:
     edit(folder, lambda d: d["tests"][0].update(status=_EVIL))
     done = run(["report", folder], cwd=tmp_path)
     assert done.returncode == 2 and _sends(done) == "" and "is damaged" in said(done)
+
+
+# Trees.
+
+
+def spoil(path: Path, kind: str) -> None:
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "large":
+        with path.open("wb") as file:
+            file.truncate(8 << 30)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.write_text(kind)
+
+
+NO_TREE = "no kernel tree: its Makefile does not give a kernel version; give the top of a kernel source tree"
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        ("pipe", "cannot be read: not a regular file"),
+        ("device", "cannot be read: not a regular file"),
+        ("large", "cannot be read: larger than 4 MiB"),
+        ("folder", NO_TREE),
+        (f"VERSION = 6\nPATCHLEVEL = {'1' * 5000}\nSUBLEVEL = 0\n", NO_TREE),
+        (f"VERSION = {'6' * 5000}\nPATCHLEVEL = 1\nSUBLEVEL = 0\n", NO_TREE),
+        ("VERSION = ٦\nPATCHLEVEL = 1\nSUBLEVEL = 0\n", NO_TREE),
+    ],
+    ids=["pipe", "device", "large", "folder", "5000 digits", "5000 digits first", "other digits"],
+)
+@pytest.mark.parametrize("command", ["unapply", "verify --tree"])
+def test_makefile_that_is_none(make_tree: MakeTree, tmp_path: Path, command: str, kind: str, why: str) -> None:
+    tree = make_tree()
+    spoil(tree / "Makefile", kind)
+    done = run([*command.split(), tree], cwd=tmp_path)
+    assert done.returncode == 2 and said(done) == f"kmend: error: {tree}: {why}"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "large", "folder"])
+def test_source_that_is_none(make_tree: MakeTree, tmp_path: Path, kind: str) -> None:
+    tree = make_tree()
+    spoil(tree / ACCESS, kind)
+    done = run(["audit", tree, "--bug", BUG], cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (4, b"")
+    why = "cannot be read: larger than 16 MiB" if kind == "large" else "the file is not there"
+    assert why in done.stdout.decode()
+
+
+def _names(root: Path) -> dict[str, Path]:
+    """Return folders of all names that a tree or a folder for temporary files may have."""
+    named = {"blank": b"a b", "chinese": "内核".encode(), "gbk": "内核".encode("gbk"), "latin": b"\xe9"}
+    named |= {"quotes": b"a'\"b"}
+    named |= {"escape": b"\x1b[2J", "markup": b"[/x]", "line": b"a\nb", "colon": b"a:b", "shell": b"$(id)`id`;id"}
+    named |= {"option": b"-o", "percent": b"%s%n{0}", "turn": "\u202e".encode(), "surrogate": b"\xed\xa0\x80"}
+    return {name: Path(os.fsdecode(os.fsencode(root) + b"/" + text)) for name, text in named.items()}
+
+
+@pytest.mark.parametrize("name", _names(Path("/")))
+def test_path_of_any_name(make_tree: MakeTree, tmp_path: Path, name: str) -> None:
+    """The tree's, the one of the folder for temporary files, both at once, and nothing of them moves the cursor."""
+    tree = make_tree(extra="\x1b[31m\u202e[/x]")
+    place = _names(tmp_path)[name]
+    place.mkdir(parents=True)
+    shutil.move(tree, place / "tree")
+    done = run(["apply", place / "tree", "--bug", BUG], cwd=tmp_path, env={"TMPDIR": str(place)})
+    assert (done.returncode, done.stderr) == (0, b""), done.stderr.decode()
+    assert b"applied 1 patch" in done.stdout and _sends(done) == ""
+    if "\n" not in str(place):
+        done = run(["report", place], cwd=tmp_path)
+        assert done.returncode == 2 and said(done) and _sends(done) == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["audit", "/no/\x1b[2J\u202e"],
+        ["audit", "/no", "--bug", "\x1b]0;x\x07"],
+        ["verify", "--base", "\x1b[31m"],
+        ["\x1b[31m"],
+        ["report", "/no/\r\x9b"],
+        ["export", "--base", "x", "--format", "git", "--out", "/\x1b/\x1b"],
+    ],
+    ids=ascii,
+)
+def test_word_of_the_command_line_gives_the_terminal_no_orders(tmp_path: Path, words: list[str]) -> None:
+    done = run(words, cwd=tmp_path)
+    assert done.returncode == 2 and said(done).startswith("kmend: error: ") and _sends(done) == ""
+
+
+# Screens and locales.
+
+
+def closed(*numbers: int) -> Callable[[], None]:
+    def close() -> None:
+        for number in numbers:
+            os.close(number)
+
+    return close
+
+
+FULL = "No space left on device"
+
+
+@pytest.mark.parametrize(
+    ("words", "stdout", "code", "line"),
+    [
+        ("audit TREE", "full", 5, f"kmend: error: standard output: {FULL}"),
+        ("audit TREE", "closed", 5, "kmend: error: standard output: Bad file descriptor"),
+        ("audit TREE --json", "full", 5, f"kmend: error: standard output: {FULL}"),
+        ("audit TREE", "gone", 141, ""),
+        ("--help", "full", 5, f"kmend: error: standard output: {FULL}"),
+        ("--help", "gone", 141, ""),
+        ("apply TREE", "full", 0, f"kmend: done, but standard output cannot be written: {FULL}"),
+        ("apply TREE", "closed", 0, "kmend: done, but standard output cannot be written: Bad file descriptor"),
+        ("apply TREE", "gone", 141, ""),
+        ("report EV", "full", 5, f"kmend: error: standard output: {FULL}"),
+        ("report EV", "closed", 5, "kmend: error: standard output: Bad file descriptor"),
+        ("report EV", "gone", 141, ""),
+        ("export --base linux-6.12.y --format git --out OUT", "full", 0, FULL),
+    ],
+)
+def test_output_that_cannot_be_written(
+    make_tree: MakeTree, tmp_path: Path, words: str, stdout: str, code: int, line: str
+) -> None:
+    tree = make_tree()
+    folder = evidence(tmp_path / "ev")
+    where = {"TREE": tree, "EV": folder, "OUT": tmp_path / "out"}
+    command = [where.get(word, word) for word in words.split()] + (["--bug", BUG] if "TREE" in words else [])
+    if stdout == "full":
+        with open("/dev/full", "wb") as out:
+            done = run(command, cwd=tmp_path, stdout=out)
+    elif stdout == "closed":
+        done = run(command, cwd=tmp_path, stdout=None, preexec_fn=closed(1))
+    else:
+        read, write = os.pipe()
+        os.close(read)
+        done = run(command, cwd=tmp_path, stdout=write)
+        os.close(write)
+    assert done.returncode == code
+    assert (said(done) if line else done.stderr.decode()).endswith(line)
+    if words.startswith("apply"):
+        assert (tree / ".kmend").exists()
+
+
+@pytest.mark.parametrize("numbers", [(0,), (2,), (0, 1, 2)])
+def test_streams_that_are_closed(make_tree: MakeTree, tmp_path: Path, numbers: tuple[int, ...]) -> None:
+    """No file that is opened gets the number of a stream, and is printed into."""
+    tree = make_tree()
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"))
+    done = run(["apply", tree, "--bug", BUG], cwd=tmp_path, preexec_fn=closed(*numbers), **streams)
+    assert done.returncode == 0
+    for path in tree.rglob("*"):
+        assert not path.is_file() or b"applied" not in path.read_bytes() or path.name == "state.json"
+
+
+LOCALES = ["zh_CN.GBK", "en_US.ISO-8859-1", "C", "C.UTF-8", "none.such"]
+
+
+@pytest.fixture(scope="session")
+def locales(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make the locales of a few of our users."""
+    folder = tmp_path_factory.mktemp("locales")
+    for name in LOCALES[:2]:
+        command = ["localedef", "-i", "POSIX", "-f", name.partition(".")[2], str(folder / name)]
+        try:
+            subprocess.run(command, capture_output=True, check=False)
+        except FileNotFoundError:
+            pytest.skip("localedef is not installed")
+        if not (folder / name).exists():
+            pytest.skip("no sources of locales here")
+    return folder
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+def test_locale(make_tree: MakeTree, tmp_path: Path, locales: Path, locale: str) -> None:
+    env = {"LC_ALL": locale, "LOCPATH": str(locales)}
+    done = run(["verify", "--help"], cwd=tmp_path, env=env)
+    assert (done.returncode, done.stderr) == (0, b"")
+    shown = {"zh_CN.GBK": b"A,\xa1\xad|all", "en_US.ISO-8859-1": rb"A,\u2026|all"}
+    assert shown.get(locale, "A,…|all".encode()) in done.stdout
+    strange = tmp_path / os.fsdecode("内核".encode("gbk"))
+    shutil.move(make_tree(), strange)
+    assert run(["unapply", strange], cwd=tmp_path, env=env).returncode == 4
+    (tmp_path / ".gitconfig").write_text("[user]\nname = 王小明\nemail = w@localhost\n", encoding="utf-8")
+    words = ["export", "--base", "linux-6.12.y", "--format", "git", "--signoff", "--out", tmp_path / "out"]
+    done = run(words, cwd=tmp_path, env=env)
+    assert (done.returncode, done.stderr) == (0, b"")
+    for mail in (tmp_path / "out").iterdir():
+        assert "Signed-off-by: 王小明 <w@localhost>" in mail.read_text(encoding="utf-8")
+
+
+def test_every_file_has_an_encoding() -> None:
+    bare = []
+    for path in sorted((SCRIPTS / "kmendlib").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            name = ast.unparse(node.func)
+            words = {word.arg: ast.unparse(word.value) for word in node.keywords}
+            text = name.endswith((".read_text", ".write_text")) and not name.startswith("files.")
+            if name == "open" or (name.endswith(".open") and not name.startswith(("os.", "Tree.", "cls."))):
+                modes = [ast.unparse(each) for each in node.args] + [words.get("mode", "")]
+                text = not any("b" in mode for mode in modes if mode.startswith("'") and len(mode) < 6)
+            text = text or words.get("text") == "True"
+            if text and "encoding" not in words:
+                bare.append(f"{path.relative_to(SCRIPTS)}:{node.lineno}: {name}")
+    assert bare == []
+
+
+# What is left.
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        ("ValueError('a\\nb')", 70, "a fault of kmend itself, please report it: ValueError: a b (<string>:"),
+        ("RecursionError('deep')", 70, "a fault of kmend itself, please report it: RecursionError: deep (<string>:"),
+        ("UnicodeEncodeError('gbk', 'x', 0, 1, '?')", 70, "a fault of kmend itself, please report it: UnicodeEncode"),
+        ("MemoryError()", 70, "a fault of kmend itself, please report it: MemoryError: (<string>:"),
+        ("KeyError('x\\x1b[2J')", 70, "a fault of kmend itself, please report it: KeyError: 'x\\x1b[2J' (<string>:"),
+        ("OSError(28, 'No space left on device', 'from', None, 'to')", 5, "to: No space left on device"),
+        ("OSError(5, 'Input/output error')", 5, "Input/output error"),
+        ("InterruptedError('stopped')", 5, "stopped"),
+        ("FileNotFoundError(2, 'No usable temporary directory found in [1, 2]')", 5, "no folder for temporary files"),
+        ("BrokenPipeError()", 141, ""),
+    ],
+)
+def test_error_that_nobody_caught(tmp_path: Path, error: str, code: int, line: str) -> None:
+    """In one place, whatever it is: one line, and the exit code for it."""
+    program = f"""
+import sys
+sys.path.insert(0, {str(SCRIPTS)!r})
+from kmendlib import cli
+def fail(_):
+    raise {error}
+cli._COMMANDS["setup"] = fail
+sys.exit(cli.main(["setup"]))
+"""
+    command = ["/usr/bin/python3", "-B", "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, timeout=60)
+    assert done.returncode == code
+    if line:
+        assert said(done).startswith(f"kmend: error: {line}")
+    else:
+        assert done.stderr == b""
+
+
+# Signals.
+
+_STUBBORN = """\
+#!/bin/sh
+trap '' HUP INT QUIT TERM ALRM USR1 USR2 VTALRM PROF XCPU
+echo $$ > '{}'
+while :; do sleep 0.1; done
+"""
+
+
+def _wait_for(what: Callable[[], bool], seconds: float = 30) -> bool:
+    limit = time.monotonic() + seconds
+    while not what():
+        if time.monotonic() > limit:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+# As verify does: builds in threads of their own, the main thread waiting for them.
+_THREADS = """
+import concurrent.futures, sys, time
+from pathlib import Path
+sys.path.insert(0, {scripts!r})
+from kmendlib import cli
+from kmendlib.host import proc
+proc._GRACE_SECONDS = 0.5
+def work(_):
+    pool = concurrent.futures.ThreadPoolExecutor(2)
+    try:
+        pool.submit(proc.run_logged, [{tool!r}], Path("log")).result()
+    finally:
+        proc.stop()
+        pool.shutdown()
+def one(_):
+    proc.run_logged([{tool!r}], Path("log"))
+cli._COMMANDS.update(setup=work, check=one)
+sys.exit(cli.main([{command!r}]))
+"""
+
+
+@pytest.mark.parametrize("command", ["setup", "check"], ids=["in a thread", "in the main thread"])
+@pytest.mark.parametrize("number", sorted(proc.ENDING), ids=lambda number: number.name)
+def test_ending_signal_leaves_no_child(tmp_path: Path, number: signal.Signals, command: str) -> None:
+    """Though the child ignores what it is asked, and the signal comes again while kmend cleans up."""
+    tool, mark = tmp_path / "tool", tmp_path / "pid"
+    tool.write_text(_STUBBORN.format(mark))
+    tool.chmod(0o755)
+    program = _THREADS.format(scripts=str(SCRIPTS), tool=str(tool), command=command)
+    with subprocess.Popen(["/usr/bin/python3", "-B", "-c", program], cwd=tmp_path, stderr=subprocess.PIPE) as process:
+        assert _wait_for(lambda: mark.exists() and mark.read_text().endswith("\n"))
+        pid = int(mark.read_text())
+        for _ in range(3):
+            process.send_signal(number)
+            time.sleep(0.1)
+        _, error = process.communicate(timeout=30)
+    assert (process.returncode, error) == (130, b"kmend: stopped\n")
+    assert _wait_for(lambda: _gone(pid), 1)
+
+
+def test_lost_terminal_leaves_no_child(make_tree: MakeTree, tmp_path: Path) -> None:
+    """The connection breaks: kmend gets a hang-up, and can print nothing any more."""
+    tree, mark = make_tree(), tmp_path / "pid"
+    trap(tmp_path / "bin/spatch", mark)
+    (tmp_path / "bin/spatch").write_text(_STUBBORN.format(mark))
+    pid, terminal = pty.fork()
+    if pid == 0:
+        env = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "HOME": str(tmp_path)}
+        os.execve(KMEND, [str(KMEND), "audit", str(tree)], env)
+    assert _wait_for(lambda: mark.exists() and mark.read_text().endswith("\n"))
+    os.close(terminal)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 130
+    assert _wait_for(lambda: _gone(int(mark.read_text())), 1)
+
+
+def test_nohup_is_respected(tmp_path: Path) -> None:
+    program = f"""
+import os, signal, sys
+sys.path.insert(0, {str(SCRIPTS)!r})
+from kmendlib import cli
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+def work(_):
+    os.kill(os.getpid(), signal.SIGHUP)
+    return 0
+cli._COMMANDS["setup"] = work
+sys.exit(cli.main(["setup"]))
+"""
+    assert subprocess.run(["/usr/bin/python3", "-B", "-c", program], check=False, timeout=60).returncode == 0

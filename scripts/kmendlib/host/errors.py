@@ -24,8 +24,9 @@ class ExitCode(IntEnum):
     PANIC = 3, "the guest panicked where it must not"
     NOTHING = 4, "nothing to do, or all skipped; audit: something is unknown"
     INFRASTRUCTURE = 5, "infrastructure: build, QEMU, disk"
+    FAULT = 70, "a fault of kmend itself"
     TIMEOUT = 124, "time-out"
-    STOPPED = 130, "stopped by Ctrl-C or SIGTERM"
+    STOPPED = 130, "stopped by Ctrl-C, a lost connection or another signal"
     NO_READER = 141, "whoever read the output went away"
 
 

@@ -6,7 +6,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 # More than any file of a tree or of evidence has.
@@ -34,9 +34,9 @@ def read(path: Path, limit: int = LIMIT) -> bytes:
     return data
 
 
-def read_text(path: Path, limit: int = LIMIT, *, errors: str = "strict") -> str:
-    """Return a regular file's text, which is UTF-8; raise as `read`, and ValueError where it is not."""
-    return read(path, limit).decode(errors=errors).replace("\r\n", "\n")
+def read_text(path: Path, limit: int = LIMIT, *, encoding: str = "utf-8", errors: str = "strict") -> str:
+    """Return a regular file's text; raise as `read`, and ValueError where it has another encoding."""
+    return read(path, limit).decode(encoding, errors).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _regular(status: os.stat_result, path: Path) -> None:
@@ -44,6 +44,17 @@ def _regular(status: os.stat_result, path: Path) -> None:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an error of a file that is open say which one it is."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def write(files: Mapping[Path, str | bytes]) -> None:

@@ -4,11 +4,17 @@
 import contextlib
 import os
 import re
+import selectors
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
+
+from kmendlib.host.errors import ExitCode, Infrastructure
+from kmendlib.host.files import naming
 
 # All that tools get of the user's variables: any other may change what is built, where from, or what is run.
 _PASS = re.compile(r"HOME|TMPDIR|TERM|XDG_\w+")
@@ -59,7 +65,12 @@ def held_signals() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+# A child gets this long to end by itself when it is asked to.
 _GRACE_SECONDS = 5.0
+# A command that prints nothing for so long, in seconds on an idle host, hangs: the longest step, a link, takes minutes.
+SILENCE_LIMIT = 1800.0
+# What is called short is over in less.
+_SHORT = 300.0
 
 # Set while all children of all threads are to end; none is started then.
 stopping = threading.Event()
@@ -67,22 +78,85 @@ _starting = threading.Lock()
 _children: set[subprocess.Popen[bytes]] = set()
 
 
+class Hung(Infrastructure):
+    """A tool did not go on."""
+
+    code = ExitCode.TIMEOUT
+
+
+@contextlib.contextmanager
+def caught_signals() -> Iterator[list[int]]:
+    """Let the first signal that ends the program raise KeyboardInterrupt, which leaves no child behind.
+
+    A further one, as Ctrl-C again, does not cut off the cleaning up, which the children's grace bounds. What is
+    ignored, as nohup has it, stays so.
+
+    Yields:
+        The signals that came.
+    """
+    came: list[int] = []
+
+    def hear(number: int, _: FrameType | None) -> None:
+        came.append(number)
+        if len(came) == 1:
+            raise KeyboardInterrupt(number)
+
+    before = {each: signal.getsignal(each) for each in ENDING}
+    heard = [each for each, handler in before.items() if handler is not signal.SIG_IGN]
+    for each in heard:
+        signal.signal(each, hear)
+    yield came
+    # Once one came, the program ends, and no other one may change how.
+    for each in heard if not came else ():
+        signal.signal(each, before[each])
+
+
 def stop() -> None:
-    """End the children of all threads: each thread's wait for its own raises InterruptedError."""
+    """End the children of all threads, be they willing or not: each thread's wait for its own raises InterruptedError."""
     with _starting:
         stopping.set()
-        for process in list(_children):
+        ours = list(_children)
+        for process in ours:
             _signal(process, signal.SIGTERM)
+    end = time.monotonic() + _GRACE_SECONDS
+    while time.monotonic() < end and any(map(_runs, ours)):
+        time.sleep(0.02)
+    with _starting:
+        for process in _children & set(ours):
+            _signal(process, signal.SIGKILL)
 
 
 def _signal(process: subprocess.Popen[bytes], number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, number)
+    """Send a signal to a child's group, unless the child was reaped: then the number may be somebody else's."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+
+
+def _runs(process: subprocess.Popen[bytes]) -> bool:
+    """Tell whether a child has not ended; it is not reaped, so that its number stays its own."""
+    try:
+        return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None
+    except ChildProcessError:
+        return False
+
+
+def wait(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Wait until a child has ended, or for so long, and tell whether it has; it is not reaped."""
+    limit = time.monotonic() + seconds
+    while _runs(process):
+        if time.monotonic() > limit:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 @contextlib.contextmanager
 def child(command: Sequence[str], **options: object) -> Iterator[subprocess.Popen[bytes]]:
     """Start a command in a process group of its own and leave nothing of the group behind.
+
+    Who wants its exit code does `wait`, and has it in `returncode` after the context: a child that was reaped has no
+    group any more that could be ended.
 
     Raises:
         InterruptedError: `stopping` was set, before or meanwhile.
@@ -98,13 +172,12 @@ def child(command: Sequence[str], **options: object) -> Iterator[subprocess.Pope
             raise InterruptedError("stopped")
     finally:
         # make removes half-written targets, if it is asked to end and given the time.
-        if process.poll() is None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                _signal(process, signal.SIGTERM)
-                process.wait(_GRACE_SECONDS)
+        if _runs(process):
+            _signal(process, signal.SIGTERM)
+            wait(process, _GRACE_SECONDS)
         _signal(process, signal.SIGKILL)
-        process.wait()
         with _starting:
+            process.wait()
             _children.discard(process)
         for stream in (process.stdout, process.stderr):
             if stream:
@@ -118,6 +191,7 @@ def run_logged(
     env: Mapping[str, str] | None = None,
     on_line: Callable[[str], None] | None = None,
     pass_fds: Sequence[int] = (),
+    silence: float = SILENCE_LIMIT,
 ) -> int:
     """Run a command, append its output to `log`, and return its exit code.
 
@@ -127,31 +201,59 @@ def run_logged(
         env: the whole environment; by default `environment()`.
         on_line: called with each line of output, for progress.
         pass_fds: file descriptors that the command gets as they are.
+        silence: so many seconds without output, on an idle host, are a hang.
+
+    Raises:
+        Hung: it hung.
     """
-    with log.open("ab") as out:
-        out.write(("$ " + " ".join(command) + "\n").encode())
-        with child(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=environment() if env is None else env,
-            pass_fds=pass_fds,
-        ) as process:
+    limit = silence * slowness()
+    with naming(log), log.open("ab") as out:
+        out.write(os.fsencode("$ " + " ".join(command) + "\n"))
+        out.flush()
+        with (
+            child(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=environment() if env is None else env,
+                pass_fds=pass_fds,
+            ) as process,
+            selectors.DefaultSelector() as selector,
+        ):
             assert process.stdout
-            for line in process.stdout:
-                out.write(line)
-                if on_line:
-                    on_line(line.decode(errors="replace").rstrip())
-            code = process.wait()
-    return code
+            selector.register(process.stdout, selectors.EVENT_READ)
+            heard, rest = time.monotonic(), b""
+            while True:
+                if not selector.select(1.0):
+                    # What it left running may keep the pipe open.
+                    if not _runs(process):
+                        break
+                    if time.monotonic() - heard > limit:
+                        raise Hung(f"{command[0]} printed nothing for {limit / 60:.0f} min: stopped (log: {log})")
+                    continue
+                data = os.read(process.stdout.fileno(), 1 << 16)
+                if not data:
+                    break
+                heard = time.monotonic()
+                out.write(data)
+                *lines, rest = (rest + data).split(b"\n")
+                # A line without end is no progress.
+                rest = rest[-(1 << 16) :]
+                for line in lines if on_line else ():
+                    on_line(line.decode(errors="replace").rstrip())  # type: ignore[misc]
+            if not wait(process, limit):
+                raise Hung(f"{command[0]} closed its output and did not end for {limit / 60:.0f} min (log: {log})")
+    return process.returncode
 
 
 def output(command: Sequence[str]) -> str | None:
     """Return what a short command prints on standard output, or None where it is missing or fails."""
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env=environment(), check=True)
-    except (OSError, subprocess.CalledProcessError):
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, env=environment(), check=True, timeout=_SHORT
+        )
+    except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.decode(errors="replace")
 

@@ -8,6 +8,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from kmendlib.host.words import visible
+
 # Without a terminal, a phase that takes long says so this often.
 LOG_SECONDS = 60.0
 
@@ -43,7 +45,7 @@ class Display:
 
     def say(self, line: str) -> None:
         """Print one line, above the live ones."""
-        self.console.print(line, markup=False, soft_wrap=True)
+        self.console.print(visible(line), markup=False, soft_wrap=True)
 
     def update(self, arch: str, phase: str, done: int = 0, total: int | None = None) -> None:
         """Show an architecture's phase.

@@ -90,9 +90,12 @@ def _make(workspace: Workspace, arch: Arch) -> list[str]:
 
 
 def _run(command: Sequence[str], log: Path, jobs: Jobs, on_line: Callable[[str], None] | None = None) -> int:
-    """Run make within a budget; return its exit code."""
+    """Run make within a budget; return its exit code. Raise BuildError where it hangs."""
     with jobs.make() as (flags, pipe):
-        return proc.run_logged(command, log, env=_environment() | flags, on_line=on_line, pass_fds=pipe)
+        try:
+            return proc.run_logged(command, log, env=_environment() | flags, on_line=on_line, pass_fds=pipe)
+        except proc.Hung as error:
+            raise BuildError(str(error)) from None
 
 
 def fragments(arch: Arch, bugs: Sequence[Bug]) -> list[tuple[str, str]]:

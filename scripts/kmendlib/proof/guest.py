@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kmendlib.host import proc
 from kmendlib.host.errors import Infrastructure
+from kmendlib.host.files import naming
 from kmendlib.host.proc import slowness
 from kmendlib.run import End, Ending, GuestSpec
 
@@ -81,6 +82,7 @@ def boot(
     size = 0
     tail = b""
     with (
+        naming(console),
         console.open("wb") as out,
         proc.child(
             words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=proc.environment()
@@ -121,6 +123,9 @@ def boot(
                     if hear:
                         for line in lines[:-1]:
                             hear(line.decode(errors="replace"))
-        code = process.wait() if end is End.EXIT else None
+        # It may close its console and stay.
+        if end is End.EXIT and not proc.wait(process, silence * stretch):
+            end = End.SILENT
     stderr = errors.decode(errors="replace").strip()
+    code = process.returncode if end is End.EXIT else None
     return Ending(end, console, time.monotonic() - started, ktap, " ".join(words), stderr, code)

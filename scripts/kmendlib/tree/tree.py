@@ -8,10 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kmendlib.host import files
 from kmendlib.host.errors import BadInput
 
 # The version stands in the first lines of the top Makefile.
 _HEAD_LINES = 40
+# v6.12's has 70 KB.
+_MAKEFILE_LIMIT = 4 << 20
 _FIELD = re.compile(r"^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION)[ \t]*=[ \t]*([^#\n]*)")
 
 
@@ -95,8 +98,7 @@ def _hint(root: Path, path: str | Path) -> str:
 def _version_fields(makefile: Path) -> dict[str, str] | None:
     """Return the version fields of a kernel's top Makefile, None if it is none."""
     try:
-        with makefile.open(encoding="latin-1") as lines:
-            head = [line for _, line in zip(range(_HEAD_LINES), lines, strict=False)]
+        head = files.read(makefile, _MAKEFILE_LIMIT).decode("latin-1").split("\n")[:_HEAD_LINES]
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
     fields: dict[str, str] = {}
@@ -106,7 +108,7 @@ def _version_fields(makefile: Path) -> dict[str, str] | None:
             fields.setdefault(match[1], match[2].strip())
     fields["SUBLEVEL"] = fields.get("SUBLEVEL") or "0"
     numbers = [fields.get(key, "") for key in ("VERSION", "PATCHLEVEL", "SUBLEVEL")]
-    if not all(number.isascii() and number.isdigit() for number in numbers):
+    if not all(number.isascii() and number.isdigit() and len(number) < 10 for number in numbers):
         return None
     # U-Boot and BusyBox use the same four names: 2024.x and 1.x.
     if not 2 <= int(numbers[0]) < 100:
