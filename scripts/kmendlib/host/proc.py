@@ -84,31 +84,39 @@ class Hung(Infrastructure):
     code = ExitCode.TIMEOUT
 
 
+# The signals that came, and whether the main thread is about to start a child.
+_came: list[int] = []
+_spawning = False
+
+
+def _hear(number: int, _: FrameType | None = None) -> None:
+    _came.append(number)
+    stopping.set()
+    for process in list(_children):
+        _signal(process, signal.SIGTERM)
+    # A further one, as Ctrl-C again, does not cut off the cleaning up, which the children's grace bounds. A child
+    # must be among `_children` before anything is raised.
+    if len(_came) == 1 and not _spawning:
+        raise KeyboardInterrupt(number)
+
+
 @contextlib.contextmanager
 def caught_signals() -> Iterator[list[int]]:
-    """Let the first signal that ends the program raise KeyboardInterrupt, which leaves no child behind.
-
-    A further one, as Ctrl-C again, does not cut off the cleaning up, which the children's grace bounds. What is
-    ignored, as nohup has it, stays so.
+    """Let the first signal that ends the program raise KeyboardInterrupt; what is ignored, as by nohup, stays so.
 
     Yields:
         The signals that came.
     """
-    came: list[int] = []
-
-    def hear(number: int, _: FrameType | None) -> None:
-        came.append(number)
-        if len(came) == 1:
-            raise KeyboardInterrupt(number)
-
+    _came.clear()
+    stopping.clear()
     before = {each: signal.getsignal(each) for each in ENDING}
     heard = [each for each, handler in before.items() if handler is not signal.SIG_IGN]
     for each in heard:
-        signal.signal(each, hear)
-    yield came
+        signal.signal(each, _hear)
+    yield _came
     # Once one came, the program ends, and no other one may change how.
-    for each in heard if not came else ():
-        signal.signal(each, before[each])
+    for each in heard:
+        signal.signal(each, signal.SIG_IGN if _came else before[each])
 
 
 def stop() -> None:
@@ -161,12 +169,20 @@ def child(command: Sequence[str], **options: object) -> Iterator[subprocess.Pope
     Raises:
         InterruptedError: `stopping` was set, before or meanwhile.
     """
+    global _spawning
+    ours, earlier = threading.current_thread() is threading.main_thread(), len(_came)
     with _starting:
         if stopping.is_set():
             raise InterruptedError("stopped")
-        process = subprocess.Popen(command, start_new_session=True, **options)  # type: ignore[call-overload]
-        _children.add(process)
+        _spawning = _spawning or ours
+        try:
+            process = subprocess.Popen(command, start_new_session=True, **options)  # type: ignore[call-overload]
+            _children.add(process)
+        finally:
+            _spawning = _spawning and not ours
     try:
+        if ours and not earlier and _came:
+            raise KeyboardInterrupt(_came[0])
         yield process
         if stopping.is_set():
             raise InterruptedError("stopped")
@@ -247,15 +263,34 @@ def run_logged(
     return process.returncode
 
 
+def run(
+    command: Sequence[str | Path], *, stdin: bytes = b"", limit: float = _SHORT, **options: object
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a short command, and return what it prints and its exit code.
+
+    Args:
+        command: the command's words.
+        stdin: what it reads.
+        limit: seconds that it may take.
+        options: as for subprocess.Popen(); the environment is `environment()` unless it is among them.
+
+    Raises:
+        OSError: it cannot be started.
+        subprocess.TimeoutExpired: it took longer.
+    """
+    settings = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environment()}
+    with child([os.fspath(word) for word in command], **(settings | options)) as process:
+        out, errors = process.communicate(stdin, limit)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, errors)
+
+
 def output(command: Sequence[str]) -> str | None:
     """Return what a short command prints on standard output, or None where it is missing or fails."""
     try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, env=environment(), check=True, timeout=_SHORT
-        )
+        done = run(command)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.decode(errors="replace")
+    return None if done.returncode else done.stdout.decode(errors="replace")
 
 
 def slowness() -> float:

@@ -3,7 +3,6 @@
 
 import re
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -298,7 +297,7 @@ def module_archive(workspace: Workspace, arch: Arch, state: str, names: Sequence
     archive = kept / "modules.cpio"
     with archive.open("wb") as out:
         command = [str(build / "usr/gen_init_cpio"), "-t", "0", str(kept / "list")]
-        done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, env=proc.environment(), check=False)
+        done = proc.run(command, stdout=out)
     if done.returncode:
         raise BuildError(f"cannot archive the modules: {done.stderr.decode(errors='replace').strip()}")
     return archive

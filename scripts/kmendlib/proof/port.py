@@ -381,9 +381,7 @@ def _run(command: Sequence[str], folder: Path, stdin: bytes = b"") -> tuple[int,
     # The user's own settings of git must not change what is done here.
     git = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "GIT_CEILING_DIRECTORIES": str(folder.parent)}
     try:
-        done = subprocess.run(
-            command, cwd=folder, env=proc.environment(git), input=stdin, capture_output=True, timeout=_LIMIT
-        )
+        done = proc.run(command, cwd=folder, env=proc.environment(git), stdin=stdin, limit=_LIMIT)
     except FileNotFoundError as error:
         raise Infrastructure(f"{command[0]} is not installed: run kmend setup") from error
     except subprocess.TimeoutExpired as error:

@@ -12,12 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kmendlib.host import files
 from kmendlib.host.errors import ExitCode
-from kmendlib.host.words import Word
+from kmendlib.host.words import Word, visible
 from kmendlib.tree import code, rules, series
 from kmendlib.tree.config import Config
 from kmendlib.tree.manifest import PATCHES, Bug, Finding
 from kmendlib.tree.tree import Tree
+
+# No source file of a kernel is larger.
+_LARGEST = 16 << 20
 
 
 class Status(Word):
@@ -183,7 +187,7 @@ class Audit:
     @property
     def name(self) -> str:
         """The tree's path and release."""
-        return f"{self.tree.path} ({self.tree.release})"
+        return visible(f"{self.tree.path} ({self.tree.release})")
 
 
 _Row = tuple[str, str, Status, list[tuple[str, str]], list[str]]
@@ -201,7 +205,7 @@ def table(audits: Sequence[Audit], *, colour: bool = False) -> str:
             audit.name if (bug, finding) == (audit.bugs[0], audit.bugs[0].findings[0]) else "",
             finding.id,
             finding.status,
-            [(item.place, item.reason) for item in finding.evidence],
+            [(visible(item.place), visible(item.reason)) for item in finding.evidence],
             [name + (" (unverified)" if name in finding.unverified else "") for name in finding.fix],
         )
         for audit in audits
@@ -324,7 +328,7 @@ class _View:
         if name not in self._sources:
             path = self.tree.path / name
             try:
-                self._sources[name] = rules.Source(path.read_bytes()) if path.is_file() else None
+                self._sources[name] = rules.Source(files.read(path, _LARGEST)) if path.is_file() else None
             except OSError as error:
                 self._sources[name] = error
         return self._sources[name]

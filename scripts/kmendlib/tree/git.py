@@ -94,17 +94,15 @@ def _run(root: Path, *words: str, options: Sequence[str] = ()) -> subprocess.Com
     # A partial clone would fetch what it lacks; a monitor of files is a program.
     fixed = ["--no-optional-locks", "-c", "safe.directory=*", "-c", "core.fsmonitor=false"]
     try:
-        return subprocess.run(
-            ["git", *fixed, *options, "-C", str(root), *words],
-            env=proc.environment({"GIT_NO_LAZY_FETCH": "1"}),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            errors="surrogateescape",
+        done = proc.run(
+            ["git", *fixed, *options, "-C", str(root), *words], env=proc.environment({"GIT_NO_LAZY_FETCH": "1"})
         )
     except FileNotFoundError as error:
         raise Infrastructure(f"git is not installed, and {root} is a git tree: run kmend setup") from error
+    except subprocess.TimeoutExpired as error:
+        raise Infrastructure(f"git {words[0]} in {root} does not come to an end") from error
+    out, errors = (text.decode(errors="surrogateescape") for text in (done.stdout, done.stderr))
+    return subprocess.CompletedProcess(done.args, done.returncode, out, errors)
 
 
 def _git(root: Path, place: Path, *words: str) -> str:

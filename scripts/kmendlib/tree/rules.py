@@ -298,40 +298,43 @@ def _clear_out(folder: Path) -> None:
                 os.unlink(path)
 
 
+_NO_ROOM = re.compile(r"No space left|Cannot allocate|[Oo]ut of memory|Out_of_memory|quota exceeded|Read-only file")
+
+
 def _run(rule: Path, texts: Mapping[str, str]) -> str:
     command = [str(_program()), "-D", "audit", "--very-quiet", "--no-show-diff", "--no-includes", "--python", _python()]
-    command += ["--cocci-file", str(rule)]
+    command += ["--cocci-file", f".rules/{rule.name}"]
     with tempfile.TemporaryDirectory(prefix="kmend-") as folder:
         for name, text in texts.items():
             Path(folder, name).parent.mkdir(parents=True, exist_ok=True)
             Path(folder, name).write_text(text, encoding="latin-1")
+        # Its Python takes no path that is not UTF-8: it sees none but these.
+        Path(folder, ".rules").symlink_to(rule.parent)
         # A .cocciconfig of the user's own must not change what the rule does.
-        environment = proc.environment({"HOME": folder, "TMPDIR": folder})
+        environment = proc.environment({"HOME": folder, "TMPDIR": "."})
         limit = _LIMIT * proc.slowness()
 
-        def run(*names: str) -> subprocess.CompletedProcess[str]:
-            return subprocess.run(
-                [*command, *names],
-                cwd=folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                encoding="latin-1",
-                timeout=limit,
-            )
+        def run(*names: str) -> tuple[int, str, str]:
+            done = proc.run([*command, *names], cwd=folder, env=environment, limit=limit)
+            return done.returncode, done.stdout.decode("latin-1"), done.stderr.decode(errors="replace")
 
         try:
             with _room:
-                done = run(*texts)
-            if done.returncode != 0:
-                # Is it these files, or Coccinelle itself?
-                Path(folder, "empty.c").touch()
-                words = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-                if run("empty.c").returncode != 0:
+                code, said, errors = run(*texts)
+            words = (errors.strip().splitlines() or [f"exit status {code}"])[-1]
+            # Not for the code that it read.
+            if code < 0 or _NO_ROOM.search(errors):
+                raise Infrastructure(f"spatch was cut off: {words}")
+            # Is it these files, or Coccinelle itself?
+            Path(folder, "empty.c").touch()
+            if code:
+                if run("empty.c")[0]:
                     raise Infrastructure(f"spatch does not work with {rule}: {words}")
                 raise Refused(words)
+            if not said and "version" not in (proc.output([*command[:1], "--version"]) or ""):
+                raise Infrastructure(f"spatch does not work: {command[0]} --version says nothing")
         except FileNotFoundError as error:
             raise Infrastructure("spatch (Coccinelle) is not installed: run kmend setup") from error
         except subprocess.TimeoutExpired as error:
             raise Refused(f"no answer after {limit:.0f} s") from error
-    return done.stdout
+    return said

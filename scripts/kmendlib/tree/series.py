@@ -65,15 +65,7 @@ def touched_files(patch: Path) -> list[str]:
 def _push(scratch: Path, patch: Path, tree_path: Path) -> None:
     """Apply one patch to the files in `scratch`, which are `tree_path`'s."""
     try:
-        done = subprocess.run(
-            [*COMMAND, str(patch.absolute())],
-            cwd=scratch,
-            env=proc.environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=_LIMIT,
-        )
+        done = proc.run([*COMMAND, patch.absolute()], cwd=scratch, stderr=subprocess.STDOUT, limit=_LIMIT)
     except FileNotFoundError as error:
         raise Infrastructure("patch is not installed: run kmend setup") from error
     except subprocess.TimeoutExpired as error:
@@ -81,7 +73,10 @@ def _push(scratch: Path, patch: Path, tree_path: Path) -> None:
     if done.returncode:
         lines = [line.strip() for line in done.stdout.decode(errors="replace").splitlines()]
         told = [line for line in lines if re.search(r"FAILED|can't find|malformed|No such|cannot", line)]
-        why = "; ".join(told[:3]) or "; ".join(lines)[-200:]
+        why = "; ".join(told[:3]) or "; ".join(lines)[-200:] or f"exit status {done.returncode}"
+        # patch ends with 1 where a hunk does not fit; any other trouble is not the code's.
+        if done.returncode != 1 or not told:
+            raise Infrastructure(f"patch failed on {patch_name(patch)}: {why}")
         raise DoesNotFit(f"{patch_name(patch)} does not apply to {tree_path} without fuzz: {why}")
 
 
