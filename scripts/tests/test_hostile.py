@@ -162,22 +162,31 @@ ARCH = "x86_64"
 def evidence(folder: Path, boots: int = 1) -> Path:
     """Make evidence as a run leaves it: a proof of one suite."""
     proof = "pci_cfg_wait_test_queue_still_while_locked"
-    row = Row(BUG, ARCH, "pci_cfg_wait", "kunit", (Claim("", "", (proof,)),), boots)
-    folder.mkdir()
-    kept = Evidence(folder, Run("kmend:run", "tree", (row,), tree="t"))
-    kept.add_audit({"tree": "tree", "version": "6.12", "bugs": []}, folder)
-    for state in ("before", "after"):
-        kept.add_patches(state, [])
-    (folder / ARCH).mkdir()
+    row = {"bug": BUG, "arch": ARCH, "suite": "pci_cfg_wait", "kind": "kunit"}
+    plan = row | {"proof": [proof], "boots": boots, "not_run": ""}
+    builds, tests = [], []
+    (folder / ARCH).mkdir(parents=True)
     (folder / ARCH / "config").write_text("CONFIG_KUNIT=y\n")
-    for state, verdict in (("before", Verdict.FAIL), ("after", Verdict.PASS)):
-        build = Build(kept.run.build_id(ARCH, state), ARCH, config=f"{ARCH}/config")
-        console = Path(ARCH, f"{state}-pci_cfg_wait-1.log")
+    for state, verdict in (("before", "FAIL"), ("after", "PASS")):
+        (folder / "patches" / state).mkdir(parents=True)
+        (folder / "patches" / state / "series").touch()
+        build = f"kmend:run-{ARCH}-{state}"
+        builds.append({"checkout_id": "kmend:run", "id": build, "origin": "kmend", "architecture": ARCH})
+        builds[-1] |= {"status": "PASS", "config_name": f"{ARCH}/config"}
+        console = f"{ARCH}/{state}-pci_cfg_wait-1.log"
         shutil.copyfile(LOGS / "kunit_pass.log", folder / console)
-        ending, judged = Ending(None, console, 3.0, 2.0, "qemu"), Judgement(verdict, "", {proof: str(verdict)})
-        kept.add(build)
-        kept.add(BootResult(row, state, 1, ending, judged, build.id, "2026-11-21T16:37:09+00:00"))
-    kept.seal()
+        misc = row | {"state": state, "number": 1, "verdict": verdict, "reason": "", "cases": {proof: verdict}}
+        tests.append({"build_id": build, "id": f"{build}-1", "origin": "kmend", "path": "kunit.pci_cfg_wait"})
+        tests[-1] |= {"status": verdict, "duration": 3.0, "log_url": console, "log_excerpt": ""}
+        tests[-1] |= {"misc": misc | {"ktap_seconds": 2.0}}
+    checkout = {"id": "kmend:run", "origin": "kmend", "tree_name": "t", "comment": "tree"}
+    checkout |= {"misc": {"plan": [plan], "format": 1}}
+    data = {"version": {"major": 5, "minor": 3}, "checkouts": [checkout], "builds": builds, "tests": tests}
+    (folder / "results.json").write_text(json.dumps(data))
+    (folder / "audit.json").write_text('{"tree": "tree", "version": "6.12", "bugs": []}')
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder)}\n" for path in paths]
+    (folder / "SHA256SUMS").write_text("".join(lines))
     return folder
 
 
