@@ -170,6 +170,8 @@ def _pytest(found: dict[str, Path], checkpatch: Path, wanted: dict[str, Any]) ->
         command = [sys.executable, "-P", "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={junit}"]
         # Each test has a folder of its own, and waits for Coccinelle most of the time.
         command += ["-n", str(len(os.sched_getaffinity(0)))]
+        # What is to run on a list runs on something.
+        command += ["-o", "empty_parameter_set_mark=fail_at_collect"]
         environment = proc.environment({"KMEND_TREES": str(trees), "KMEND_CHECKPATCH": str(checkpatch)})
         code = subprocess.run([*command, str(SCRIPTS / "tests")], env=environment, check=False).returncode
         count = count_tests(junit, wanted) if junit.exists() else Count()

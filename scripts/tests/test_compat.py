@@ -82,6 +82,17 @@ def results(log: str) -> list[str]:
     return [re.sub(r"(?<=ok )\d+|(?<=1\.\.)\d+|(?<=:)\d+", "N", line) for line in found]
 
 
+def test_runner_has_the_lines_of_kunit() -> None:
+    """The logs below were captured: what the runner prints now must still be of their form."""
+    there = [line.strip() for line in (LOGS / "kunit_pass.log").read_text(errors="replace").splitlines()]
+    printed = set(re.findall(r'"(\w*TAP version [^"]*)\\n"', RUNNER))
+    assert printed == {line for line in there if "TAP version" in line}
+    stats, result = "%s# %s: pass:%lu fail:%lu skip:%lu total:%lu", "%s%s %d %s%s%s"
+    for text in ("# Subtest: %s", "# module: %s", "1..%d", stats, result):
+        assert f'"{text}\\n"' in RUNNER, text
+        assert any(re.fullmatch(re.sub(r"%\w+", ".*", text), line) for line in there), text
+
+
 def test_prints_what_kunit_prints() -> None:
     assert results("compat_pass.log") == results("kunit_pass.log")
     proof = [line for line in results("kunit_fail.log") if "_while_locked" in line]
