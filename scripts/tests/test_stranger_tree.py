@@ -26,10 +26,12 @@ from conftest import ACCESS, WAIT_EVENT, MakeTree, access_c, tree_hash
 from test_apply import (
     ADDED,
     STEPS,
+    at_step,
     do_apply,
     do_unapply,
     found,
     git,
+    in_child,
     patched_once,
     ready,
     refused,
@@ -38,6 +40,7 @@ from test_apply import (
 
 from kmendlib import cli
 from kmendlib.host import proc
+from kmendlib.host.paths import SCRIPTS
 from kmendlib.tree import transaction
 from kmendlib.tree.transaction import STATE
 
@@ -617,6 +620,35 @@ def test_saved_at_every_step(
     assert codes == {OK, USAGE}
 
 
+# Signals that end a program.
+
+
+@pytest.mark.parametrize("number", sorted(proc.ENDING), ids=lambda number: number.name)
+def test_signal_at_every_step(ready: Path, number: signal.Signals) -> None:
+    """As on the command line: the tree is as it was, the code is 130. A second signal of another kind comes along."""
+    before = tree_hash(ready)
+
+    def strike() -> None:
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def work() -> int:
+        for other in proc.ENDING:
+            signal.signal(other, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        at_step(ready, step, strike, again=False)
+        return kmend(ready, "apply --with-tests")[0]
+
+    for step in range(1, STEPS, 1 if number is signal.SIGHUP else 12):  # noqa: B007
+        code = os.waitstatus_to_exitcode(os.waitpid(in_child(work), 0)[1])
+        if code == OK:
+            break
+        assert (code, tree_hash(ready) == before) == (130, True), step
+    assert step > 30
+    do_unapply(ready)
+    assert tree_hash(ready) == before
+
+
 # What belongs to a file beside its bytes.
 
 
@@ -707,3 +739,17 @@ def test_file_system_that_cannot_exchange_files(make_tree: MakeTree, monkeypatch
     assert WAIT_EVENT in (root / ACCESS).read_text()
     do_unapply(root)
     assert tree_hash(root) == before
+
+
+@pytest.mark.parametrize("words", [["apply", "--bug", "pci-cfg-wait"], ["unapply"]], ids=["apply", "unapply"])
+def test_output_that_cannot_be_written(make_tree: MakeTree, words: list[str]) -> None:
+    """The exit code says what became of the tree."""
+    root = make_tree()
+    if words == ["unapply"]:
+        do_apply(root)
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        command = [str(SCRIPTS / "kmend"), words[0], str(root), *words[1:]]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == OK, done.stderr
+    assert len(done.stderr.splitlines()) == 1 and "cannot be written: No space left on device" in done.stderr
+    assert (STATE in os.listdir(root)) == (words[0] == "apply")
