@@ -502,6 +502,21 @@ def test_word_of_the_command_line_gives_the_terminal_no_orders(tmp_path: Path, w
     assert done.returncode == 2 and said(done).startswith("kmend: error: ") and _sends(done) == ""
 
 
+def test_misspelt_line_of_a_series_is_not_dropped(make_tree: MakeTree, tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    for part in ("scripts", "patches", "kunit", "selftests", "Documentation"):
+        ignore = shutil.ignore_patterns("tests", "__pycache__", "translations")
+        shutil.copytree(SCRIPTS.parent / part, clone / part, ignore=ignore)
+    series = clone / "patches/series/linux-6.12.y"
+    number = len(series.read_text().splitlines()) + 1
+    with series.open("a") as file:
+        file.write("pci-cfg-wait/misspelt.patch\n")
+    words = ["export", "--base", "linux-6.12.y", "--format", "git", "--out", tmp_path / "out"]
+    done = run(words, cwd=tmp_path, kmend=clone / "scripts/kmend")
+    assert done.returncode == 2 and not (tmp_path / "out").exists()
+    assert said(done) == f"kmend: error: {series}:{number}: there is no patch pci-cfg-wait/misspelt.patch"
+
+
 # Screens and locales.
 
 

@@ -57,7 +57,11 @@ def of_base(name: str, bugs: Sequence[Bug]) -> list[Path]:
         if not of_that:
             raise NothingToDo(f"{name}: nothing to export: it has no series")
         (name,) = of_that
-    lines = [line.strip() for line in (PATCHES / "series" / name).read_text(encoding="utf-8").splitlines()]
+    path = PATCHES / "series" / name
+    lines = [line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    for number, line in enumerate(lines, 1):
+        if line and not (PATCHES / line).is_file():
+            raise BadInput(f"{path}:{number}: there is no patch {line}")
     wanted = {patch for bug in bugs for finding in bug.findings for patch in finding.fix_patches}
     found = [PATCHES / line for line in lines if line in wanted]
     if not found:
