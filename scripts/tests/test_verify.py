@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -323,3 +324,45 @@ def test_walk_raises_what_a_boot_raises_and_leaves_nothing(monkeypatch: pytest.M
     with pytest.raises(Infrastructure, match="no qemu here"):
         steps.walk(planned([BUG], ["x86_64"], repeat=3), consume)
     assert len(steps.booted) < 12 and not proc._children and not proc.stopping.is_set()
+
+
+def _older_options(place: Workspace) -> None:
+    (place.build("x86_64") / ".config").write_text("CONFIG_OLD=y\n")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda place: (place.src("x86_64") / "Kconfig").write_text("config OTHER\n"),
+        lambda place: (place.src("x86_64") / "drivers/Kconfig.more").write_text("config MORE\n"),
+        lambda place: (place.src("x86_64") / "Makefile").write_text("VERSION = 7\n"),
+        lambda place: (place.root.parent / "version").write_text("clang version 20"),
+        _older_options,
+        lambda place: (place.build("x86_64") / ".config").unlink(),
+        lambda place: None,
+    ],
+    ids=["a Kconfig", "a new Kconfig", "the Makefile", "the compiler", "the configuration", "no configuration", "nothing"],
+)
+def test_configuration_is_made_anew_where_what_it_rests_on_has_changed(
+    change: Callable[[Workspace], object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    fake_make(f'echo x >> "{tmp_path}/made"; cp "$O/allconfig" "$O/.config"', monkeypatch, tmp_path)
+    (tmp_path / "version").write_text("clang version 19")
+    for name in ("clang", "clang-19"):
+        tool = tmp_path / "bin" / name
+        tool.parent.mkdir(exist_ok=True)
+        tool.write_text(f"#!/bin/sh\ncat {tmp_path}/version\n")
+        tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    place = Workspace("t", tmp_path / "work")
+    (place.src("x86_64") / "drivers").mkdir(parents=True)
+    (place.src("x86_64") / "Kconfig").write_text("config PCI\n")
+    (place.src("x86_64") / "Makefile").write_text("VERSION = 6\n")
+    arch = arches.load("x86_64")
+    build.configure(place, arch, [], tmp_path / "log", Jobs())
+    build.configure(place, arch, [], tmp_path / "log", Jobs())
+    assert (tmp_path / "made").read_text() == "x\n"
+    change(place)
+    build.configure(place, arch, [], tmp_path / "log", Jobs())
+    again = "nothing" not in request.node.name
+    assert (tmp_path / "made").read_text() == ("x\nx\n" if again else "x\n")

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Builds kernels and the guest's initramfs, out of tree; but for old kernels with one toolchain for all."""
 
+import hashlib
+import os
 import re
 import shutil
 import time
@@ -162,12 +164,13 @@ def configure(workspace: Workspace, arch: Arch, bugs: Sequence[Bug], log: Path, 
     text = "".join(f"# {name}\n{part.strip()}\n" for name, part in parts)
     asked = build / "kmend.config"
     config = build / ".config"
-    if asked.exists() and asked.read_text(encoding="utf-8") == text and config.exists():
+    allconfig = build / "allconfig"
+    command = [*_make(workspace, arch), "-s", f"KCONFIG_ALLCONFIG={allconfig}", "allnoconfig"]
+    rests_on = _rests_on(workspace.src(arch.name), arch, [text, *command])
+    if asked.exists() and config.exists() and asked.read_text(encoding="utf-8") == f"{rests_on} {_digest(config)}\n":
         return 0.0
     asked.unlink(missing_ok=True)
-    allconfig = build / "allconfig"
     allconfig.write_text(text, encoding="utf-8")
-    command = [*_make(workspace, arch), "-s", f"KCONFIG_ALLCONFIG={allconfig}", "allnoconfig"]
     if _run(command, log, jobs):
         raise BuildError(f"configuration failed: {_first_error(log)}")
     needed = [each for each in parts if ("/" in each[0] or ".kunitconfig" in each[0]) and each != arch.fragment]
@@ -179,8 +182,28 @@ def configure(workspace: Workspace, arch: Arch, bugs: Sequence[Bug], log: Path, 
     if dropped:
         with log.open("a", encoding="utf-8") as out:
             out.write(f"# not in this tree: {', '.join(option for option, _ in dropped)}\n")
-    asked.write_text(text, encoding="utf-8")
+    asked.write_text(f"{rests_on} {_digest(config)}\n", encoding="utf-8")
     return time.monotonic() - started
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _rests_on(source: Path, arch: Arch, words: Sequence[str]) -> str:
+    """Return a digest of all that a configuration depends on: what is asked for, the tools, and the tree's Kconfig."""
+    total = hashlib.sha256("\0".join(words).encode())
+    linker = f"{arch.triplet}ld" if arch.compiler == "gcc" else f"ld.lld{toolchain()[1].removeprefix('clang')}"
+    for tool in (compiler(arch), linker, "pahole", "rustc"):
+        total.update(f"{tool}\0{proc.output([tool, '--version']) or ''}\0".encode())
+    for folder, folders, names in os.walk(source):
+        folders.sort()
+        for name in sorted(names):
+            if name.startswith("Kconfig") or (folder == str(source) and name == "Makefile"):
+                path = Path(folder, name)
+                total.update(os.fsencode(path.relative_to(source)) + b"\0")
+                total.update(path.read_bytes() if path.is_file() else b"")
+    return total.hexdigest()
 
 
 def _first_error(log: Path) -> str:
