@@ -248,6 +248,12 @@ def _program() -> Path:
     return Path(program)
 
 
+@functools.cache
+def _own() -> list[bytes]:
+    """The program of this module and of what it makes of a text."""
+    return [Path(each).read_bytes() for each in (__file__, code.__file__)]
+
+
 def _key(rule: Path, *parts: bytes) -> str:
     """All that an answer depends on: the program, the rule with what it imports, this module, and the files."""
     total = hashlib.sha256(_FORMAT)
@@ -255,7 +261,7 @@ def _key(rule: Path, *parts: bytes) -> str:
     status = program.stat()
     own = rule.read_bytes()
     modules = sorted(rule.parent.glob("*.py")) if b"\nimport " in own else []
-    read = [each.read_bytes() for each in (*modules, Path(__file__), Path(code.__file__))]
+    read = [*(each.read_bytes() for each in modules), *_own()]
     who = f"{program}\0{status.st_size}\0{status.st_mtime_ns}\0{_python()}".encode()
     for part in (who, rule.name.encode(), own, *read, b"", *parts):
         total.update(b"%d\0" % len(part) + part)
@@ -278,7 +284,7 @@ def _remember(path: Path, said: str) -> None:
     data = said.encode("latin-1", errors="replace")
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Another run may write the same.
+        # Another run may write the same: whole, or not at all.
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
             file.write(_FORMAT + hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
         os.replace(file.name, path)
