@@ -189,7 +189,7 @@ expression X;
 identifier f =~ "^free_unref_(page|folio)$";
 position p;
 @@
-mem_cgroup_uncharge@p(X)
+mem_cgroup_uncharge@p(\(X\|page_folio(X)\))
 ...
 f(\(X\|&X->page\), ...)
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kmendlib.tree import bases, series
+from kmendlib.tree import bases, rules, series
 from kmendlib.tree.audit import Status, audit
 from kmendlib.tree.manifest import PATCHES, Bug, Finding
 from kmendlib.tree.tree import Tree, version_key
@@ -35,6 +35,9 @@ GROUPS = {
     "unchanged": "the known one",
     "noise": "unchanged",
     "renamed": "unchanged",
+    "the other way round": "unchanged",
+    "moved": "unchanged",
+    "another version": "unchanged",
     "part missing": "not better",
     "half a fix": "as without it",
     "no code": "unchanged",
@@ -114,7 +117,8 @@ def judge(tree: Tree, bug: Bug, finding: Finding, files: Files) -> Status:
         for name, text in files.items():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_bytes(text.encode("latin-1"))
-        (found,) = audit(Tree(root, tree.version, tree.extraversion), [alone]).bugs[0].findings
+        there = Tree.open(root) if "Makefile" in files else Tree(root, tree.version, tree.extraversion)
+        (found,) = audit(there, [alone]).bugs[0].findings
     return found.status
 
 
@@ -194,6 +198,19 @@ def _of_one(finding: Finding, state: str, files: Files, right: set[Status]) -> I
     files = {name: _part(finding, text) for name, text in files.items()}
     for change, noise in _NOISE.items():
         yield make("noise", change, right, {name: noise(text) for name, text in files.items()})
+    for change, turn in _TURNS.items():
+        turned = {name: turn(text) for name, text in files.items()}
+        if turned != files:
+            yield make("the other way round", change, right, turned)
+    for name, _ in rules.load(finding.rule).homes:
+        if name in files:
+            rest = {other: text for other, text in files.items() if other != name}
+            moved = f"{name.rpartition('/')[0]}/frob.c"
+            yield make("moved", f"{name} is {moved}", right, rest | {moved: files[name]})
+    for version in ("2.6.32", "9.9.9"):
+        major, patchlevel, sublevel = version.split(".")
+        lie = f"VERSION = {major}\nPATCHLEVEL = {patchlevel}\nSUBLEVEL = {sublevel}\n"
+        yield make("another version", f"called {version}", right, files | {"Makefile": lie})
     for number, old in enumerate(_RENAMES.get(finding.id, ()), 1):
         word = re.compile(rf"\b{old}\b")
         if any(word.search(code(text)) for text in files.values()):
@@ -461,6 +478,75 @@ def with_other_locals(text: str) -> str:
         last = match.end()
     return "".join(out) + text[last:]
 
+
+def _closing(clean: str, start: int) -> int:
+    """Return where the bracket at `start` is closed, or -1."""
+    depth = 0
+    for match in re.compile(r"[(){}]").finditer(clean, start):
+        depth += 1 if match[0] in "({" else -1
+        if depth == 0:
+            return match.start()
+    return -1
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """An if with an else, both in braces: where it starts and ends, and its texts."""
+
+    start: int
+    end: int
+    condition: str
+    first: str
+    second: str
+
+    @property
+    def negated(self) -> str:
+        """The condition in the other sense, without a second negation."""
+        plain = re.fullmatch(r"\s*!\s*(\w+(?:(?:->|\.)\w+)*(?:\([^()]*\))?)\s*", self.condition)
+        return plain[1] if plain else f"!({self.condition})"
+
+
+def _choices(text: str) -> Iterator[_Choice]:
+    clean = code(text)
+    last = 0
+    for match in re.finditer(r"\bif\s*\(", clean):
+        close = _closing(clean, match.end() - 1)
+        body = re.compile(r"\)\s*\{").match(clean, close) if close >= 0 else None
+        end = _closing(clean, body.end() - 1) if body else -1
+        other = re.compile(r"\}\s*else\s*\{").match(clean, end) if end >= 0 else None
+        stop = _closing(clean, other.end() - 1) if other else -1
+        # What has a directive in it stays as it is, and so does what is within another one.
+        if body and other and stop >= 0 and match.start() >= last and "#" not in text[match.start() : stop]:
+            last = stop + 1
+            inside = (text[match.end() : close], text[body.end() : end], text[other.end() : stop])
+            yield _Choice(match.start(), last, *inside)
+
+
+def with_other_sense(text: str) -> str:
+    """Ask for the opposite, and change the branches over."""
+    out, last = [], 0
+    for each in _choices(text):
+        out += [text[last : each.start], f"if ({each.negated}) {{{each.second}}} else {{{each.first}}}"]
+        last = each.end
+    return "".join(out) + text[last:]
+
+
+def with_early_return(text: str) -> str:
+    """Return from the first branch, where an else is the last thing that a function does."""
+    out, last = [], 0
+    for each in _choices(text):
+        rest = re.compile(r"\s*(return\b[^;{}]*;)?\s*\n\}").match(text, each.end)
+        if rest:
+            back = rest[1] or "return;"
+            out += [text[last : each.start], f"if ({each.condition}) {{{each.first}{back}\n\t}}\n{each.second}"]
+            last = each.end
+    return "".join(out) + text[last:]
+
+
+_TURNS: Mapping[str, Callable[[str], str]] = {
+    "conditions in the other sense": with_other_sense,
+    "an early return for an else": with_early_return,
+}
 
 _NOISE: Mapping[str, Callable[[str], str]] = {
     "comments everywhere": with_comments,
