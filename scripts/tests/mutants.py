@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kmendlib.tree import bases, rules, series
-from kmendlib.tree.audit import Status, audit
+from kmendlib.tree.audit import Status, _View, audit
 from kmendlib.tree.manifest import PATCHES, Bug, Finding
 from kmendlib.tree.tree import Tree, version_key
 
@@ -176,7 +176,9 @@ def _read(tree: Tree, finding: Finding, patches: list[Path]) -> Files:
         if patches:
             series.materialize(tree.path, patches, Path(folder))
         found = {}
-        for name in _names(finding):
+        # Code may have gone to another file of its folder.
+        view, rule = _View(tree), rules.load(finding.rule)
+        for name in (place for each in _names(finding) for place in view.places(rule, each)):
             for path in (Path(folder, name), tree.path / name):
                 if path.is_file():
                     found[name] = path.read_text(encoding="latin-1")
@@ -216,9 +218,7 @@ def _of_one(finding: Finding, state: str, files: Files, right: set[Status]) -> I
         if any(word.search(code(text)) for text in files.values()):
             changed = {name: word.sub(f"frob_{number}", text) for name, text in files.items()}
             yield make("renamed", f"{old}() renamed", right, changed)
-    for name in _names(finding):
-        if name not in files:
-            continue
+    for name in list(files):
         # Without all of the code nothing may be called sound; what can be seen to be wrong may be called so.
         less = right - ({Status.FIXED} if name in finding.files else set()) | {Status.UNKNOWN}
         rest = {other: text for other, text in files.items() if other != name}
@@ -502,8 +502,10 @@ class _Choice:
     @property
     def negated(self) -> str:
         """The condition in the other sense, without a second negation."""
-        plain = re.fullmatch(r"\s*!\s*(\w+(?:(?:->|\.)\w+)*(?:\([^()]*\))?)\s*", self.condition)
-        return plain[1] if plain else f"!({self.condition})"
+        plain = re.fullmatch(r"\s*(!?)\s*(\w+(?:(?:->|\.)\w+)*(?:\([^()]*\))?)\s*", self.condition)
+        if not plain:
+            return f"!({self.condition})"
+        return plain[2] if plain[1] else f"!{plain[2]}"
 
 
 def _choices(text: str) -> Iterator[_Choice]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -92,7 +93,10 @@ def test_configuration_may_be_packed(tmp_path: Path) -> None:
     assert Config.read(tmp_path / "config.gz").set == {"CONFIG_PCI"}
 
 
-@pytest.mark.parametrize("data", [b"", b"PCI=y\n", b"\x1f\x8b\0\0", gzip.compress(b"CONFIG_A=y\n" * 99, mtime=0)[:-9], None])
+CUT_OFF = gzip.compress(b"CONFIG_A=y\n" * 99, mtime=0)[:-9]
+
+
+@pytest.mark.parametrize("data", [b"", b"PCI=y\n", b"\x1f\x8b\0\0", CUT_OFF, None])
 def test_no_configuration(tmp_path: Path, data: bytes | None) -> None:
     path = tmp_path / "config"
     if data is not None:
@@ -135,7 +139,7 @@ def test_same_again_without_coccinelle(make_tree: MakeTree, monkeypatch: pytest.
     assert status(root) is Status.FIXED
 
 
-def test_cache_that_is_damaged_is_judged_anew(make_tree: MakeTree, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_cache_is_judged_anew(make_tree: MakeTree, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_tree()
     first = said(root)
     entries = sorted(cache.iterdir())
@@ -210,8 +214,6 @@ static const struct ops o = { .f = two };
 
 
 def test_what_has_no_word_is_blanked_out() -> None:
-    import re
-
     clean = code.code(TEXT)
     parts, whole = code.split(clean)
     assert whole and "".join(TEXT[part.start : part.end] for part in parts) == TEXT
@@ -224,3 +226,19 @@ def test_what_has_no_word_is_blanked_out() -> None:
     assert "if (a)" in first and "if (b)" not in first and "if (b)" in second and "if (a)" not in second
     assert code.torn(code.code(first)) is None and code.torn(code.code(kept)) is not None
     assert code.split(clean.replace("return 1;\n}", "return 1;\n"))[1] is False
+
+
+def test_braces_of_an_if_do_not_swallow_the_rest() -> None:
+    odd = "void a(void)\n{\n#ifdef A\n\tif (a)\n#else\n\tif (b) {\n#endif\n\t\tx();\n#ifndef A\n\t}\n#endif\n}\n\n"
+    odd = odd.replace("#ifndef A\n\t}\n#endif\n", "")
+    parts, whole = code.split(odd + "int b(void)\n{\n\treturn 1;\n}\n")
+    assert whole and [text for part in parts if "int b" in (text := odd[part.start :])] == []
+    assert not code.split(odd + "int b(void)\n{\n\treturn 1;\n")[1]
+    assert not code.split("int b(void)\n{\n\treturn 1;\n")[1]
+
+
+def test_if_around_the_head_of_a_function_stays_with_it() -> None:
+    text = "#ifdef A\nint f(int a)\n#else\nint f(void)\n#endif\n{\n\treturn 1;\n}\n\n#ifdef B\nint wanted;\n#endif\n"
+    parts, whole = code.split(text)
+    assert whole and "".join(text[part.start : part.end] for part in parts) == text
+    assert code.pick(text, text, parts, re.compile("wanted"), False).split() == "#ifdef B int wanted; #endif".split()

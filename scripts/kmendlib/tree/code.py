@@ -42,13 +42,21 @@ class Part(NamedTuple):
 def split(clean: str) -> tuple[list[Part], bool]:
     """Split code into its definitions and declarations.
 
+    Where an #if has thrown out the count of braces, a function ends with the brace at the start of a line.
+
     Args:
         clean: what `code` returned.
 
     Returns:
         All parts, in order, and whether the last one is whole.
     """
+    parts, whole = _split(clean, False)
+    return (parts, whole) if whole or not _cuts(clean, plain=False) else _split(clean, True)
+
+
+def _split(clean: str, at_margin: bool) -> tuple[list[Part], bool]:
     found = []
+    broken = False
     start = depth = parens = 0
     before: list[tuple[int, int]] = []  # how deep it was at each #if
     for match in _MARK.finditer(clean):
@@ -56,10 +64,12 @@ def split(clean: str) -> tuple[list[Part], bool]:
         if token in "()":
             parens = max(0, parens + (1 if token == "(" else -1))
         elif token == "{":
+            # A function within a function: the one before has no end.
+            broken = broken or (at_margin and depth > 0 and clean[match.start() - 1 : match.start()] == "\n")
             depth += 1
             parens = 0
         elif token == "}":
-            depth = max(0, depth - 1)
+            depth = 0 if at_margin and clean[match.start() - 1 : match.start()] == "\n" else max(0, depth - 1)
             parens = 0
             end = match.end()
             line_end = clean.find("\n", end)
@@ -84,7 +94,30 @@ def split(clean: str) -> tuple[list[Part], bool]:
                 found.append(Part(match.start(), match.end(), True))
                 start = match.end()
     found.append(Part(start, len(clean), False))
-    return found, depth == 0 and not before
+    return _glued(clean, found), depth == 0 and not before and not broken
+
+
+_CONDITION = re.compile(r"^[ \t]*#[ \t]*(if|ifdef|ifndef|elif|else|endif)\b", re.MULTILINE)
+
+
+def _glued(clean: str, parts: Sequence[Part]) -> list[Part]:
+    """Make one part of those that an #if starts in or before and its #else or #endif stands in."""
+    found: list[Part] = []
+    stack: list[tuple[int, bool]] = []  # of each #if: its part, and whether that holds more than it
+    for part in parts:
+        found.append(part)
+        for match in _CONDITION.finditer(clean, part.start, part.end):
+            inside = not found[-1].directive
+            if match[1].startswith("if"):
+                stack.append((len(found) - 1, inside))
+            elif stack:
+                first, more = stack.pop()
+                if more or inside:
+                    found[first:] = [Part(found[first].start, found[-1].end, False)]
+                    more = True
+                if match[1] != "endif":
+                    stack.append((first, more))
+    return found
 
 
 def pick(text: str, clean: str, parts: Sequence[Part], words: re.Pattern[str], follow: bool) -> str:
@@ -232,8 +265,8 @@ def readings(text: str, most: int) -> list[str]:
     return found
 
 
-def _cuts(clean: str) -> list[_If]:
-    """Return each plain #if that cuts a statement in two."""
+def _cuts(clean: str, plain: bool = True) -> list[_If]:
+    """Return each #if that cuts a statement in two; of these the plain ones alone, or all."""
     found: list[_If] = []
     if not re.search(r"^[ \t]*#[ \t]*if", clean, re.MULTILINE):
         return found
@@ -259,7 +292,7 @@ def _cuts(clean: str) -> list[_If]:
                 else:
                     top.end = number
                     stack.pop()
-                    if top.plain and not top.balanced:
+                    if (top.plain or not plain) and not top.balanced:
                         found.append(top)
         elif not macro and stack and not line.lstrip().startswith("#"):
             stack[-1].depth += line.count("{") - line.count("}")
