@@ -23,23 +23,18 @@ class Report:
     """What a rule says.
 
     all: say everything, as `-D audit` wants it; else faults alone.
-    anchors: by the name of a file, a place to speak of it.
+    anchors: by the name of a function, a place to speak of the file that has it.
     """
 
-    def __init__(self, *names: str) -> None:
+    def __init__(self) -> None:
         self.all = False
         self.anchors: dict[str, Position] = {}
-        self._names = names
         self._said: set[tuple[object, ...]] = set()
 
-    def name(self, p: Position) -> str:
-        """Which of the files it is that a place is in, "" if none."""
-        return next((name for name in self._names if p[0].file.endswith(name)), "")
-
     def anchor(self, p: Position) -> None:
-        """Keep a place to speak of its file, if it is one of ours."""
-        if self.name(p):
-            self.anchors.setdefault(self.name(p), p)
+        """Keep the place of a function, if it is not in a header."""
+        if p[0].file.endswith(".c"):
+            self.anchors.setdefault(function_of(p), p)
 
     def say(self, p: Position, finding: str, status: str, reason: str) -> None:
         """Print a line, once."""

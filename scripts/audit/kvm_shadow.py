@@ -37,7 +37,7 @@ class Rule:
     """
 
     def __init__(self) -> None:
-        self.out = Report("eventfd.c", "kvm_main.c")
+        self.out = Report()
         self.flags: list[tuple[Position, str]] = []
         self.old: list[tuple[Position, str]] = []
         self.strange: list[str] = []
@@ -47,11 +47,11 @@ class Rule:
 
     def judge(self) -> None:
         """Say it, once for all files."""
-        at = self.out.anchors.get("eventfd.c")
+        at = self.out.anchors.get("kvm_ioeventfd")
         for finding in FINDINGS:
             for p, _ in self.flags:
                 self.out.say(p, finding, "seen", "a flag of a batch")
-            if at and any(self.out.name(p) == "eventfd.c" for p, _ in self.flags):
+            if at and any(p[0].file == at[0].file for p, _ in self.flags):
                 self._judge_batches(finding, at)
             elif at:
                 self._judge_none(finding, at)
@@ -59,7 +59,7 @@ class Rule:
     def _judge_batches(self, finding: str, at: Position) -> None:
         signs = [(p, *FAULTS[function_of(p)]) for p in self.signs if function_of(p) in FAULTS]
         bad = [(p, reason) for p, of, reason in signs if of == finding]
-        if finding == ANSWERS and finding in self.good and not self.cap and "kvm_main.c" in self.out.anchors:
+        if finding == ANSWERS and finding in self.good and not self.cap and "kvm_io_bus_register_dev" in self.out.anchors:
             bad.append((at, NO_CAP))
         for p, reason in bad:
             self.out.say(p, finding, "affected", reason)

@@ -317,7 +317,7 @@ def _run(rule: Path, texts: Mapping[str, str]) -> str:
         # Its Python takes no path that is not UTF-8: it sees none but these.
         Path(folder, ".rules").symlink_to(rule.parent)
         # A .cocciconfig of the user's own must not change what the rule does.
-        environment = proc.environment({"HOME": folder, "TMPDIR": "."})
+        environment = proc.environment({"HOME": folder, "TMPDIR": ".", "PYTHONDONTWRITEBYTECODE": "1"})
         limit = _LIMIT * proc.slowness()
 
         def run(*names: str) -> tuple[int, str, str]:
