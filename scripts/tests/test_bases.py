@@ -78,7 +78,7 @@ def test_unknown_base() -> None:
     ("text", "says"),
     [
         ("title = ", "not TOML: "),
-        ('title = "x"\nversion = "1"\nknown = "y"\nnonsense = 1', "Base: got an unexpected keyword argument 'nonsense'"),
+        ('title = "x"\nversion = "1"\nknown = "y"\nnonsense = 1', "Base: got an unexpected keyword .* 'nonsense'"),
         ('title = "x"', "Base: missing 2 required positional arguments: 'version' and 'known'"),
         ("[[source]]\nx = 1", "Source: got an unexpected keyword argument 'x'"),
         ('title = "x"\n[build]\ntitle = "y"', "got multiple values for keyword argument 'title'"),
@@ -107,7 +107,8 @@ def test_how_a_line_is_built_and_booted() -> None:
     assert not any(word.startswith("LLVM=") for word in words)
     assert build.fragments(arch, [])[-1] == ("bases/linux-4.19.y.toml", old.config)
     new = bases.get("linux-6.12.y")
-    assert new.adapt(arches.load("arm64")) == arches.load("arm64")
+    arch = arches.load("arm64")
+    assert new.adapt(arch) == arch
 
 
 def test_child_is_built_as_its_parent_unless_it_says_how() -> None:
