@@ -448,6 +448,181 @@ static void test_any_length(void)
 	EXPECT(ioeventfd(vm, ADDR, fd2, 0), 0);
 }
 
+/*
+ * One call of another thread
+ */
+struct call {
+	struct ksft_thread thread;
+	unsigned long addr;
+	unsigned int flags;
+	int ret;
+};
+
+static void run_call(void *arg)
+{
+	struct call *me = arg;
+
+	me->ret = ioeventfd(vm, me->addr, fd, me->flags);
+}
+
+static int by_thread(unsigned long addr, unsigned int flags)
+{
+	static struct call call;
+
+	memset(&call, 0, sizeof(call));
+	call.thread.run = run_call;
+	call.thread.arg = &call;
+	call.addr = addr;
+	call.flags = flags;
+	call.ret = -ESRCH;
+	if (ksft_thread_start(&call.thread))
+		return -EAGAIN;
+	ksft_thread_join(&call.thread);
+	return call.ret;
+}
+
+/* A batch is the VM's: each of its calls may come from another thread. */
+static void test_threads(void)
+{
+	EXPECT(by_thread(0, BEGIN), 0);
+	EXPECT(batch(vm, BEGIN), -EBUSY);
+	EXPECT(ioeventfd(vm, ADDR, fd, 0), 0);
+	EXPECT(by_thread(ADDR, 0), -EEXIST);
+	EXPECT(by_thread(ADDR + STEP, 0), 0);
+	EXPECT(by_thread(0, END), 0);
+	EXPECT(batch(vm, END), -EINVAL);
+	EXPECT(ioeventfd(vm, ADDR, fd, DEASSIGN), 0);
+	EXPECT(ioeventfd(vm, ADDR + STEP, fd, DEASSIGN), 0);
+}
+
+/* The kernel's number of an eventfd; the lowest one that is free is next. */
+static int eventfd_id(int of)
+{
+	static char buf[512];
+	char path[32] = "/proc/self/fdinfo/", digits[12];
+	int n = 0, len = strlen(path);
+	char *c;
+
+	do {
+		digits[n++] = '0' + of % 10;
+		of /= 10;
+	} while (of);
+	while (n)
+		path[len++] = digits[--n];
+	path[len] = 0;
+	if (ksft_read_file(path, buf, sizeof(buf)))
+		return -1;
+	for (c = buf; *c; c++) {
+		if (!strncmp(c, "eventfd-id:", 11))
+			return strtol(c + 11, NULL, 10);
+	}
+	return -1;
+}
+
+/* Is an eventfd gone whose number this was?  Then a new one has it. */
+static int is_free(int id)
+{
+	int tried = eventfd_create();
+	int ret = eventfd_id(tried) == id;
+
+	ksft_close(tried);
+	return ret;
+}
+
+/* Opens a batch with an ioeventfd whose eventfd the VM alone holds then. */
+static int leave_in_batch(void)
+{
+	int mine = eventfd_create();
+	int id = eventfd_id(mine);
+
+	EXPECT(batch(vm, BEGIN), 0);
+	EXPECT(ioeventfd(vm, ADDR, mine, 0), 0);
+	ksft_close(mine);
+	expect("the eventfd was free in the batch", is_free(id), 0);
+	return id;
+}
+
+static void test_closed_in_batch(void)
+{
+	int id;
+
+	if (eventfd_id(fd) < 0) {
+		skipped = "this kernel's fdinfo has no eventfd-id";
+		return;
+	}
+	id = leave_in_batch();
+	ksft_close(vm);
+	vm = vm_create();
+	expect("the eventfd is free after the VM", is_free(id), 1);
+}
+
+/* A vCPU keeps its VM when the VM's own descriptor is closed in a batch. */
+static void test_kept_by_vcpu(void)
+{
+	int id;
+
+	if (eventfd_id(fd) < 0) {
+		skipped = "this kernel's fdinfo has no eventfd-id";
+		return;
+	}
+	EXPECT(ioeventfd(vm, ADDR + STEP, fd, 0), 0);
+	id = leave_in_batch();
+	ksft_close(vm);
+	EXPECT(guest_write(&guest, ADDR + STEP, WRITES, 0), 0);
+	EXPECT(signals(fd), WRITES);
+	EXPECT(guest_write(&guest, ADDR, WRITES, 0), WRITES);
+	guest_destroy(&guest);
+	vm = vm_create();
+	expect("the eventfd is free after the vCPU", is_free(id), 1);
+}
+
+/* The guest writes zeros: four bytes to memory. */
+static int by_data(unsigned long long data, int to, unsigned int flags)
+{
+	struct kvm_ioeventfd args = {
+		.addr = ADDR,
+		.len = LEN,
+		.datamatch = data,
+		.fd = to,
+		.flags = flags | KVM_IOEVENTFD_FLAG_DATAMATCH,
+	};
+
+	return ksft_ioctl(vm, KVM_IOEVENTFD, &args);
+}
+
+static void test_guest_data(void)
+{
+	EXPECT(batch(vm, BEGIN), 0);
+	EXPECT(by_data(1, fd2, 0), 0);
+	EXPECT(by_data(0, fd, 0), 0);
+	EXPECT(by_data(0, fd, 0), -EEXIST);
+	EXPECT(batch(vm, END), 0);
+	EXPECT(guest_write(&guest, ADDR, WRITES, 0), 0);
+	EXPECT(signals(fd), WRITES);
+	EXPECT(signals(fd2), 0);
+	EXPECT(batch(vm, BEGIN), 0);
+	EXPECT(by_data(0, fd, DEASSIGN), 0);
+	EXPECT(batch(vm, END), 0);
+	EXPECT(guest_write(&guest, ADDR, WRITES, 0), WRITES);
+	EXPECT(signals(fd2), 0);
+}
+
+static void test_guest_any_length(void)
+{
+	EXPECT(batch(vm, BEGIN), 0);
+	EXPECT(any_length(0), 0);
+	EXPECT(guest_write(&guest, ADDR, WRITES, 0), WRITES);
+	EXPECT(batch(vm, END), 0);
+	EXPECT(guest_write(&guest, ADDR, WRITES, 0), 0);
+	EXPECT(signals(fd), WRITES);
+	EXPECT(batch(vm, BEGIN), 0);
+	EXPECT(any_length(DEASSIGN), 0);
+	EXPECT(guest_write(&guest, ADDR, WRITES, 0), 0);
+	EXPECT(signals(fd), WRITES);
+	EXPECT(batch(vm, END), 0);
+	EXPECT(guest_write(&guest, ADDR, WRITES, 0), WRITES);
+}
+
 /* The batch of one VM is nothing to another. */
 static void test_other_vm(void)
 {
@@ -825,6 +1000,8 @@ static struct loader {
 } loaders[THREADS];
 
 static long long load_end;
+/* How many threads are in a batch, and were in one with another thread */
+static int in_batch, overlaps, absent;
 
 static int must(struct loader *me, const char *what, int got, int want)
 {
@@ -846,6 +1023,21 @@ static int change_all(struct loader *me, int my_vm, unsigned int flags)
 	return ret;
 }
 
+/* In the first batch of each thread all are there before anybody ends it. */
+static int meet(struct loader *me)
+{
+	long long end = ksft_now_ns() + WAIT_MS * 1000000LL;
+
+	__atomic_sub_fetch(&absent, 1, __ATOMIC_ACQ_REL);
+	while (__atomic_load_n(&absent, __ATOMIC_ACQUIRE)) {
+		if (ksft_now_ns() > end)
+			return must(me, "waiting for the others", -ETIMEDOUT,
+				    0);
+		ksft_sys(__NR_sched_yield, 0, 0, 0, 0, 0, 0);
+	}
+	return 0;
+}
+
 static int load_vm(struct loader *me, int my_vm)
 {
 	/* One VM of three goes with an empty bus, and one with a full one. */
@@ -860,8 +1052,14 @@ static int load_vm(struct loader *me, int my_vm)
 				return -1;
 		}
 		flags = i & 1 ? DEASSIGN : 0;
-		if (change_all(me, my_vm, flags) ||
-		    must(me, "END", batch(my_vm, END), 0))
+		if (change_all(me, my_vm, flags))
+			return -1;
+		if (__atomic_add_fetch(&in_batch, 1, __ATOMIC_ACQ_REL) > 1)
+			__atomic_add_fetch(&overlaps, 1, __ATOMIC_RELAXED);
+		if (!me->batches && meet(me))
+			return -1;
+		__atomic_sub_fetch(&in_batch, 1, __ATOMIC_ACQ_REL);
+		if (must(me, "END", batch(my_vm, END), 0))
 			return -1;
 		me->batches++;
 	}
@@ -877,7 +1075,8 @@ static void run_loader(void *arg)
 	struct loader *me = arg;
 	int my_vm, ret = 0;
 
-	while (!ret && ksft_now_ns() < load_end) {
+	/* However late it comes, each thread does some work. */
+	while (!ret && (!me->vms || ksft_now_ns() < load_end)) {
 		my_vm = vm_create();
 		if (my_vm < 0) {
 			must(me, "KVM_CREATE_VM", my_vm, 0);
@@ -895,6 +1094,10 @@ static void test_load_vms(void)
 	int i, started;
 
 	load_end = ksft_now_ns() + seconds * 1000000000LL;
+	memset(loaders, 0, sizeof(loaders));
+	in_batch = 0;
+	overlaps = 0;
+	absent = THREADS;
 	for (started = 0; started < THREADS; started++) {
 		struct loader *loader = &loaders[started];
 
@@ -913,11 +1116,15 @@ static void test_load_vms(void)
 		vms += loader->vms;
 		batches += loader->batches;
 		closed += loader->closed;
+		if (!loader->batches)
+			expect("batches of a thread", 0, 1);
 		if (loader->what)
 			expect(loader->what, loader->got, loader->want);
 	}
 	ksft_print_msg("%lu VMs, %lu batches, %lu closed in a batch\n", vms,
 		       batches, closed);
+	ksft_print_msg("%d batches were open beside another one\n", overlaps);
+	expect("overlaps", overlaps >= THREADS - 1, 1);
 }
 
 /* What a case wants before it runs */
@@ -939,7 +1146,15 @@ static const struct {
 	{ "what a batch removed it can replace", test_replace, NO_GUEST },
 	{ "an ioeventfd of any length is added and removed in a batch",
 	  test_any_length, NO_GUEST },
+	{ "a batch is of all threads", test_threads, NO_GUEST },
 	{ "the batch of one VM is nothing to another", test_other_vm, NO_GUEST },
+	{ "a VM that is closed in a batch lets go of its eventfds",
+	  test_closed_in_batch, NO_GUEST },
+	{ "a vCPU keeps a VM that is closed in a batch", test_kept_by_vcpu,
+	  MMIO_GUEST },
+	{ "guest writes go by their data", test_guest_data, MMIO_GUEST },
+	{ "guest writes to any length go by the state before the batch",
+	  test_guest_any_length, MMIO_GUEST },
 	{ "a coalesced MMIO zone comes and goes in a batch", test_zone, MMIO_GUEST },
 	{ "an irqchip comes in a batch", test_irqchip, NO_GUEST },
 	{ "guest writes to memory go by the state before the batch",
