@@ -2,6 +2,7 @@
 """Workspaces: the user's tree is only read, states are swapped so that make sees each change and nothing else."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -220,3 +221,16 @@ def test_shadow_of_a_tree_whose_scripts_cannot_be_run(tmp_path: Path, monkeypatc
     (tree.path / ".config").touch()
     with pytest.raises(BadInput, match="was built in place"):
         source.shadow(workspace, "arm64", tree, [], lambda line: None)
+
+
+@pytest.mark.parametrize(("days", "told"), [(0, False), (6, False), (8, True), (400, True)])
+def test_age_of_a_base_that_was_fetched_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, days: int, told: bool
+) -> None:
+    place = fake_base(bases.Source(path=str(user_tree(tmp_path).path)), monkeypatch, tmp_path)
+    source.fetch_base(place, lambda line: None)
+    past = time.time() - days * 86400 - 60
+    os.utime(place.root / "version", (past, past))
+    said: list[str] = []
+    source.fetch_base(place, said.append)
+    assert [f"was fetched {days} days ago; to have it anew: rm -r {place.root}" in line for line in said] == [True] * told

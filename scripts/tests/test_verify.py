@@ -341,10 +341,13 @@ def _older_options(place: Workspace) -> None:
         lambda place: (place.build("x86_64") / ".config").unlink(),
         lambda place: None,
     ],
-    ids=["a Kconfig", "a new Kconfig", "the Makefile", "the compiler", "the configuration", "no configuration", "nothing"],
+    ids=["a Kconfig", "a new Kconfig", "the Makefile", "the compiler", "the .config", "no .config", "nothing"],
 )
 def test_configuration_is_made_anew_where_what_it_rests_on_has_changed(
-    change: Callable[[Workspace], object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest
+    change: Callable[[Workspace], object],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
     fake_make(f'echo x >> "{tmp_path}/made"; cp "$O/allconfig" "$O/.config"', monkeypatch, tmp_path)
     (tmp_path / "version").write_text("clang version 19")

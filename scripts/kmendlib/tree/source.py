@@ -17,6 +17,7 @@ import hashlib
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,9 @@ from kmendlib.tree.tree import Tree
 
 # Measured with linux-source-6.12: 1.5 GiB of source, 0.5 GiB an architecture with its folders and ccache.
 _SOURCE_GIB, _ARCH_GIB = 2.5, 0.8
+
+# A base that was fetched so many days ago is told of: lines of trees get a release a week.
+_OLD = 7
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,11 @@ def fetch_base(workspace: Workspace, say: Callable[[str], None]) -> Tree:
     base = bases.get(workspace.name)
     stamp = workspace.root / "version"
     if stamp.exists() and workspace.pristine.exists():
-        return Tree.open(workspace.pristine)
+        tree = Tree.open(workspace.pristine)
+        days = int(time.time() - stamp.stat().st_mtime) // 86400
+        if days >= _OLD:
+            say(f"{base.name}: {tree.version} was fetched {days} days ago; to have it anew: rm -r {workspace.root}")
+        return tree
     download = workspace.root / "download"
     log = workspace.root / "fetch.log"
     failed = []
