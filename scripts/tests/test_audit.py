@@ -9,13 +9,12 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conftest import ACCESS, UNLOCKED, WAIT_EVENT, WAKE_INSIDE, WAKE_OUTSIDE, MakeTree, access_c, real_trees, tree_hash
+from conftest import ACCESS, UNLOCKED, WAIT_EVENT, WAKE_INSIDE, WAKE_OUTSIDE, MakeTree, access_c, tree_hash
 from kmendlib.host.errors import ExitCode, Infrastructure
 from kmendlib.tree import code, manifest
 from kmendlib.tree.audit import Audit, Status, audit, worst
@@ -443,24 +442,6 @@ def test_two_files_in_one_run(make_tree: MakeTree) -> None:
     said = subprocess.run([*command, "--dir", str(folder)], check=True, capture_output=True, text=True).stdout
     verdicts = {(Path(line.split(":")[0]).name, line.split(": ")[2]) for line in said.splitlines()}
     assert verdicts - {("access.c", "seen"), ("zz.c", "seen")} == {("access.c", "affected"), ("zz.c", "latent")}
-
-
-# What reading the source said of these lines of trees; of another tree it must at least be known.
-REAL = {"4.19.0": Status.AFFECTED, "4.19.90": Status.AFFECTED, "6.1": Status.FIXED, "6.12": Status.FIXED}
-
-
-@pytest.mark.skipif(not real_trees(), reason="KMEND_TREES names no folder with real trees")
-@pytest.mark.parametrize("path", real_trees(), ids=[path.name for path in real_trees()])
-def test_real_tree(path: Path) -> None:
-    start = time.monotonic()
-    found = audit(Tree.open(path), BUGS)
-    seconds = time.monotonic() - start
-    status = found.bugs[0].status
-    assert status is not Status.UNKNOWN
-    lines = [line for line in REAL if (str(found.tree.version) + ".").startswith(line + ".")]
-    assert status is (REAL[lines[0]] if lines else status)
-    assert found.patches == ((FIX,) if status is Status.AFFECTED else ())
-    print(f"{path.name}: {status} in {seconds:.2f} s")
 
 
 OTHER = "riscv-kvm-exit/init-leak-v6.4-v6.12.patch"

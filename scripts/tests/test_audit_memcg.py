@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import MakeTree, real_trees
+from conftest import MakeTree
 from kmendlib.tree import manifest
 from kmendlib.tree.audit import FindingAudit, Status, audit
 from kmendlib.tree.tree import Tree
@@ -662,27 +662,3 @@ def test_report_mode_names_faults_alone(make_tree: MakeTree, files: Files, lines
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     assert len(said) == lines
     assert all(f"{FIRST}: affected: " in line for line in said)
-
-
-# What reading the source said of these lines of trees, newest first.
-REAL = {
-    "7.": (Status.FIXED, Status.FIXED),
-    "6.12.": (Status.FIXED, Status.FIXED),
-    "6.6.80.": (Status.FIXED, Status.FIXED),
-    "6.6.57.": (Status.FIXED, Status.LATENT),
-    "6.1.": (Status.FIXED, Status.LATENT),
-    "5.10.": (Status.FIXED, Status.LATENT),
-    "5.4.": (Status.FIXED, Status.LATENT),
-    "4.19.": (Status.LATENT, Status.NOT_APPLICABLE),
-}
-
-
-@pytest.mark.skipif(not real_trees(), reason="KMEND_TREES names no folder with real trees")
-@pytest.mark.parametrize("path", real_trees(), ids=[path.name for path in real_trees()])
-def test_real_tree(path: Path) -> None:
-    found = audit(Tree.open(path), [BUG])
-    statuses = tuple(found.statuses[id] for id in (FIRST, UNQUEUE))
-    line = next((line for line in REAL if f"{found.tree.version}.".startswith(line)), None)
-    assert Status.UNKNOWN not in statuses
-    assert line is None or statuses == REAL[line]
-    assert found.patches == ()

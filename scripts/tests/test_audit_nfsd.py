@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import real_trees, tree_hash
+from conftest import tree_hash
 from kmendlib.tree import manifest
 from kmendlib.tree.audit import FindingAudit, Status, audit
 from kmendlib.tree.tree import Tree
@@ -690,27 +690,3 @@ def test_report_mode_names_faults(make_nfsd: MakeNfsd) -> None:
     assert [line.split(": ", 1)[1] for line in said] == [
         "nfsd-cb-shutdown/no-wait: affected: flush_workqueue() does not wait for callbacks that are with rpciod"
     ]
-
-
-# What reading the source said of these lines of trees: no-wait, inflight-leak, courtesy-hang.
-REAL = {
-    "4.19": (Status.AFFECTED, Status.NOT_APPLICABLE, Status.NOT_APPLICABLE),
-    "5.4": (Status.AFFECTED, Status.NOT_APPLICABLE, Status.NOT_APPLICABLE),
-    "5.10.223": (Status.FIXED, Status.LATENT, Status.AFFECTED),
-    "6.1.192": (Status.FIXED, Status.LATENT, Status.FIXED),
-    "6.6.57": (Status.FIXED, Status.AFFECTED, Status.AFFECTED),
-    "6.6.80": (Status.FIXED, Status.AFFECTED, Status.FIXED),
-    "6.12.117": (Status.FIXED, Status.AFFECTED, Status.FIXED),
-}
-
-
-@pytest.mark.skipif(not real_trees(), reason="KMEND_TREES names no folder with real trees")
-@pytest.mark.parametrize("path", real_trees(), ids=[path.name for path in real_trees()])
-def test_real_tree(path: Path) -> None:
-    found = audit(Tree.open(path), [BUG]).bugs[0]
-    statuses = {finding.id.split("/")[1]: finding.status for finding in found.findings}
-    assert Status.UNKNOWN not in statuses.values(), found
-    lines = [line for line in REAL if (str(Tree.open(path).version) + ".").startswith(line + ".")]
-    if lines:
-        assert (statuses[NO_WAIT], statuses[LEAK], statuses[COURTESY]) == REAL[lines[0]]
-    assert not any(finding.unfit for finding in found.findings), found

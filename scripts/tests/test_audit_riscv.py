@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import real_trees, tree_hash
+from conftest import tree_hash
 from kmendlib.tree import manifest
 from kmendlib.tree.audit import FindingAudit, Status, audit
 from kmendlib.tree.tree import Tree
@@ -617,24 +617,3 @@ def test_report_mode_names_faults_alone(make_riscv: MakeRiscv, main: str, rule: 
     lines = done.stdout.splitlines()
     assert len(lines) == said
     assert all(": affected: " in line for line in lines)
-
-
-# What reading the source said of these lines of trees; of another tree it must at least be known.
-REAL = {
-    "4.19.0": (Status.NOT_APPLICABLE, Status.NOT_APPLICABLE),
-    "4.19.90": (Status.NOT_APPLICABLE, Status.NOT_APPLICABLE),
-    "6.1": (Status.NOT_APPLICABLE, Status.NOT_APPLICABLE),
-    "6.6.57": (Status.LATENT, Status.LATENT),
-    "6.6.80": (Status.LATENT, Status.LATENT),
-    "6.12": (Status.FIXED, Status.LATENT),
-}
-
-
-@pytest.mark.skipif(not real_trees(), reason="KMEND_TREES names no folder with real trees")
-@pytest.mark.parametrize("path", real_trees(), ids=[path.name for path in real_trees()])
-def test_real_tree(path: Path) -> None:
-    found = audit(Tree.open(path), [BUG])
-    statuses = tuple(finding.status for finding in found.bugs[0].findings)
-    assert Status.UNKNOWN not in statuses, found.to_text()
-    lines = [line for line in REAL if (str(found.tree.version) + ".").startswith(line + ".")]
-    assert statuses == (REAL[lines[0]] if lines else statuses)

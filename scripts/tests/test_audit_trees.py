@@ -17,7 +17,7 @@ import pytest
 import mutants
 from conftest import ACCESS, MakeTree, access_c, real_trees
 from kmendlib.tree import manifest
-from kmendlib.tree.audit import Status
+from kmendlib.tree.audit import Status, audit
 from kmendlib.tree.manifest import Bug, Finding
 from kmendlib.tree.tree import Tree
 
@@ -60,6 +60,18 @@ def test_no_wrong_verdict(number: int, id: str) -> None:
     ]
     assert not wrong
     assert said[0] is not Status.UNKNOWN, "a whole tree is known"
+
+
+@pytest.mark.skipif(not TREES, reason="KMEND_TREES names no folder with real trees")
+@pytest.mark.parametrize("path", TREES, ids=[path.name for path in TREES])
+def test_whole_tree(path: Path) -> None:
+    """All bugs at once: each status is what reading said, and what is affected has a fix that fits."""
+    tree = Tree.open(path)
+    findings = [(bug.bug, finding) for bug in audit(tree, BUGS).bugs for finding in bug.findings]
+    known = {each.id: known_of(tree, bug, FINDINGS[each.id][1], path.name)[each.id] for bug, each in findings}
+    assert {each.id: each.status for _, each in findings} == known
+    assert [each.id for _, each in findings if each.unfit] == []
+    assert all(each.fix or each.covered for _, each in findings if each.status is Status.AFFECTED)
 
 
 # The generator itself, on a made-up tree.

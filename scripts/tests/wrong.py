@@ -17,8 +17,8 @@ from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent
 REPO = TESTS.parents[1]
-# Seconds; the slowest test of a wrong driver takes a tenth of it.
-LIMIT = 300
+# Seconds; the slowest test of a wrong driver takes a fifth of it.
+LIMIT = 150
 # What a copy has of its own: what is mutated, and what looks at itself. The rest is linked.
 COPIED = ("scripts", "patches")
 
