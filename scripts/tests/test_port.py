@@ -653,6 +653,7 @@ def test_neighbour_that_conflicts(line: str, start: str, compiled: list[dict[str
     ("line", "start", "own"),
     [
         ("5.4.49", "no-wait-v4.19.patch", "no-wait-v5.0-v5.4.patch"),
+        ("6.12", "inflight-leak-v6.6.patch", "inflight-leak-v6.12.patch"),
         ("5.10", "inflight-leak-v6.12.patch", "inflight-leak-v6.6.patch"),
         ("6.6.80", "inflight-leak-v6.12.patch", "inflight-leak-v6.6.patch"),
         ("6.12", "inflight-leak-v6.6.patch", "inflight-leak-v6.12.patch"),
