@@ -110,9 +110,11 @@ def test_pythons_variables_do_not_count(make_tree: MakeTree, tmp_path: Path, nam
 # Variables that change what make, ccache, compilers, shells, git, patch, quilt, Coccinelle or QEMU do.
 _FOREIGN = """
     ARCH AS BASH_ENV CC CCACHE_CONFIGPATH CCACHE_PREFIX CDPATH COCCINELLE_HOME COMPILER_PATH CPATH CROSS_COMPILE
-    C_INCLUDE_PATH ENV GCC_EXEC_PREFIX GIT_CONFIG_COUNT GIT_DIR GIT_EXEC_PATH GIT_EXTERNAL_DIFF GNUMAKEFLAGS GREP_OPTIONS
+    C_INCLUDE_PATH ENV GCC_EXEC_PREFIX GIT_CONFIG_COUNT GIT_DIR GIT_EXEC_PATH GIT_EXTERNAL_DIFF GNUMAKEFLAGS
+    GREP_OPTIONS
     HOSTCC HOSTCFLAGS IFS KBUILD_EXTMOD KBUILD_OUTPUT KCFLAGS KCONFIG_ALLCONFIG KCONFIG_CONFIG KCPPFLAGS KRUSTFLAGS
-    LANGUAGE LC_ALL LC_CTYPE LC_MESSAGES LD_BIND_NOW LIBRARY_PATH LLVM LLVM_IAS LOCPATH MAKEFILES MAKEFLAGS O OCAMLRUNPARAM
+    LANGUAGE LC_ALL LC_CTYPE LC_MESSAGES LD_BIND_NOW LIBRARY_PATH LLVM LLVM_IAS LOCPATH MAKEFILES MAKEFLAGS O
+    OCAMLRUNPARAM
     PATCH_GET PATCH_VERSION_CONTROL PERL5OPT POSIXLY_CORRECT PYTHONPATH QEMU_AUDIO_DRV QUILT_PATCHES QUILT_PC
     RSYNC_RSH SHELL SHELLOPTS TAR_OPTIONS USERCFLAGS V VERSION_CONTROL W http_proxy
 """.split()  # noqa: SIM905
@@ -500,6 +502,40 @@ def test_path_of_any_name(make_tree: MakeTree, tmp_path: Path, name: str) -> Non
 def test_word_of_the_command_line_gives_the_terminal_no_orders(tmp_path: Path, words: list[str]) -> None:
     done = run(words, cwd=tmp_path)
     assert done.returncode == 2 and said(done).startswith("kmend: error: ") and _sends(done) == ""
+
+
+BROKEN = {
+    "patch that fails": ("patch", "echo 'patch: **** out of memory'; exit 2", "patch failed on "),
+    "patch that says nothing": ("patch", "exit 1", "patch failed on "),
+    "patch that is killed": ("patch", "kill -9 $$", "patch failed on "),
+    "patch without room": ("patch", "echo 'write error : No space left on device'; exit 2", "No space left"),
+    "spatch that says nothing": ("spatch", "exit 0", "spatch does not work"),
+    "spatch that fails": ("spatch", "echo broken >&2; exit 3", "spatch does not work"),
+    "spatch that is killed": ("spatch", "kill -9 $$", "spatch was cut off"),
+    "spatch without room": ("spatch", "echo 'Sys_error: No space left on device' >&2; exit 2", "spatch was cut off"),
+}
+
+
+@pytest.mark.parametrize(("tool", "text", "line"), BROKEN.values(), ids=BROKEN.keys())
+def test_broken_tool_is_not_the_codes_fault(
+    make_tree: MakeTree, tmp_path: Path, tool: str, text: str, line: str
+) -> None:
+    trap(tmp_path / "bin" / tool, tmp_path / "ran")
+    (tmp_path / "bin" / tool).write_text(f"#!/bin/sh\n{text}\n")
+    env = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin"}
+    done = run(["apply", make_tree(), "--bug", BUG], cwd=tmp_path, env=env)
+    assert done.returncode == 5 and line in said(done)
+
+
+@pytest.mark.parametrize("kind", ["gone", "a file", "read-only"])
+def test_folder_for_temporary_files_that_is_none(make_tree: MakeTree, tmp_path: Path, kind: str) -> None:
+    place = tmp_path / "tmp"
+    if kind == "a file":
+        place.touch()
+    # Python falls back to /tmp then: the tree is judged, or it is said that there is no room; never "no fix fits".
+    env = {"TMPDIR": "/proc/self" if kind == "read-only" else str(place)}
+    done = run(["apply", make_tree(), "--bug", BUG], cwd=tmp_path, env=env)
+    assert done.returncode in (0, 5) and b"no fix fits" not in done.stdout + done.stderr
 
 
 def test_misspelt_line_of_a_series_is_not_dropped(make_tree: MakeTree, tmp_path: Path) -> None:
