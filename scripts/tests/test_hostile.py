@@ -27,9 +27,6 @@ from conftest import ACCESS, MakeTree
 
 from kmendlib.host import proc
 from kmendlib.host.paths import SCRIPTS
-from kmendlib.host.words import Verdict
-from kmendlib.proof.evidence import Evidence
-from kmendlib.run import BootResult, Build, Claim, Ending, Judgement, Row, Run
 
 KMEND = SCRIPTS / "kmend"
 LOGS = Path(__file__).parent / "logs"
