@@ -12,7 +12,6 @@ are in:
 The verdict is not LAVA's: `take` judges each console as if this machine had booted it.
 """
 
-import concurrent.futures
 import datetime
 import itertools
 import json
