@@ -36,6 +36,8 @@ class Config:
         Raises:
             BadInput: it cannot be read, or is none of these.
         """
+        if path.exists() and not path.is_file():
+            raise BadInput(f"{path}: cannot be read: not a regular file")
         try:
             with path.open("rb") as file:
                 data = file.read(_MOST)
