@@ -91,9 +91,9 @@ _spawning = False
 
 def _hear(number: int, _: FrameType | None = None) -> None:
     _came.append(number)
-    stopping.set()
-    for process in list(_children):
-        _signal(process, signal.SIGTERM)
+    if len(_came) == 1:
+        # In a thread of its own: what the main thread leaves may wait for a child that is not willing.
+        threading.Thread(target=stop, daemon=True).start()
     # A further one, as Ctrl-C again, does not cut off the cleaning up, which the children's grace bounds. A child
     # must be among `_children` before anything is raised.
     if len(_came) == 1 and not _spawning:
