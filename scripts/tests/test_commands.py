@@ -457,6 +457,25 @@ def test_stopped(number: signal.Signals, tmp_path: Path, make_tree: MakeTree) ->
     assert lab.run(["report", "out"]).returncode == 2
 
 
+def test_two_trees_at_once(tmp_path: Path, make_tree: MakeTree) -> None:
+    """Two runs read the default base, and one of another tree goes on beside one of the base itself."""
+    lab = lab_of(Case("", "", base=True), tmp_path, make_tree)
+    shutil.copytree(tmp_path / "tree", tmp_path / "other")
+    for first in ("--tree tree", ""):
+        (tmp_path / "make.hangs").touch()
+        with lab.start(shlex.split(f"verify {first} --bug pci-cfg-wait --out out{len(first)}")) as process:
+            deadline = time.monotonic() + 60
+            while not (tmp_path / "make.began").exists():
+                assert process.poll() is None and time.monotonic() < deadline
+                time.sleep(0.02)
+            (tmp_path / "make.began").unlink()
+            (tmp_path / "make.hangs").unlink()
+            done = lab.run(shlex.split(f"verify --tree other --bug pci-cfg-wait --out other{len(first)}"))
+            process.terminate()
+            process.communicate(timeout=30)
+        assert done.returncode == 0, done.stderr
+
+
 def test_output_that_nobody_reads(tmp_path: Path, make_tree: MakeTree) -> None:
     lab = lab_of(Case("", ""), tmp_path, make_tree)
     with lab.start(["audit", "tree", "--json"]) as process:

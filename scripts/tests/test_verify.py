@@ -227,7 +227,7 @@ class Steps:
         monkeypatch.setattr(build, "configure", lambda *ignored: 1.5)
         monkeypatch.setattr(build, "kernel", self.kernel)
         monkeypatch.setattr(build, "module_archive", self.modules)
-        monkeypatch.setattr(build, "initramfs", lambda tools, arch, programs, jobs: self.file("initramfs", *programs))
+        monkeypatch.setattr(build, "initramfs", lambda tools, arch, programs, *more: self.file("initramfs", *programs))
         monkeypatch.setattr(build, "load_order", lambda archive, names: [f"{name}.ko" for name in names])
 
     def file(self, name: str, *lines: str) -> Path:

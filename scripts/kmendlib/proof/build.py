@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Builds kernels and the guest's initramfs, out of tree; but for old kernels with one toolchain for all."""
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -339,7 +341,21 @@ def load_order(archive: Path, names: Sequence[str]) -> list[str]:
     return order[: last + 1]
 
 
-def initramfs(kernel_source: Path, arch: Arch, tests: Sequence[str], jobs: Jobs) -> Path:
+@contextlib.contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """Wait until no other run is at work in a folder that all runs share, and keep it; stop waiting when told to."""
+    with (folder / "lock").open("a", encoding="utf-8") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if proc.stopping.wait(0.2):
+                    raise InterruptedError("stopped") from None
+        yield
+
+
+def initramfs(kernel_source: Path, arch: Arch, tests: Sequence[str], jobs: Jobs, kept: Path) -> Path:
     """Build the guest's init and the kselftests named into an initramfs.
 
     Args:
@@ -347,14 +363,15 @@ def initramfs(kernel_source: Path, arch: Arch, tests: Sequence[str], jobs: Jobs)
         arch: the architecture.
         tests: kselftests as ``COLLECTION:NAME``.
         jobs: the budget.
+        kept: where the archive goes, which is returned: the next run's may have other tests.
 
     Raises:
         Infrastructure: they do not build.
+        InterruptedError: all children of this process were stopped.
     """
     out = cache() / "guest" / arch.name
     out.mkdir(parents=True, exist_ok=True)
     log = out / "build.log"
-    log.unlink(missing_ok=True)
     command = [
         "make",
         "-s",
@@ -366,6 +383,9 @@ def initramfs(kernel_source: Path, arch: Arch, tests: Sequence[str], jobs: Jobs)
         f"O={out}",
         f"TESTS={' '.join(tests)}",
     ]
-    if _run(command, log, jobs):
-        raise Infrastructure(f"the guest's programs do not build for {arch.name}: {_first_error(log)} (log: {log})")
-    return out / "initramfs.cpio"
+    with _turn(out):
+        log.unlink(missing_ok=True)
+        if _run(command, log, jobs):
+            raise Infrastructure(f"the guest's programs do not build for {arch.name}: {_first_error(log)} (log: {log})")
+        shutil.copyfile(out / "initramfs.cpio", kept)
+    return kept

@@ -237,7 +237,8 @@ class Walk:
         # First in the boots' queue, so that it is made while the kernel compiles.
         programs = None
         if target.has_init:
-            programs = self.boots.submit(build.initramfs, bench.tools, arch, target.programs, bench.jobs)
+            kept = bench.workspace.root / arch.name / PROGRAMS.name
+            programs = self.boots.submit(build.initramfs, bench.tools, arch, target.programs, bench.jobs, kept)
         memory = bench.workspace.root / arch.name / "state"
         last = memory.read_text(encoding="utf-8") if memory.exists() else "after"
         # The kernel of the state that the last run left in the source folder needs no rebuild.
@@ -334,14 +335,13 @@ def verify(request: Request, display: Display, consume: Consumer = boot_here) ->
     setup.ensure(display.say, [build.compiler(arch) for arch in known.values()])
     default = source.base_workspace(bases.DEFAULT)
     with ExitStack() as stack:
-        for place in dict.fromkeys((workspace, default)):
-            stack.enter_context(source.locked(place))
-            source.need_space(place, request.arches if place == workspace else [])
         # An old KTAP parser misses what is wrong with a plan, so the default base's serves all trees.
-        tools = source.fetch_base(default, display.say).path
+        tools = source.read_base(default, display.say)
+        stack.enter_context(source.locked(workspace))
+        source.need_space(workspace, request.arches)
         copy = source.copy_tree(workspace, user_tree, display.say) if user_tree else None
-        tree = copy or source.fetch_base(workspace, display.say)
-        parse = ktap.parser_for(tools)
+        tree = copy or (tools if workspace == default else source.fetch_base(workspace, display.say))
+        parse = ktap.parser_for(tools.path)
         name = str(request.tree or workspace.name)
         audited = audit(tree, request.bugs, latent=True)
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kmend-")))
@@ -363,7 +363,7 @@ def verify(request: Request, display: Display, consume: Consumer = boot_here) ->
         kept.add_audit(audited.to_json() | {"tree": name}, tree.path)
         for state in STATES:
             kept.add_patches(state, todo.patches[state])
-        walk = Walk(Bench(workspace, tools, parse, kept, Jobs(request.jobs), display), stages, consume)
+        walk = Walk(Bench(workspace, tools.path, parse, kept, Jobs(request.jobs), display), stages, consume)
         stack.callback(walk.abandon)
         walk.go(todo.targets)
     kept.update(seconds={"total": round(time.monotonic() - started, 1)})

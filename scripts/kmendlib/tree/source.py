@@ -101,6 +101,18 @@ def base_workspace(name: str) -> Workspace:
     return Workspace(bases.get(name).name, cache() / "work" / name)
 
 
+def read_base(workspace: Workspace, say: Callable[[str], None]) -> Tree:
+    """Return a base's tree to read alone, which any number of runs may at once; it is fetched where it is not there."""
+    with contextlib.nullcontext() if _is_there(workspace) else locked(workspace):
+        need_space(workspace, [])
+        return fetch_base(workspace, say)
+
+
+def _is_there(workspace: Workspace) -> bool:
+    """Tell whether a base's tree was fetched; its version is written last."""
+    return (workspace.root / "version").exists() and workspace.pristine.exists()
+
+
 def fetch_base(workspace: Workspace, say: Callable[[str], None]) -> Tree:
     """Unpack a base's source unless it is there already.
 
@@ -112,7 +124,7 @@ def fetch_base(workspace: Workspace, say: Callable[[str], None]) -> Tree:
     """
     base = bases.get(workspace.name)
     stamp = workspace.root / "version"
-    if stamp.exists() and workspace.pristine.exists():
+    if _is_there(workspace):
         tree = Tree.open(workspace.pristine)
         days = int(time.time() - stamp.stat().st_mtime) // 86400
         if days >= _OLD:
