@@ -309,6 +309,42 @@ def test_good_jobs_are_a_proof(waiting: Evidence, tmp_path: Path, parse: ktap.Pa
     assert take(found, tmp_path / "logs").run.exit_code() == ExitCode.OK
 
 
+def test_logs_of_some_boots_leave_the_others_as_they_are(
+    waiting: Evidence, tmp_path: Path, parse: ktap.Parser, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, after = job(tmp_path, BOOTS[0], RED), job(tmp_path, BOOTS[1], GREEN)
+    first = take(waiting, before, after).run
+    assert take(waiting, after).run.results == first.results
+    # A job that failed before QEMU was started has none of the boots.
+    none = tmp_path / "none.yaml"
+    none.write_text("\n".join([*one_boot(BOOTS[0], console(RED))[:1], end("fail", error_msg="no disk left")]))
+    assert "no boot of" in refused(["report", str(waiting.folder), "--lava", str(none)], capsys)
+    assert evidence.load(waiting.folder).run.results == first.results
+
+
+@pytest.mark.parametrize("place", ["_judge", "_ending"])
+def test_stopped_while_logs_are_taken(
+    place: str, waiting: Evidence, tmp_path: Path, parse: ktap.Parser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def files() -> dict[str, bytes]:
+        return {str(path): path.read_bytes() for path in waiting.folder.rglob("*") if path.is_file()}
+
+    logs = job(tmp_path, BOOTS[0], RED), job(tmp_path, BOOTS[1], GREEN)
+    found = take(waiting, *logs)
+    kept, calls, real = files(), [], getattr(lava, place)
+
+    def stopped(*words: object) -> object:
+        calls.append(place)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*words)
+
+    monkeypatch.setattr(lava, place, stopped)
+    with pytest.raises(KeyboardInterrupt):
+        take(found, *logs)
+    assert files() == kept and evidence.load(waiting.folder).run.exit_code() == ExitCode.OK
+
+
 def test_missing_job_is_no_pass(waiting: Evidence, tmp_path: Path, parse: ktap.Parser) -> None:
     job(tmp_path, BOOTS[1], GREEN)
     said: list[str] = []
@@ -433,12 +469,15 @@ def test_records_of_yaml_and_rubbish(tmp_path: Path) -> None:
     pytest.importorskip("yaml")
     path = tmp_path / "log.yaml"
     deep = '{"a":' * 100000
+    steps = zip("bcdefghij", ["x", *map("*{}".format, "bcdefghi")], strict=True)
+    bomb = ", ".join(f"&{new} [{', '.join([old] * 9)}]" for new, old in steps)
     lines = [
         '- {"dt": "2026-11-21T20:40:00", "lvl": "info", "msg": "Boot command: \\x71emu"}',
         '- {"dt": "2026-11-21T20:40:01", "lvl": "target", "msg": "a\\_b \\u2028 \\e"}',
         '- {"lvl": "target", "msg": !!python/object/apply:os.system ["true"]}',
         "- {lvl: target",
         f"- {deep}",
+        f'- {{"dt": [{bomb}], "lvl": "target", "msg": "a bomb"}}',
         "Traceback (most recent call last):",
         "[1, 2]",
         "\x00\xff",
