@@ -504,6 +504,7 @@ def test_word_of_the_command_line_gives_the_terminal_no_orders(tmp_path: Path, w
 BROKEN = {
     "patch that fails": ("patch", "echo 'patch: **** out of memory'; exit 2", "patch failed on "),
     "patch that says nothing": ("patch", "exit 1", "patch failed on "),
+    "patch that does nothing": ("patch", "exit 0", "patch failed on "),
     "patch that is killed": ("patch", "kill -9 $$", "patch failed on "),
     "patch without room": ("patch", "echo 'write error : No space left on device'; exit 2", "No space left"),
     "spatch that says nothing": ("spatch", "exit 0", "spatch does not work"),

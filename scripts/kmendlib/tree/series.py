@@ -64,6 +64,8 @@ def touched_files(patch: Path) -> list[str]:
 
 def _push(scratch: Path, patch: Path, tree_path: Path) -> None:
     """Apply one patch to the files in `scratch`, which are `tree_path`'s."""
+    paths = [scratch / name for name in touched_files(patch)]
+    was = [path.read_bytes() if path.is_file() else None for path in paths]
     try:
         done = proc.run([*COMMAND, patch.absolute()], cwd=scratch, stderr=subprocess.STDOUT, limit=_LIMIT)
     except FileNotFoundError as error:
@@ -78,6 +80,9 @@ def _push(scratch: Path, patch: Path, tree_path: Path) -> None:
         if done.returncode != 1 or not told:
             raise Infrastructure(f"patch failed on {patch_name(patch)}: {why}")
         raise DoesNotFit(f"{patch_name(patch)} does not apply to {tree_path} without fuzz: {why}")
+    for path, old in zip(paths, was, strict=True):
+        if old == (path.read_bytes() if path.is_file() else None):
+            raise Infrastructure(f"patch failed on {patch_name(patch)}: {path.relative_to(scratch)} is as it was")
 
 
 def materialize(tree_path: Path, patches: Sequence[Path], dest: Path) -> list[str]:
