@@ -925,7 +925,10 @@ def opens():
 def judge_callers(at, fn):
     reason = "%s() ignores that the callback is queued already: its count is never ended" % fn
     status = "affected"
-    if given and all(NOT_TO_WRITE.match(kind) for kind in given):
+    if not given:
+        status = "unknown"
+        reason += "; but nothing tells which delegations are given, and only one to write is recalled twice"
+    elif all(NOT_TO_WRITE.match(kind) for kind in given):
         status = "latent"
         reason += "; but without write delegations none is run twice"
     if not opens():
