@@ -133,7 +133,7 @@ class Lab:
         if not parsers:
             pytest.skip("no kernel tree with a KTAP parser at hand: set KMEND_TREES")
         newest = max(parsers, key=lambda path: version_key(Tree.open(path).version or "0"))
-        place = self.root / "cache/kmend/work/linux-6.12.y"
+        place = self.root / "cache/kmend/work" / "linux-6.12.y"
         shutil.copytree(tree, place / "pristine")
         shutil.copytree(newest / "tools/testing/kunit", place / "pristine/tools/testing/kunit")
         (place / "version").write_text("6.12.99\n")
