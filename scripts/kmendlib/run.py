@@ -4,7 +4,8 @@
     Row        one line of the table: a suite of a bug on an architecture, and what it has to show (`Claim`)
     GuestSpec  all that decides what a guest does; QEMU's words and a LAVA job are made of it
     Boot       one boot of a row: the state of the kernel, which of the repeated ones, its guest
-    BootResult how the guest ended (`Ending`), and what that comes to (`Judgement`)
+    BootResult how the guest ended (`Ending`), what that comes to (`Judgement`), and of a race how it was forced
+               (`Forced`)
     Proof      a row with all that came of it
     Run        rows, kernels and results of one run, to and from KernelCI's KCIDB
 """
@@ -64,6 +65,7 @@ class Row:
         left_out: why other findings of the bug cannot be shown.
         testbed: the patches that bring the code which the bug is in, where the tree lacks it.
         not_run: why it is not to be run at all, or empty.
+        race: the finding whose race is forced in its boots, or empty.
     """
 
     bug: str
@@ -76,6 +78,7 @@ class Row:
     left_out: tuple[str, ...] = ()
     testbed: tuple[str, ...] = ()
     not_run: str = ""
+    race: str = ""
 
     @property
     def key(self) -> tuple[str, str, str, str]:
@@ -162,10 +165,12 @@ class Boot:
         """Path of its console's log in the evidence."""
         return f"{self.row.arch}/{self.state}-{self.row.slug}-{self.number}.log"
 
-    def result(self, ending: "Ending", judged: "Judgement", build: str, start: str) -> "BootResult":
-        """Put together what is known of it: its ending, its verdict, the kernel's id and when it began."""
+    def result(
+        self, ending: "Ending", judged: "Judgement", build: str, start: str, forced: "Forced | None" = None
+    ) -> "BootResult":
+        """Put together what is known of it: its ending, its verdict, the kernel's id, when it began, and its race."""
         there = replace(ending, console=Path(self.console))
-        return BootResult(self.row, self.state, self.number, there, judged, build, start)
+        return BootResult(self.row, self.state, self.number, there, judged, build, start, forced)
 
 
 class End(StrEnum):
@@ -223,6 +228,71 @@ class Judgement:
         return f"{self.verdict}: {self.reason or 'every case passed'}"
 
 
+class RaceEnd(StrEnum):
+    """How an attempt to force a race ended."""
+
+    BROKEN = "broken"
+    HELD = "held"
+    NO_CONTACT = "no contact"
+
+
+# What a forced race is as a case of its boot.
+RACE_CASES = {RaceEnd.BROKEN: "FAIL", RaceEnd.HELD: "PASS", RaceEnd.NO_CONTACT: "MISS"}
+
+
+def race_case(finding: str) -> str:
+    """Return the name of the case that a forced race is."""
+    return f"{finding.partition('/')[2]}, forced"
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A moment of an attempt.
+
+    Attributes:
+        row: the diagram's row.
+        lane: its lane.
+        what: the step's: ``see``, ``park``, ``mark``, ``held``, ``then``, ``control`` or ``pass``.
+        seconds: since the first of them.
+        cpu: the vCPU, from 0.
+        where: function and offset.
+    """
+
+    row: int
+    lane: int
+    what: str
+    seconds: float
+    cpu: int
+    where: str
+
+
+@dataclass(frozen=True)
+class Forced:
+    """What came of a race that was forced.
+
+    Attributes:
+        finding: the finding.
+        end: how its last attempt ended.
+        attempts: how many there were.
+        seconds: from the first contact to the end.
+        seen: the moments of the last attempt.
+        control: those of the control.
+        why: why there was no contact, in a line; else empty.
+        fault: the stub's, not the guest's.
+        reported: whether the console shows the functions of the report, below a kernel's complaint.
+    """
+
+    finding: str
+    end: RaceEnd
+    attempts: int = 0
+    seconds: float = 0.0
+    seen: tuple[Moment, ...] = ()
+    control: tuple[Moment, ...] = ()
+    why: str = ""
+    fault: bool = False
+    reported: bool = False
+
+
 @dataclass(frozen=True)
 class BootResult:
     """What came of one boot.
@@ -235,6 +305,7 @@ class BootResult:
         judged: the verdict.
         build: id of the kernel that was booted.
         start: when it began, as RFC 3339 has it.
+        forced: what came of its race; None if it has none.
     """
 
     row: Row
@@ -244,6 +315,7 @@ class BootResult:
     judged: Judgement
     build: str
     start: str = ""
+    forced: Forced | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -299,6 +371,7 @@ class BootResult:
                 "ktap_seconds": None if ending.ktap_seconds is None else round(ending.ktap_seconds, 3),
                 "command": ending.command,
                 "qemu_stderr": ending.stderr,
+                **({"forced": asdict(self.forced)} if self.forced else {}),
             },
         }
 
@@ -310,7 +383,9 @@ class BootResult:
         ending = Ending(None, Path(test["log_url"]), *seconds, *said)
         tail = tuple(test["log_excerpt"].split("\n"))
         judged = Judgement(Verdict(misc["verdict"]), misc["reason"], misc["cases"], tail)
-        return cls(row, misc["state"], misc["number"], ending, judged, test["build_id"], test.get("start_time", ""))
+        forced = _forced(misc["forced"]) if "forced" in misc else None
+        build, start = test["build_id"], test.get("start_time", "")
+        return cls(row, misc["state"], misc["number"], ending, judged, build, start, forced)
 
 
 @dataclass(frozen=True)
@@ -607,6 +682,13 @@ def _row(row: Mapping[str, Any]) -> Row:
     claims = row.get("claims") or ([{"finding": "", "status": "", "cases": row["proof"]}] if row["proof"] else [])
     made = Row(**_fields(Row, row))
     return replace(made, claims=tuple(Claim(**_fields(Claim, claim)) for claim in claims))
+
+
+def _forced(data: Mapping[str, Any]) -> Forced:
+    fields: dict[str, Any] = _fields(Forced, data) | {"end": RaceEnd(data["end"])}
+    for name in ("seen", "control"):
+        fields[name] = tuple(Moment(**_fields(Moment, moment)) for moment in data[name])
+    return Forced(**fields)
 
 
 def _boot_to_json(boot: Boot) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from kmendlib.proof import race, stub
-from kmendlib.proof.race import End, Outcome, Race
+from kmendlib.proof.race import Race
+from kmendlib.run import Forced, RaceEnd
 from kmendlib.tree import arches, diagram, manifest
 
 REGISTERS = arches.Registers((0, 1, 2, 3), 4, 5, 6, lambda code, at: (4, 64) if code[at : at + 2] == b"C\0" else None)
@@ -164,7 +165,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stub, "REPLY_LIMIT", 1.0)
 
 
-def force(tmp_path: Path, waker: list[tuple[int, int, int]], fault: str = "", at: int = 40) -> tuple[Outcome, Guest]:
+def force(tmp_path: Path, waker: list[tuple[int, int, int]], fault: str = "", at: int = 40) -> tuple[Forced, Guest]:
     script = diagram.script(TIMELINE)
     assert script
     guest = Guest(tmp_path / "gdb", [QUEUER, waker], fault, at)
@@ -180,7 +181,7 @@ def force(tmp_path: Path, waker: list[tuple[int, int, int]], fault: str = "", at
 @pytest.mark.usefixtures("quick")
 def test_mark_that_is_reached_is_broken(tmp_path: Path) -> None:
     outcome, guest = force(tmp_path, WAKER_BROKEN)
-    assert outcome.end is End.BROKEN and not outcome.why
+    assert outcome.end is RaceEnd.BROKEN and not outcome.why
     assert [(seen.what, seen.lane, seen.where) for seen in outcome.seen] == [
         ("park", 1, "waker+0x0"),
         ("park", 0, "queuer+0x8"),
@@ -194,7 +195,7 @@ def test_mark_that_is_reached_is_broken(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("quick")
 def test_lane_that_is_seen_to_wait_is_held(tmp_path: Path) -> None:
     outcome, guest = force(tmp_path, WAKER_HELD)
-    assert outcome.end is End.HELD and guest.released
+    assert outcome.end is RaceEnd.HELD and guest.released
     assert outcome.seen[-1].where == "waits in lock" and outcome.seen[-1].row == 3
     assert [seen.what for seen in outcome.control] == ["park", "control", "pass"]
 
@@ -203,7 +204,7 @@ def test_lane_that_is_seen_to_wait_is_held(tmp_path: Path) -> None:
 def test_silence_is_not_held(tmp_path: Path) -> None:
     idle_then = [(0x20, 0, 0), (0x200, LIST, 0x24), (0x100, 0, 0), (0x24, 0, 0)] + WAKER_IDLE * 50
     outcome, guest = force(tmp_path, idle_then)
-    assert outcome.end is End.NO_CONTACT and guest.released
+    assert outcome.end is RaceEnd.NO_CONTACT and guest.released
     assert outcome.why
 
 
@@ -212,13 +213,13 @@ def test_control_that_does_not_pass_leaves_the_race_unsaid(tmp_path: Path) -> No
     # It never comes out of the function, wherever the other one stands.
     stuck = [(0x20, 0, 0), (0x200, LIST, 0x24)] + [(0x100, 0, 0)] * 200
     outcome, _ = force(tmp_path, stuck)
-    assert (outcome.end, outcome.why) == (End.NO_CONTACT, "the control never passed in 3 attempts")
+    assert (outcome.end, outcome.why) == (RaceEnd.NO_CONTACT, "the control never passed in 3 attempts")
 
 
 @pytest.mark.usefixtures("quick")
 def test_stop_that_names_the_wrong_vcpu(tmp_path: Path) -> None:
     outcome, _ = force(tmp_path, WAKER_BROKEN, "wrong vCPU")
-    assert outcome.end is End.BROKEN
+    assert outcome.end is RaceEnd.BROKEN
     assert [seen.cpu for seen in outcome.seen] == [1, 0, 1, 0]
 
 
@@ -238,7 +239,7 @@ def test_stop_that_names_the_wrong_vcpu(tmp_path: Path) -> None:
 def test_bad_stub_is_one_line_and_no_verdict(tmp_path: Path, fault: str, why: str, is_fault: bool) -> None:
     start = time.monotonic()
     outcome, _ = force(tmp_path, WAKER_BROKEN, fault)
-    assert outcome.end is End.NO_CONTACT and outcome.fault is is_fault
+    assert outcome.end is RaceEnd.NO_CONTACT and outcome.fault is is_fault
     assert re.search(why, outcome.why) and "\n" not in outcome.why
     assert time.monotonic() - start < 10
 
@@ -249,8 +250,8 @@ def test_bad_stub_is_one_line_and_no_verdict(tmp_path: Path, fault: str, why: st
 def test_fault_at_any_packet_ends(tmp_path: Path, fault: str, at: int) -> None:
     outcome, _ = force(tmp_path, WAKER_BROKEN, fault, at)
     # A broken kernel dies, so what was seen before stays.
-    assert outcome.end in (End.NO_CONTACT, End.BROKEN)
-    assert bool(outcome.why) is (outcome.end is End.NO_CONTACT)
+    assert outcome.end in (RaceEnd.NO_CONTACT, RaceEnd.BROKEN)
+    assert bool(outcome.why) is (outcome.end is RaceEnd.NO_CONTACT)
 
 
 @pytest.mark.usefixtures("quick")
@@ -270,7 +271,7 @@ def test_first_place_again_begins_anew(tmp_path: Path) -> None:
     running.hear("kmend-symbol: end")
     outcome = running.finish()
     guest.server.close()
-    assert outcome.end is End.BROKEN and [seen.what for seen in outcome.seen][:3] == ["see", "park", "mark"]
+    assert outcome.end is RaceEnd.BROKEN and [seen.what for seen in outcome.seen][:3] == ["see", "park", "mark"]
     assert outcome.seen[0].seconds == 0
 
 

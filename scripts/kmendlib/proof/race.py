@@ -12,11 +12,13 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from pathlib import Path
 
+from kmendlib.host.words import Verdict
+from kmendlib.proof import guest
 from kmendlib.proof.stub import GuestGone, Stub, StubError
-from kmendlib.tree import arches, diagram
+from kmendlib.run import RACE_CASES, Ending, Forced, GuestSpec, Judgement, Moment, RaceEnd, race_case
+from kmendlib.tree import arches, diagram, manifest
 from kmendlib.tree.arches import Registers
 from kmendlib.tree.diagram import TICK, Place, Script, Step, Value
 
@@ -25,19 +27,13 @@ TICKS = 100
 ATTEMPTS = 40
 # As often another CPU is waited for before the boot CPU is the first that is parked.
 SPARE = 3
+# Boots of a guest in which nobody came to the race.
+BOOTS = 3
 # Instructions of a lane's own in a function: a lock that is free takes a few hundred, KASAN's among them.
 STAY = 2000
 # Seconds in which a guest with a parked vCPU, whose other vCPUs have their interrupts on, comes to a tick.
 STOP_LIMIT = 20.0
 WORD = 1 << 64
-
-
-class End(StrEnum):
-    """How an attempt ended."""
-
-    BROKEN = "broken"
-    HELD = "held"
-    NO_CONTACT = "no contact"
 
 
 @dataclass(frozen=True)
@@ -46,27 +42,6 @@ class Symbol:
 
     address: int
     size: int
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A moment of an attempt.
-
-    Attributes:
-        row: the diagram's row.
-        lane: its lane.
-        what: the step's: ``see``, ``park``, ``mark``, ``held``, ``then``, ``control`` or ``pass``.
-        seconds: since the first of them.
-        cpu: the vCPU, from 0.
-        where: function and offset.
-    """
-
-    row: int
-    lane: int
-    what: str
-    seconds: float
-    cpu: int
-    where: str
 
 
 @dataclass(frozen=True)
@@ -384,31 +359,6 @@ class Machine:
         self.stub.order("D")
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What came of a race.
-
-    Attributes:
-        finding: the finding.
-        end: how its last attempt ended.
-        attempts: how many there were.
-        seconds: from the first contact to the end.
-        seen: the moments of the last attempt.
-        control: those of the control.
-        why: why there was no contact, in a line; else empty.
-        fault: the stub's, not the guest's.
-    """
-
-    finding: str
-    end: End
-    attempts: int = 0
-    seconds: float = 0.0
-    seen: tuple[Seen, ...] = ()
-    control: tuple[Seen, ...] = ()
-    why: str = ""
-    fault: bool = False
-
-
 class Race:
     """A race in one boot: collects symbols from the console, then forces it from a thread of its own."""
 
@@ -421,7 +371,7 @@ class Race:
             path: the stub's socket.
         """
         self.script = what
-        self.outcome = Outcome(what.finding, End.NO_CONTACT, why="the guest printed no symbols")
+        self.outcome = Forced(what.finding, RaceEnd.NO_CONTACT, why="the guest printed no symbols")
         self.path = path
         self._registers = registers
         self._symbols: dict[str, Symbol] = {}
@@ -445,7 +395,7 @@ class Race:
             self._complete.set()
             self._thread.start()
 
-    def finish(self) -> Outcome:
+    def finish(self) -> Forced:
         """Wait for the end, which comes when the guest is gone; return the outcome."""
         if self._complete.is_set():
             self._thread.join()
@@ -469,7 +419,7 @@ class Race:
 
     def _give_up(self, why: str, fault: bool = False) -> None:
         # What was seen before counts: a broken kernel dies.
-        if self.outcome.end is End.NO_CONTACT:
+        if self.outcome.end is RaceEnd.NO_CONTACT:
             self.outcome = replace(self.outcome, why=why, fault=fault)
 
     def _missing(self, machine: Machine) -> str:
@@ -511,32 +461,32 @@ class Race:
         last = max(number for number, step in enumerate(self.script.steps) if step.what == "park")
         return (*self.script.steps[:last], self.script.control, self.script.passed)
 
-    def _repeat(self, machine: Machine, steps: Sequence[Step], what: str) -> tuple[End, list[Seen]] | None:
+    def _repeat(self, machine: Machine, steps: Sequence[Step], what: str) -> tuple[RaceEnd, list[Moment]] | None:
         first = 0.0
         reason = ""
         for number in range(1, ATTEMPTS + 1):
             self.outcome = replace(self.outcome, attempts=number)
-            seen: list[Seen] = []
+            seen: list[Moment] = []
             end, reason = self._attempt(machine, steps, seen, what)
             first = first or time.monotonic() - (seen[-1].seconds if seen else 0.0)
-            if end is End.NO_CONTACT:
+            if end is RaceEnd.NO_CONTACT:
                 continue
             self.outcome = replace(
                 self.outcome,
-                end=End.NO_CONTACT if what == "control" else end,
+                end=RaceEnd.NO_CONTACT if what == "control" else end,
                 seconds=round(time.monotonic() - first, 2),
                 why="",
                 **{what: tuple(seen)},
             )
-            if what == "seen" and end is End.BROKEN:
+            if what == "seen" and end is RaceEnd.BROKEN:
                 self._let_go(machine, seen)
             return end, seen
         self.outcome = replace(self.outcome, why=f"no contact in {ATTEMPTS} attempts: {reason}")
         return None
 
     def _attempt(
-        self, machine: Machine, steps: Sequence[Step], seen: list[Seen], what: str
-    ) -> tuple[End, str]:
+        self, machine: Machine, steps: Sequence[Step], seen: list[Moment], what: str
+    ) -> tuple[RaceEnd, str]:
         machine.objects.clear()
         machine.entered.clear()
         self._lanes: dict[int, int] = {}
@@ -550,7 +500,7 @@ class Race:
                 others.append(steps[0])
             hit = self._go_for(machine, step, others, bool(self._lanes))
             if not hit:
-                return End.NO_CONTACT, f"nobody came to {step.places[0].text} in {TICKS} ticks"
+                return RaceEnd.NO_CONTACT, f"nobody came to {step.places[0].text} in {TICKS} ticks"
             if hit.step is steps[0]:
                 seen.clear()
                 self._started = 0.0
@@ -560,24 +510,24 @@ class Race:
             if hit.step.what in ("park", "control"):
                 self._lanes[hit.step.lane] = hit.cpu
             if not rest:
-                return End.HELD if hit.step is self.script.held else End.BROKEN, ""
+                return RaceEnd.HELD if hit.step is self.script.held else RaceEnd.BROKEN, ""
 
     def _go_for(self, machine: Machine, step: Step, held: list[Step], bounded: bool) -> _Hit | None:
         own = self._lanes.get(step.lane)
         cpus = [own] if own is not None else [cpu for cpu in machine.cpus if cpu not in self._lanes.values()]
         return machine.run(cpus, [step, *held], self._lanes, bounded)
 
-    def _note(self, machine: Machine, hit: _Hit, seen: list[Seen], what: str) -> None:
+    def _note(self, machine: Machine, hit: _Hit, seen: list[Moment], what: str) -> None:
         now = time.monotonic()
         self._started = self._started or now
         where = machine.where(hit.pc)
         if hit.place.kind in ("leave", "stay"):
             name = next(filter(machine.symbols.get, hit.place.functions))
             where = f"{'back from' if hit.place.kind == 'leave' else 'waits in'} {name}"
-        seen.append(Seen(hit.step.row, hit.step.lane, hit.step.what, round(now - self._started, 3), hit.cpu, where))
+        seen.append(Moment(hit.step.row, hit.step.lane, hit.step.what, round(now - self._started, 3), hit.cpu, where))
         self.outcome = replace(self.outcome, **{what: tuple(seen)})
 
-    def _let_go(self, machine: Machine, seen: list[Seen]) -> None:
+    def _let_go(self, machine: Machine, seen: list[Moment]) -> None:
         for step in self.script.then:
             hit = self._go_for(machine, step, [], True)
             if not hit:
@@ -609,3 +559,40 @@ def stage(finding: str, arch: str) -> Iterator[Race]:
     assert registers
     with tempfile.TemporaryDirectory(prefix="kmend-race-") as folder:
         yield Race(script, registers, Path(folder) / "gdb")
+
+
+def force(spec: GuestSpec, finding: str, console: Path) -> tuple[Ending, Forced]:
+    """Boot a guest and force a race in it; boot again where nobody came to it, `BOOTS` times at the most.
+
+    Args:
+        spec: the guest, whose load drives the race's path.
+        finding: the finding whose race it is.
+        console: file that takes the console of the last boot.
+
+    Raises:
+        Infrastructure: QEMU cannot be started.
+        InterruptedError: all children of this process were stopped.
+    """
+    for _ in range(BOOTS):
+        with stage(finding, spec.arch) as running:
+            words = guest.command(replace(spec, words=(*spec.words, *running.words())))
+            ending = guest.boot([*words, *guest.stub_words(running.path)], console, spec.limit, running.hear)
+            forced = running.finish()
+        if forced.end is not RaceEnd.NO_CONTACT or forced.fault:
+            break
+    functions = next(each.reported for each in manifest.load().bug(finding.split("/")[0]).findings if each.id == finding)
+    text = console.read_text(encoding="utf-8", errors="replace")
+    return ending, replace(forced, reported=forced.end is RaceEnd.BROKEN and as_reported(text, functions))
+
+
+def judge(judged: Judgement, forced: Forced) -> Judgement:
+    """Return a boot's verdict, its race among the cases."""
+    cases = {**judged.cases, race_case(forced.finding): RACE_CASES[forced.end]}
+    said = replace(judged, cases=cases)
+    if forced.fault:
+        return replace(said, verdict=Verdict.ERROR, reason=forced.why)
+    if forced.end is RaceEnd.NO_CONTACT and judged.verdict is Verdict.PASS:
+        return replace(said, verdict=Verdict.MISS, reason=f"the race was not forced: {forced.why}")
+    if forced.end is RaceEnd.BROKEN and judged.verdict is Verdict.PASS:
+        return replace(said, verdict=Verdict.FAIL, reason="the race was lost, and no test noticed")
+    return said
