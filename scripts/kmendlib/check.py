@@ -20,7 +20,7 @@ from kmendlib.host.progress import Display
 from kmendlib.host.words import Outcome, Verdict
 from kmendlib.proof.plan import Request
 from kmendlib.proof.verify import verify
-from kmendlib.run import Run
+from kmendlib.run import Run, race_case
 from kmendlib.show.report import print_report
 from kmendlib.tree import arches, bases, manifest, source
 from kmendlib.tree.tree import version_key
@@ -93,6 +93,14 @@ def wanted_rows(wanted: dict[str, Any], key: str) -> dict[tuple[str, str, str], 
     }
 
 
+def proving(bugs: Sequence[manifest.Bug], bug: str, suite: str, finding: str) -> set[str]:
+    """Return the cases by which a row of the table proves a finding; none if it cannot."""
+    tests = [test for each in bugs if each.id == bug for test in each.tests if test.id == suite.partition(" ")[0]]
+    if tests and suite == f"{tests[0].id} ({finding.partition('/')[2]})":
+        return {race_case(finding)} & {race_case(name) for name in tests[0].races}
+    return {case for test in tests for case in test.proof.get(finding, ())}
+
+
 def count_rows(seen: Sequence[Seen], wanted: dict[str, Any], bugs: Sequence[manifest.Bug]) -> Count:
     """Hold a run against what must be seen.
 
@@ -103,12 +111,6 @@ def count_rows(seen: Sequence[Seen], wanted: dict[str, Any], bugs: Sequence[mani
     """
     count = Count()
     lists = {key: wanted_rows(wanted, key) for key in ("proved", "passed", "control", "not_run")}
-    cases = {
-        (bug.id, test.id, finding): set(proof)
-        for bug in bugs
-        for test in bug.tests
-        for finding, proof in test.proof.items()
-    }
     good = {
         "proved": {Outcome.PROVED},
         "passed": {Outcome.PASS, Outcome.PROVED},
@@ -126,7 +128,7 @@ def count_rows(seen: Sequence[Seen], wanted: dict[str, Any], bugs: Sequence[mani
         lost = [
             finding
             for finding in lists["proved"].get(place, ())
-            if not (need := cases.get((row.bug, row.suite.partition(" ")[0], finding))) or not need <= set(row.proof)
+            if not (need := proving(bugs, row.bug, row.suite, finding)) or not need <= set(row.proof)
         ]
         if lost:
             count.failed.append(f"{name}: does not prove {', '.join(lost)}")

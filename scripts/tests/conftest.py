@@ -257,6 +257,7 @@ def planned(
     base: str = bases.DEFAULT,
     repeat: int = 1,
     kunit: str = "",
+    forced: bool = True,
     **changes: Any,
 ) -> Plan:
     """Plan for a made-up tree that has everything, and that every patch fits; `changes` are other `Facts`."""
@@ -265,5 +266,5 @@ def planned(
     known = {name: line.adapt(arches.load(name)) for name in names if line.has(name)}
     there = frozenset(bug.needs.format(arch=arch.folder) for bug in bugs for arch in known.values())
     facts = Facts("6.12.1", known, frozenset(p for each in said for choice in variants(each) for p in choice), there)
-    request = Request(None, base, tuple(bugs), tuple(names), repeat, kunit=kunit)
+    request = Request(None, base, tuple(bugs), tuple(names), repeat, kunit=kunit, forced=forced)
     return plan(Audit(Tree(Path("/tree"), "6.12.1"), tuple(said)), request, line, replace(facts, **changes))

@@ -11,6 +11,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -53,7 +54,13 @@ esac
 _QEMU = r"""
 [ "$1" = --version ] && { echo "QEMU emulator version 10.0.2"; exit; }
 echo "${0##*/} $*" >> "$lab/calls"
-for word; do [ "$last" = -kernel ] && state=$(cat "$word"); last=$word; done
+for word; do
+	case $last in
+	-kernel) state=$(cat "$word");;
+	-gdb) socket=${word#unix:}; socket=${socket%%,*};;
+	esac
+	last=$word
+done
 kind=kunit
 case "$*" in *kmend.selftests=*) kind=kselftest;; esac
 number=0
@@ -61,6 +68,12 @@ number=0
 until mkdir "$lab/boots/$state-$kind-$number" 2>&-; do number=$((number + 1)); done
 console=$lab/consoles/$state-$kind-$number
 [ -e "$console" ] || console=$lab/consoles/$state-$kind
+if [ "$socket" ]; then
+	plays=broken
+	[ "$state" = after ] && plays=held
+	[ -e "$lab/races/$state" ] && plays=$(cat "$lab/races/$state")
+	[ "$plays" = nothing ] || "$lab/stub" "$socket" "${0##*-system-}" "$plays"
+fi
 cat "$console" || exit 9
 [ -e "$console.error" ] || exit 0
 cat "$console.error" >&2
@@ -79,7 +92,7 @@ exit 100
 CONSOLES = {
     "before-kunit": "kunit_fail",
     "after-kunit": "kunit_pass",
-    "before-kselftest": "list_corruption",
+    "before-kselftest": "kselftest_panic",
     "after-kselftest": "kselftest_pass",
 }
 
@@ -91,7 +104,7 @@ class Lab:
         """Make it below an empty folder."""
         self.root = root
         self.bin = root / "bin"
-        for name in ("bin", "boots", "consoles", "here", "home"):
+        for name in ("bin", "boots", "consoles", "here", "home", "races"):
             (root / name).mkdir()
         (root / "calls").touch()
         tools = {"make": _MAKE, "apt-get": _APT, "dnf": _APT}
@@ -102,6 +115,10 @@ class Lab:
                 tools[need.file] = 'echo "version 99"\n'
         tools |= {"clang-19": 'echo "clang version 19.1.7"\n', "ld.lld-19": 'echo "LLD 19.1.7"\n'}
         tools.pop("libpython", None)
+        (root / "stub").write_text(
+            f'#!/bin/sh\nPYTHONPATH={KMEND.parent} exec {sys.executable} -B {Path(__file__).with_name("stub_guest.py")} "$@"\n'
+        )
+        (root / "stub").chmod(0o755)
         for name, text in tools.items():
             self.tool(name, text)
         for name, log in CONSOLES.items():
@@ -126,6 +143,10 @@ class Lab:
         shutil.copyfile(LOGS / f"{log}.log", self.root / "consoles" / name)
         if error:
             (self.root / "consoles" / f"{name}.error").write_text(error)
+
+    def race(self, state: str, plays: str) -> None:
+        """Let the race of a state be what stub_guest.py plays, or nothing: the guest prints no symbols."""
+        (self.root / "races" / state).write_text(plays)
 
     def base(self, tree: Path) -> None:
         """Give the cache a default base: a copy of a small tree, with the KTAP parser of a real one."""
@@ -180,7 +201,7 @@ class Lab:
 
     def files(self) -> dict[str, str]:
         """Return what there is beside the cache and the lab's own: modes and digests, by path."""
-        own = ("cache", "bin", "consoles", "calls", "boots", "home", "brings", "make.began")
+        own = ("cache", "bin", "consoles", "calls", "boots", "home", "brings", "make.began", "races", "stub")
         found = {}
         for path in sorted(self.root.rglob("*")):
             name = path.relative_to(self.root).as_posix()

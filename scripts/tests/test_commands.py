@@ -74,6 +74,7 @@ class Case:
     not_calls: str = ""
     base: bool = False
     logs: dict[str, str] = field(default_factory=dict)
+    races: dict[str, str] = field(default_factory=dict)
     fails: str = ""
     lacks: str = ""
     brings: str = ""
@@ -122,10 +123,10 @@ def ran(*edits: str, **logs: str) -> dict[str, Any]:
     return {"first": VERIFY, "base": True, "wrote": SHOWN, "logs": boots(**logs), **edited}
 
 
-SKIPPED, PANIC, FAILED, BROKEN = "kunit_all_skipped", "kunit_oops", "kunit_fail", "empty!"
+SKIPPED, PANIC, FAILED, BROKEN, OTHER = "kunit_all_skipped", "kunit_oops", "kunit_fail", "empty!", "list_corruption"
 TIMEOUT = ('"verdict": "FAIL"', '"verdict": "TIMEOUT"')
 PAGE = ("page.html", "page.junit.xml", "page.summary.md")
-SUITE, SELFTEST = "^pci-cfg-wait +x86_64 +pci_cfg_wait +", "^pci-cfg-wait +x86_64 +pci:cfg_reset +"
+SUITE, SELFTEST = "^pci-cfg-wait +x86_64 +pci_cfg_wait +", "^pci-cfg-wait +x86_64 +pci:cfg_reset *(?:.unlocked-queue.)? +"
 
 CASES = [
     # The command line itself.
@@ -212,7 +213,7 @@ CASES = [
     error(4, "port: a variant fits", PORT, "fits"),
     # verify
     verify(
-        0, "verify", SUITE + "red 1/1.*green 1/1.* PROVED *$", SELFTEST + "hit 1/1.*green 1/1.* PASS *$",
+        0, "verify", SUITE + "red 1/1.*green 1/1.* PROVED *$", SELFTEST + r"broken 1/1 .*held 1/1 .* PROVED *$", "as reported 1/1 *$",
         calls=(
             "kunit.filter_glob=pci_cfg_wait.* kunit_shutdown=poweroff", "kmend.selftests=pci:cfg_reset .*-device nvme",
         ),
@@ -262,17 +263,31 @@ CASES = [
         tree="fixed", logs=boots(after_kunit="kunit_fail"),
     ),
     verify(3, "verify: a panic", SUITE + r".*\(PANIC\).*NOT PROVED *$", r"^ *\| ", logs=boots(after_kunit=PANIC)),
-    verify(0, "verify: a panic before", SUITE + ".*PROVED *$", logs=boots(before_kselftest="kselftest_panic")),
+    verify(0, "verify: another crash", SELFTEST + ".*PROVED *$", "reported 0/1", logs=boots(before_kselftest=OTHER)),
+    # A race: silence is not held, and what does not come to it proves nothing.
+    verify(
+        1, "verify: nobody came to the race", SELFTEST + r"broken 1/1.*held 0/1.*\(MISS\).*NOT PROVED *$",
+        "MISS: the race was not forced: ", races={"after": "nobody"}, calls=(r"(?:.*(?:\n.*)*cfg_reset.*-gdb){4}",),
+    ),
+    verify(
+        5, "verify: no stub", SELFTEST + r"broken 1/1.*held 0/1.*\(ERROR\).*NOT PROVED *$", "ERROR: no GDB stub: No",
+        races={"after": "no stub"},
+    ),
+    verify(
+        1, "verify: no symbols", SELFTEST + r"broken 1/1.*held 0/1.*\(MISS\).*NOT PROVED *$",
+        "MISS: the race was not forced: the guest printed no symbols", races={"after": "nothing"},
+    ),
+    verify(1, "verify: held before", SELFTEST + r".*DISPUTED *$", races={"before": "held"}),
+    verify(
+        1, "verify: broken after", SELFTEST + r"broken 1/1.*held 0/1.*\(FAIL\).*NOT PROVED *$",
+        "the race was lost, and no test noticed", races={"after": "broken"},
+    ),
     verify(
         5, "verify: QEMU fails", SUITE + r".*\(ERROR\).*NOT PROVED *$",
         r"ERROR: QEMU ended with code 1: qemu: no firmware \(", logs=boots(after_kunit=BROKEN),
     ),
     verify(4, "verify: skipped", SUITE + ".* SKIP *$", logs=boots(after_kunit=SKIPPED)),
     verify(1, "verify: no results", SUITE + r".*\(MISS\).*NOT PROVED *$", logs=boots(after_kunit="kunit_cut_off")),
-    verify(
-        1, "verify: no results before", SELFTEST + r"hit 0/1.*\(MISS\).*NOT PROVED *$",
-        logs=boots(before_kselftest="empty"),
-    ),
     verify(
         1, "verify: skipped once of two", SUITE + r"red 2/2.*green 1/2.*\(SKIP\).*NOT PROVED *$",
         words=f"{VERIFY} --repeat 2",
@@ -387,6 +402,8 @@ def lab_of(case: Case, root: Path, make_tree: MakeTree) -> Lab:
         lab.base(tree)
     for name, log in case.logs.items():
         lab.console(name, log.rstrip("!"), "qemu: no firmware\n" if log.endswith("!") else "")
+    for state, plays in case.races.items():
+        lab.race(state, plays)
     if case.fails:
         (root / f"make.fails.{case.fails}").write_text("drivers/pci/access.c:7:1: error: no such thing\n")
     if case.lacks:

@@ -24,6 +24,7 @@ PCI = BOOK.bug("pci-cfg-wait")
 KVM = BOOK.bug("riscv-kvm-exit")
 NFSD = BOOK.bug("nfsd-cb-shutdown")
 UNLOCKED = "pci-cfg-wait/unlocked-queue"
+FORCED = "pci:cfg_reset (unlocked-queue)"
 
 
 def rows(todo: Plan, bug: Bug, arch: str) -> dict[str, Row]:
@@ -150,7 +151,7 @@ def test_suite_without_a_hook_leaves_the_others() -> None:
     todo = planned([bug], ["x86_64"], Status.FIXED, fits=fits)
     found = rows(todo, bug, "x86_64")
     assert found["other"].not_run == "no hook of KUnit suite other fits 6.12.1 (tried pci-cfg-wait/none.patch)"
-    assert not found["pci_cfg_wait"].not_run and not found["pci:cfg_reset"].not_run
+    assert not found["pci_cfg_wait"].not_run and not found[FORCED].not_run
     assert "other" not in {boot.test for boot in boots(todo)}
     assert todo.targets[0].bugs == (replace(bug, suites=PCI.suites),)
 
@@ -226,8 +227,47 @@ def test_statuses_come_with_the_cases() -> None:
     found = rows(todo, PCI, "x86_64")
     (claim,) = found["pci_cfg_wait"].claims
     assert (claim.finding, claim.status, claim.cases) == (UNLOCKED, "fixed", PCI.suites[0].proof[UNLOCKED])
-    # Luck decides there: nothing is claimed.
-    assert found["pci:cfg_reset"].proof == ()
+    (claim,) = found[FORCED].claims
+    assert (claim.finding, claim.status, claim.cases) == (UNLOCKED, "fixed", ("unlocked-queue, forced",))
+
+
+# Races.
+
+
+def test_race_takes_the_place_of_what_luck_decides() -> None:
+    found = rows(planned([PCI], ["x86_64"]), PCI, "x86_64")
+    assert list(found) == ["pci_cfg_wait", FORCED] and found[FORCED].race == UNLOCKED
+    tests = [boot.test for boot in boots(planned([PCI], ["x86_64"]))]
+    assert sorted(tests) == ["pci:cfg_reset", "pci:cfg_reset", "pci_cfg_wait", "pci_cfg_wait"]
+
+
+def test_on_a_farm_luck_decides() -> None:
+    found = rows(planned([PCI], ["x86_64"], forced=False), PCI, "x86_64")
+    assert list(found) == ["pci_cfg_wait", "pci:cfg_reset"]
+    assert not found["pci:cfg_reset"].race and not found["pci:cfg_reset"].proof
+
+
+def test_race_beside_what_proves() -> None:
+    test = replace(PCI.selftests[0], proof={UNLOCKED: ("a case",)})
+    found = rows(planned([replace(PCI, selftests=(test,))], ["x86_64"]), PCI, "x86_64")
+    assert list(found) == ["pci_cfg_wait", "pci:cfg_reset", FORCED]
+    assert found["pci:cfg_reset"].proof == ("a case",) and found[FORCED].proof == ("unlocked-queue, forced",)
+
+
+def test_only_a_race_that_differs_between_the_states_is_forced() -> None:
+    other = replace(PCI.findings[0], id="pci-cfg-wait/other")
+    test = replace(PCI.selftests[0], races=(UNLOCKED, other.id))
+    bug = replace(PCI, findings=(*PCI.findings, other), selftests=(test,))
+    found = rows(planned([bug], ["x86_64"], {UNLOCKED: Status.AFFECTED, other.id: Status.UNKNOWN}), bug, "x86_64")
+    assert list(found) == ["pci_cfg_wait", FORCED]
+    neither = {UNLOCKED: Status.UNKNOWN, other.id: Status.UNKNOWN}
+    assert list(rows(planned([bug], ["x86_64"], neither), bug, "x86_64")) == ["pci_cfg_wait", "pci:cfg_reset"]
+
+
+def test_control_is_not_forced() -> None:
+    test = replace(PCI.selftests[0], arches=("arm64",), controls=("x86_64",))
+    found = rows(planned([replace(PCI, selftests=(test,))], ["x86_64", "arm64"]), PCI, "x86_64")
+    assert list(found) == ["pci_cfg_wait", "pci:cfg_reset"] and found["pci:cfg_reset"].control
 
 
 @pytest.mark.parametrize("name", arches.names())

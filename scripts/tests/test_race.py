@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Races on command: scripts as data, and the engine at a stub that plays a small guest, well and badly."""
 
-import contextlib
 import re
-import socket
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from stub_guest import Guest, State
 
 from kmendlib.proof import race, stub
 from kmendlib.proof.race import Race
@@ -48,113 +45,16 @@ WAKER_HELD = [(0x20, 0, 0), (0x200, LIST, 0x24), (0x500, LIST, 0x208), (0x504, 0
 WAKER_IDLE = [(0x20, 0, 0), (0x24, 0, 0), (0x100, 0, 0x28)]
 
 
-class Guest:
-    """A stub with a guest of two CPUs; `fault` says what it does wrong, from the packet with that number on."""
+def memory(address: int, size: int) -> bytes:
+    """Return the guest's: a function's code, and what an object points to."""
+    if address == SYMBOLS["queuer"][0]:
+        return b"\0" * 8 + b"C\0\0\0"
+    return NEW.to_bytes(8, "little") if address == OLD + 8 else b""
 
-    def __init__(self, path: Path, programs: list[list[tuple[int, int, int]]], fault: str = "", at: int = 40) -> None:
-        self.programs, self.fault, self.at = programs, fault, at
-        self.positions = [0, 0]
-        self.breakpoints: set[int] = set()
-        self.current = 0
-        self.packets = 0
-        self.writes: set[int] = set()
-        self.released = False
-        self.path = path
-        self.server = socket.socket(socket.AF_UNIX)
-        self.server.bind(str(path))
-        self.server.listen()
-        self.thread = threading.Thread(target=self.serve, daemon=True)
-        self.thread.start()
 
-    def serve(self) -> None:
-        connection, _ = self.server.accept()
-        with connection, contextlib.suppress(OSError):
-            data = b""
-            while more := connection.recv(4096):
-                data += more
-                while found := re.search(rb"\$([^#]*)#..|\x03", data):
-                    data = data[found.end() :]
-                    self.packets += 1
-                    broken = self.packets >= self.at
-                    if broken and self.fault == "dies":
-                        return
-                    if broken and self.fault == "exits":
-                        connection.sendall(b"+$W00#b7")
-                        return
-                    reply = self.answer((found[1] or b"\x03").decode())
-                    packet = b"+$%s#%02x" % (reply.encode(), sum(reply.encode()) & 0xFF)
-                    if broken and self.fault == "cut":
-                        connection.sendall(packet[: len(packet) // 2])
-                        return
-                    if broken and self.fault == "checksum":
-                        packet = packet[:-2] + b"zz"
-                    if broken and self.fault == "late":
-                        time.sleep(1.5)
-                    if broken and self.fault == "garbage":
-                        packet = b"+$hello#14"
-                    if broken and self.fault == "error":
-                        packet = b"+$E22#a9"
-                    connection.sendall(packet)
-
-    def answer(self, text: str) -> str:
-        if text == "qfThreadInfo":
-            return "m1,2"
-        if text == "qsThreadInfo":
-            return "l"
-        if text.startswith("Hg"):
-            self.current = int(text[2:]) - 1
-        if text == "g":
-            pc, argument, back = self.state(self.current)
-            values = [argument, 0, 0, 0, 0x6000, pc, back]
-            return "".join(value.to_bytes(8, "little").hex() for value in values)
-        if text[0] == "m":
-            address, size = (int(word, 16) for word in text[1:].split(","))
-            return self.memory(address, size).hex()
-        if text.startswith("Z1"):
-            self.breakpoints.add(int(text.split(",")[1], 16))
-        if text.startswith("z1"):
-            self.breakpoints.discard(int(text.split(",")[1], 16))
-        if text.startswith("Z2"):
-            self.writes.add(int(text.split(",")[1], 16))
-        if text.startswith("z2"):
-            self.writes.discard(int(text.split(",")[1], 16))
-        if text.startswith("vCont;s:"):
-            self.advance(int(text[8:]) - 1)
-            return f"T05thread:{int(text[8:]):02x};"
-        if text.startswith("vCont;c:"):
-            return self.go_on([int(part[2:]) - 1 for part in text.split(";")[1:]])
-        if text == "D":
-            self.released = True
-        return "T02thread:01;" if text == "\x03" else "OK"
-
-    def memory(self, address: int, size: int) -> bytes:
-        if address == SYMBOLS["queuer"][0]:
-            return (b"\0" * 8 + b"C\0\0\0").ljust(size, b"\0")
-        if address == OLD + 8:
-            return NEW.to_bytes(8, "little")
-        return b"\0" * size
-
-    def state(self, cpu: int) -> tuple[int, int, int]:
-        program = self.programs[cpu]
-        return program[self.positions[cpu] % len(program)]
-
-    def advance(self, cpu: int) -> None:
-        # Who waits for a lock stays: the other one holds it while it stands at 0x308.
-        if self.state(cpu)[0] == 0x504 and self.state(1 - cpu)[0] == 0x308:
-            return
-        self.positions[cpu] += 1
-
-    def go_on(self, cpus: list[int]) -> str:
-        for _ in range(100000):
-            for cpu in cpus:
-                self.advance(cpu)
-                if self.state(cpu)[0] == 0x14 and self.writes:
-                    return f"T05thread:{cpu + 1:02x};watch:{min(self.writes):x};"
-            for cpu in cpus:
-                if self.state(cpu)[0] in self.breakpoints:
-                    named = 2 - cpu if self.fault == "wrong vCPU" else cpu + 1
-                    return f"T05thread:{named:02x};"
-        raise AssertionError("the guest runs for ever")
+def play(path: Path, *programs: list[State], fault: str = "", at: int = 40) -> Guest:
+    """Start the stub of a guest with these programs."""
+    return Guest(path, programs, REGISTERS, memory, (0x504, 0x308), 0x14, fault, at)
 
 
 @pytest.fixture
@@ -165,10 +65,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stub, "REPLY_LIMIT", 1.0)
 
 
-def force(tmp_path: Path, waker: list[tuple[int, int, int]], fault: str = "", at: int = 40) -> tuple[Forced, Guest]:
+def force(tmp_path: Path, waker: list[State], fault: str = "", at: int = 40) -> tuple[Forced, Guest]:
     script = diagram.script(TIMELINE)
     assert script
-    guest = Guest(tmp_path / "gdb", [QUEUER, waker], fault, at)
+    guest = play(tmp_path / "gdb", QUEUER, waker, fault=fault, at=at)
     running = Race(script, REGISTERS, guest.path)
     for name, (address, size) in SYMBOLS.items():
         running.hear(f"[    1.0] kmend-symbol: {address:x} {size:x} {name}\r")
@@ -264,7 +164,7 @@ def test_first_place_again_begins_anew(tmp_path: Path) -> None:
     assert script
     # Nobody inserts what the first one has.
     waker = [(0x20, 0, 0), (0x200, LIST, 0x24), (0x24, 0, 0), (0x200, NEW, 0x24), *WAKER_BROKEN[2:]]
-    guest = Guest(tmp_path / "gdb", [waker, QUEUER])
+    guest = play(tmp_path / "gdb", waker, QUEUER)
     running = Race(script, REGISTERS, guest.path)
     for name, (address, size) in SYMBOLS.items():
         running.hear(f"kmend-symbol: {address:x} {size:x} {name}")
@@ -295,7 +195,7 @@ def test_guest_without_symbols() -> None:
 def test_kernel_without_the_functions(tmp_path: Path) -> None:
     script = diagram.script(TIMELINE)
     assert script
-    guest = Guest(tmp_path / "gdb", [QUEUER, WAKER_BROKEN])
+    guest = play(tmp_path / "gdb", QUEUER, WAKER_BROKEN)
     running = Race(script, REGISTERS, guest.path)
     running.hear(f"kmend-symbol: 100 10 {diagram.TICK}")
     running.hear("kmend-symbol: 200 10 waker")

@@ -206,7 +206,7 @@ def write(request: Request, farm: Farm, display: Display) -> tuple[Evidence, lis
     """
     farm.check()
     shelf = _Shelf()
-    kept = verify(request, display, shelf)
+    kept = verify(replace(request, forced=False), display, shelf)
     rows = kept.run.rows
     boots = sorted(shelf.boots, key=lambda boot: (rows.index(boot.row), boot.state, boot.number))
     kept.update(waiting=tuple(boots), files=shelf.files)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kmendlib.host.errors import BadInput
-from kmendlib.run import STATES, Boot, Claim, GuestSpec, Row
+from kmendlib.run import STATES, Boot, Claim, GuestSpec, Row, race_case
 from kmendlib.tree import bases, manifest, overlay
 from kmendlib.tree.arches import Arch
 from kmendlib.tree.audit import Audit, BugAudit, Status
@@ -32,6 +32,7 @@ class Request:
         out: the evidence folder, or None for one in the cache.
         jobs: how much runs at once: jobs of make, and guests; 0 for as many as there are CPUs.
         kunit: ``own`` or ``compat`` where it is not to be as the base has it; the kselftests are left out then.
+        forced: whether races are forced; a farm has no stub, so luck decides there.
     """
 
     tree: Path | None
@@ -42,6 +43,7 @@ class Request:
     out: Path | None = None
     jobs: int = 0
     kunit: str = ""
+    forced: bool = True
 
     def command(self) -> str:
         """Return the command line that asks for the same."""
@@ -282,18 +284,24 @@ def plan(audit: Audit, request: Request, base: Base, facts: Facts) -> Plan:
         for test in bug.suites if request.kunit else bug.tests:
             control = arch in test.controls and arch not in (test.arches or bug.arches)
             statuses = how.statuses if how and not control else {}
-            for cpus in test.guest.cpus[:1] if control else test.guest.cpus:
+            forced = [id for id in test.races if id in statuses and request.forced]
+            # What luck alone would decide is not booted where it can be forced.
+            races = forced if forced and not test.proof else ["", *forced]
+            for race, cpus in itertools.product(races, test.guest.cpus[:1] if control else test.guest.cpus):
+                proof: Mapping[str, tuple[str, ...]] = {race: (race_case(race),)} if race else test.proof
+                kind = race.partition("/")[2] or (f"{cpus} CPUs" if len(test.guest.cpus) > 1 else "")
                 row = Row(
                     bug.id,
                     arch,
-                    test.id if len(test.guest.cpus) == 1 else f"{test.id} ({cpus} CPUs)",
+                    f"{test.id} ({kind})" if kind else test.id,
                     test.kind,
-                    tuple(Claim(id, str(statuses[id]), cases) for id, cases in test.proof.items() if id in statuses),
+                    tuple(Claim(id, str(statuses[id]), cases) for id, cases in proof.items() if id in statuses),
                     request.repeat,
                     control,
                     how.left_out if how else (),
                     tuple(map(_called, how.testbed)) if how else (),
                     not_run(bug, test, arch, control),
+                    race,
                 )
                 rows.append(row)
                 if row.states:

@@ -13,7 +13,7 @@ from pathlib import Path
 from kmendlib.host import proc, setup
 from kmendlib.host.errors import BadInput
 from kmendlib.host.progress import Display
-from kmendlib.proof import build, evidence, guest, ktap
+from kmendlib.proof import build, evidence, guest, ktap, race
 from kmendlib.proof.evidence import Evidence
 from kmendlib.proof.jobs import GUEST_EXTRA, Jobs
 from kmendlib.proof.plan import KERNEL, MODULES, PROGRAMS, Bed, Facts, Plan, Request, Target, plan, plan_bug, variants
@@ -52,12 +52,18 @@ Consumer = Callable[[Bench, Boot, str], None]
 
 
 def boot_here(bench: Bench, boot: Boot, kernel: str) -> None:
-    """Boot once on QEMU and record the verdict."""
+    """Boot on QEMU, with its race if it has one, and record the verdict."""
+    console = bench.evidence.folder / boot.console
+    forced = None
     with bench.jobs.slot(boot.guest.memory + GUEST_EXTRA):
         start = evidence.now()
-        console = bench.evidence.folder / boot.console
-        ending = guest.boot(guest.command(boot.guest), console, boot.guest.limit)
-    bench.evidence.add(boot.result(ending, ktap.judge(ending, boot.test, bench.parse), kernel, start))
+        if boot.row.race:
+            ending, forced = race.force(boot.guest, boot.row.race, console)
+        else:
+            ending = guest.boot(guest.command(boot.guest), console, boot.guest.limit)
+    judged = ktap.judge(ending, boot.test, bench.parse)
+    judged = race.judge(judged, forced) if forced else judged
+    bench.evidence.add(boot.result(ending, judged, kernel, start, forced))
 
 
 def _fitting(tree: Path, choices: Iterable[Sequence[Path]]) -> frozenset[Path]:

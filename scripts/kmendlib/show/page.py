@@ -11,7 +11,7 @@ from kmendlib.host import files
 from kmendlib.host.words import Outcome
 from kmendlib.proof import ktap
 from kmendlib.proof.evidence import Evidence, digest, inside
-from kmendlib.run import STATES, Proof, Run
+from kmendlib.run import STATES, BootResult, Proof, Run
 from kmendlib.show import timeline
 from kmendlib.show.report import counts
 from kmendlib.host.text import template
@@ -206,6 +206,15 @@ def matrix(runs: Sequence[Run], bug: str) -> dict[tuple[str, str], dict[tuple[st
     return found
 
 
+def forced(run: Run, bug: str) -> dict[tuple[str, str], dict[str, BootResult]]:
+    """Return the first boot of each state in which a race was forced, by finding and architecture."""
+    found: dict[tuple[str, str], dict[str, BootResult]] = {}
+    for result in reversed(run.results if not run.distrust else ()):
+        if result.forced and result.row.bug == bug:
+            found.setdefault((result.row.race, result.row.arch), {})[result.state] = result
+    return {key: found[key] for key in sorted(found)}
+
+
 def figure(line: Timeline) -> str:
     """Return a timeline as HTML: drawn, and as text."""
     return str(template("timeline.html.j2").module.figure(line))
@@ -226,6 +235,6 @@ def render(evidences: Sequence[Evidence]) -> str:
         most=_BOOTS,
         read=_READ,
         **{each.__name__: each for each in (console, counts, digest_of, patch, series, source)},
-        **{each.__name__: each for each in (of_status, proved, not_proved, left_out)},
+        **{each.__name__: each for each in (of_status, proved, not_proved, left_out, forced)},
     )
     return text

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from kmendlib.host.words import Outcome, Verdict, visible
 from kmendlib.proof.evidence import Evidence
-from kmendlib.run import Proof
+from kmendlib.run import Proof, RaceEnd
 from kmendlib.host.text import template
 
 _STYLE = {Outcome.PROVED: "green", Outcome.PASS: "green", Outcome.SKIP: "yellow", Outcome.NOT_RUN: "yellow"}
@@ -20,21 +20,28 @@ def counts(proof: Proof) -> list[str]:
     """Say how many boots of each state came out as they must, and in what time; nothing where none were to be run."""
     if not proof.trusted or proof.row.not_run:
         return []
-    before = "control" if proof.row.control else _count(proof, "before", "red" if proof.row.proof else "hit")
-    return [before, _count(proof, "after", "green")]
+    red, green = ("broken", "held") if proof.row.race else ("red" if proof.row.proof else "hit", "green")
+    before = "control" if proof.row.control else _count(proof, "before", red)
+    return [before, _count(proof, "after", green)]
 
 
 def _count(proof: Proof, state: str, word: str) -> str:
     results = proof.of(state)
     if not results:
         return "no boot"
-    good = [result for result in results if (result.green if word == "green" else result.red)]
-    times = [result.ending.ktap_seconds for result in results if result.ending.ktap_seconds is not None]
+    good = [result for result in results if (result.green if state == "after" else result.red)]
+    races = [result.forced for result in results if result.forced]
+    # Of a race what counts is how long it took once somebody came to it.
+    times = [race.seconds for race in races]
+    times += [time for result in results if not races and (time := result.ending.ktap_seconds) is not None]
     seconds = f" {max(times):.1f}s" if times else ""
     # A race that was not won is no trouble; anything else but what was wanted is named.
     expected = {Verdict.PASS} if word == "hit" else set()
     others = sorted({result.verdict for result in results if result not in good} - expected)
-    return f"{word} {len(good)}/{len(results)}{seconds}" + (f" ({', '.join(others)})" if others else "")
+    said = f"{word} {len(good)}/{len(results)}{seconds}" + (f" ({', '.join(others)})" if others else "")
+    if not any(race.end is RaceEnd.BROKEN for race in races):
+        return said
+    return f"{said},\nas reported {sum(race.reported for race in races)}/{len(races)}"
 
 
 def print_report(evidence: Evidence, console: Console | None = None) -> None:

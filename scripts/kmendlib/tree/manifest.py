@@ -144,6 +144,7 @@ class Suite:
     module: str = ""
     # What a kselftest has besides.
     kind: ClassVar[str] = "kunit"
+    races: ClassVar[tuple[str, ...]] = ()
     arches: ClassVar[tuple[str, ...]] = ()
     controls: ClassVar[tuple[str, ...]] = ()
     qemu: ClassVar[tuple[str, ...]] = ()
