@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The project's own tests: pytest on the driver and the patches, then the proofs on the default base."""
 
+import difflib
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -13,14 +15,15 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from kmendlib.host import proc
+from kmendlib.host import files, proc
 from kmendlib.host.errors import ExitCode, Infrastructure
 from kmendlib.host.paths import SCRIPTS
 from kmendlib.host.progress import Display
 from kmendlib.host.words import Outcome, Verdict
+from kmendlib.proof.evidence import Evidence
 from kmendlib.proof.plan import Request
 from kmendlib.proof.verify import verify
-from kmendlib.run import Run, race_case
+from kmendlib.run import race_case
 from kmendlib.show.report import print_report
 from kmendlib.tree import arches, bases, manifest, source
 from kmendlib.tree.tree import version_key
@@ -29,6 +32,12 @@ from kmendlib.tree.tree import version_key
 # Where the suites run under both KUnits: the guest that boots fastest.
 KUNIT_ARCH = "loongarch64"
 _NO_RESULT = (Verdict.MISS, Verdict.TIMEOUT, Verdict.ERROR)
+# What the runner prints by itself: all but what a case says, and how it failed. An old kernel puts the time before it.
+_RUNNERS = re.compile(
+    r"^(?:\[ *\d+\.\d+\] )?( *(?:[KT]*AP version .*|1\.\.\d+|# (?:Subtest|module|is_init): .*"
+    r"|# .*: pass:.*|# \S+\.speed: .*|(?:not )?ok \d.*))$",
+    re.MULTILINE,
+)
 
 
 def _trees(display: Display) -> tuple[dict[str, Path], list[str]]:
@@ -182,31 +191,40 @@ def _pytest(found: dict[str, Path], checkpatch: Path, wanted: dict[str, Any]) ->
     return count
 
 
-def _boots(run: Run, arch: str) -> dict[tuple[str, str], tuple[Verdict, dict[str, str]]]:
-    """Return the verdict and the cases of each boot of a KUnit suite, by suite and state."""
+def runners_lines(console: str) -> list[str]:
+    """Return the lines of a console that KUnit's runner prints by itself."""
+    return _RUNNERS.findall(console.replace("\r", ""))
+
+
+def _boots(evidence: Evidence, arch: str) -> dict[tuple[str, str], tuple[Verdict, dict[str, str], list[str]]]:
+    """Return the verdict, the cases and the runner's lines of each boot of a KUnit suite, by suite and state."""
     return {
-        (result.row.suite, result.state): (result.verdict, dict(result.judged.cases))
-        for result in run.results
+        (result.row.suite, result.state): (
+            result.verdict,
+            dict(result.judged.cases),
+            runners_lines(files.read_text(evidence.folder / result.ending.console, errors="replace")),
+        )
+        for result in evidence.run.results
         if result.row.kind == "kunit" and result.row.arch == arch
     }
 
 
-def _both_kunits(own: Run, bugs: tuple[manifest.Bug, ...]) -> tuple[int, int]:
-    """Run the suites under the small KUnit and compare with what the kernel's own said of them.
+def both_kunits(own: Evidence, small: Evidence) -> tuple[int, int]:
+    """Compare what the small KUnit said of the suites with what the kernel's own did.
 
     Returns:
-        How many boots were the same in every name and verdict, and how many were not.
+        How many boots were the same in every name, verdict and line of the runner's, and how many were not.
     """
-    with Display() as display:
-        small = verify(Request(None, None, bugs, (KUNIT_ARCH,), kunit="compat"), display).run
     first, second = _boots(own, KUNIT_ARCH), _boots(small, KUNIT_ARCH)
     same = 0
     for key, said in first.items():
         # Two runs without results are not the same result.
-        if said == second.get(key) and said[1] and said[0] not in _NO_RESULT:
+        if said == second.get(key) and said[1] and said[2] and said[0] not in _NO_RESULT:
             same += 1
-        else:
-            print(f"{' '.join(key)}: {said} with the kernel's KUnit, {second.get(key)} with the small one")
+            continue
+        print(f"{' '.join(key)}: {said[:2]} with the kernel's KUnit, {second[key][:2] if key in second else None}")
+        lines = difflib.unified_diff(said[2], second[key][2] if key in second else [], "own", "small", "", "", 0, "")
+        print("\n".join(lines))
     return same, len(first) - same or int(not first)
 
 
@@ -230,7 +248,9 @@ def check() -> ExitCode:
         for row in [proof.row]
     ]
     proofs = count_rows(seen, wanted, bugs)
-    same, other = _both_kunits(evidence.run, bugs)
+    with Display() as display:
+        small = verify(Request(None, None, bugs, (KUNIT_ARCH,), kunit="compat"), display)
+    same, other = both_kunits(evidence, small)
     print(f"{KUNIT_ARCH}: {same} of {same + other} boots say the same under the small KUnit")
     by_hand = [line for line in missing if line.partition(":")[0] in wanted["no_tree"]["bases"]]
     failed = [*tests.failed, *proofs.failed, *(line for line in missing if line not in by_hand)]

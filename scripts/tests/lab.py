@@ -129,13 +129,15 @@ class Lab:
             "HOME": str(root / "home"),
             "XDG_CACHE_HOME": str(root / "cache"),
             "GIT_CONFIG_NOSYSTEM": "1",
+            # A variable that nobody knows, and that no tool may get.
+            "FOREIGN": "x",
         }
         (root / "home/.gitconfig").write_text("[user]\n\tname = A Person\n\temail = person@example.org\n")
 
     def tool(self, name: str, text: str) -> None:
         """Put a shell script into PATH."""
         (self.bin / name).unlink(missing_ok=True)
-        (self.bin / name).write_text(f'#!/bin/sh\nlab="{self.root}"\n{text}')
+        (self.bin / name).write_text(f'#!/bin/sh\n[ "$FOREIGN" ] && exit 98\nlab="{self.root}"\n{text}')
         (self.bin / name).chmod(0o755)
 
     def console(self, name: str, log: str, error: str = "") -> None:

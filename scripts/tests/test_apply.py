@@ -140,6 +140,28 @@ def test_with_tests_where_there_is_no_kunit(make_tree: MakeTree) -> None:
     assert tree_hash(root) == before
 
 
+def test_small_kunit_goes_into_a_tree_without_one(make_tree: MakeTree) -> None:
+    root = make_tree()
+    (root / "lib").mkdir()
+    kconfig = '\n\t  If in doubt, say Y.\n\nsource "arch/$(SRCARCH)/Kconfig.debug"\n\nendmenu # Kernel hacking\n'
+    (root / "lib/Kconfig.debug").write_text(f"config A\n{kconfig}")
+    objects = "\nobj-$(CONFIG_PARMAN) += parman.o\n\n# GCC library routines\nobj-$(CONFIG_GENERIC_LIB_ASHLDI3) += ashldi3.o\n"
+    (root / "lib/Makefile").write_text(f"# SPDX\n{objects}obj-$(CONFIG_GENERIC_LIB_ASHRDI3) += ashrdi3.o\n")
+    before = tree_hash(root)
+    done = do_apply(root, with_tests=True)
+    assert done.patches == (FIX, "kunit-compat/v4.19-v5.4.patch", HOOK)
+    assert "no KUnit in this tree (it came with v5.5): the small one put in" in done.notes
+    assert 'say Y.\n\nsource "lib/kunit/Kconfig"\n\nsource "arch/' in (root / "lib/Kconfig.debug").read_text()
+    assert "+= parman.o\n\nobj-$(CONFIG_KUNIT) += kunit/\n\n# GCC" in (root / "lib/Makefile").read_text()
+    ours = [path for path in overlay.COMPAT.rglob("*") if path.is_file()]
+    assert {"test.c", "test.h", "Kconfig", "Makefile"} <= {path.name for path in ours}
+    for path in ours:
+        assert (root / path.relative_to(overlay.COMPAT)).read_bytes() == path.read_bytes()
+    assert '#include "pci_cfg_wait_kunit.c"' in (root / ACCESS).read_text()
+    do_unapply(root)
+    assert tree_hash(root) == before
+
+
 def test_with_tests_where_the_bug_cannot_be(make_tree: MakeTree) -> None:
     root = make_tree(kunit=True)
     refused(

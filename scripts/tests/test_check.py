@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from xml.sax.saxutils import quoteattr
 
 import pytest
@@ -12,6 +14,7 @@ from conftest import planned
 
 from kmendlib import check
 from kmendlib.check import Seen
+from kmendlib.host.words import Verdict
 from kmendlib.tree import arches, manifest
 
 WANTED = check.expected()
@@ -104,6 +107,48 @@ def test_control(word: str, fails: bool) -> None:
 def test_row_that_nobody_has_listed(word: str, fails: bool) -> None:
     rows = [*run(), Seen("a-bug", "a_suite", "x86_64", word, (), 0)]
     assert bool(check.count_rows(rows, WANTED, BUGS).failed) is fails
+
+
+CONSOLE = (Path(__file__).with_name("logs") / "kunit_pass.log").read_bytes().decode()
+
+
+def kunit_run(folder: Path, console: str = CONSOLE, verdict: Verdict = Verdict.PASS) -> Any:
+    """Evidence of one boot of a KUnit suite."""
+    folder.mkdir()
+    (folder / "console.log").write_bytes(console.encode())
+    row = SimpleNamespace(suite="pci_cfg_wait", kind="kunit", arch=check.KUNIT_ARCH)
+    judged, ending = SimpleNamespace(cases={"a": verdict}), SimpleNamespace(console=Path("console.log"))
+    result = SimpleNamespace(row=row, state="after", verdict=verdict, judged=judged, ending=ending)
+    return SimpleNamespace(folder=folder, run=SimpleNamespace(results=[result]))
+
+
+@pytest.mark.parametrize(
+    ("console", "same"),
+    [
+        (CONSOLE.replace("KTAP version 1", "TAP version 99"), 0),
+        (CONSOLE.replace("1..", "1...", 1), 0),
+        (CONSOLE.replace("# Subtest: ", "# Test: "), 0),
+        (CONSOLE.replace("# Totals: pass:", "# Totals: passed:"), 0),
+        (CONSOLE.replace("    ok 1 ", "    ok 1 - "), 0),
+        ("", 0),
+        # What a case says is its own, and an old kernel puts the time before each line.
+        (CONSOLE.replace("KTAP version 1\r\n", "KTAP version 1\r\n    # a_case: 17 looks\r\n", 1), 1),
+        (CONSOLE.replace("\n", "\n[    0.123456] ").removesuffix("[    0.123456] "), 1),
+    ],
+    ids=["version", "plan", "subtest", "statistics", "result", "nothing", "a case's", "times"],
+)
+def test_small_kunit_prints_what_kunit_prints(console: str, same: int, tmp_path: Path) -> None:
+    assert console != CONSOLE and len(check.runners_lines(CONSOLE)) > 20
+    own, small = kunit_run(tmp_path / "own"), kunit_run(tmp_path / "small", console)
+    assert check.both_kunits(own, small) == (same, 1 - same)
+
+
+def test_two_runs_without_results_are_not_the_same(tmp_path: Path) -> None:
+    runs = [kunit_run(tmp_path / name, verdict=Verdict.MISS) for name in ("own", "small")]
+    assert check.both_kunits(*runs) == (0, 1)
+    for each in runs:
+        each.run.results.clear()
+    assert check.both_kunits(*runs) == (0, 1)
 
 
 def junit(tmp_path: Path, *skipped: tuple[str, str, str]) -> check.Count:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Boots: limits, endings and the bytes kept, with small programs in QEMU's place."""
 
+import os
 import threading
 import time
 from dataclasses import replace
@@ -18,7 +19,7 @@ from kmendlib.tree import arches
 @pytest.fixture(autouse=True)
 def idle_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep limits as they are, whatever else the host does."""
-    monkeypatch.setattr(guest, "slowness", lambda: 1.0)
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
 
 
 def run(script: str, tmp_path: Path, limit: float = 20.0) -> Ending:
@@ -51,6 +52,16 @@ def test_time_limit(tmp_path: Path) -> None:
     boot = run("while :; do echo tick; sleep 0.1; done", tmp_path, limit=1.0)
     assert boot.end is End.TIMEOUT and boot.code is None
     assert boot.seconds < 5
+
+
+@pytest.mark.parametrize("script", ["for i in 1 2 3; do sleep 0.5; echo tick; done", "sleep 1.5"], ids=["limit", "silence"])
+def test_limits_grow_on_a_slow_host(script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the load of the last minute on each CPU that is ours."""
+    monkeypatch.setattr(guest, "SILENCE_LIMIT", 1.0)
+    assert run(script, tmp_path, limit=1.2).end is not End.EXIT
+    monkeypatch.setattr(os, "getloadavg", lambda: (12.0, 0.0, 0.0))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    assert run(script, tmp_path, limit=1.2).end is End.EXIT
 
 
 def test_silence_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

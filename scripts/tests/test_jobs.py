@@ -88,26 +88,22 @@ def test_killed_make_takes_no_token_along(three: Jobs, tmp_path: Path) -> None:
     assert free(three) == 3
 
 
-def test_memory_is_counted(three: Jobs) -> None:
+@pytest.mark.parametrize(("first", "second"), [(2, 2), (1, 100), (100, 1)], ids=["", "larger than all", "after it"])
+def test_memory_is_counted(three: Jobs, first: int, second: int) -> None:
+    """There is a job for the second one, but no memory; what is larger than all there is runs alone."""
     order = []
 
-    def second() -> None:
-        with three.slot(2 * BUILD_MEMORY):
+    def wait() -> None:
+        with three.slot(second * BUILD_MEMORY):
             order.append("second")
 
-    thread = threading.Thread(target=second)
-    with three.slot(2 * BUILD_MEMORY):
+    thread = threading.Thread(target=wait)
+    with three.slot(first * BUILD_MEMORY):
         thread.start()
-        # There is a job for it, but no memory.
         time.sleep(0.2)
         order.append("first")
     thread.join()
     assert order == ["first", "second"]
-
-
-def test_what_is_larger_than_all_runs_alone(three: Jobs) -> None:
-    with three.slot(100 * BUILD_MEMORY):
-        pass
 
 
 def test_stop_ends_a_make_and_those_that_wait(tmp_path: Path) -> None:

@@ -34,8 +34,6 @@ CASES = [
     ("kunit_no_power_off", SUITE, End.SILENT, None, Verdict.TIMEOUT, "no output any more"),
     ("kunit_warning_after_power_off", SUITE, End.EXIT, 0, Verdict.PASS, ""),
     # Of the small KUnit.
-    ("compat_pass", SUITE, End.EXIT, 0, Verdict.PASS, ""),
-    ("compat_fail", SUITE, End.EXIT, 0, Verdict.FAIL, f"not ok: {PROOF}"),
     ("compat_skips", "nfsd_cb_shutdown", End.EXIT, 0, Verdict.FAIL, "not ok: nfsd_cb_shutdown_test_waits_for_release"),
     ("kselftest_pass", SELFTEST, End.EXIT, 0, Verdict.PASS, ""),
     ("kselftest_pass_riscv64", SELFTEST, End.EXIT, 0, Verdict.PASS, ""),

@@ -9,7 +9,6 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -622,39 +621,3 @@ def test_page_and_farms_files_are_not_sealed(waiting: Evidence, tmp_path: Path) 
     shutil.rmtree(waiting.folder / ARCH)
     (waiting.folder / "audit.json").write_text("{}")
     assert "changed since" in evidence.load(waiting.folder).run.distrust
-
-
-@pytest.mark.skipif(not shutil.which("lava-run") or os.geteuid() != 0, reason="no lava-run, or not root")
-def test_lava_run(waiting: Evidence, tmp_path: Path, parse: ktap.Parser, monkeypatch: pytest.MonkeyPatch) -> None:
-    """LAVA's own dispatcher runs the jobs, with something that prints a captured console for QEMU."""
-    bin = tmp_path / "bin"
-    bin.mkdir()
-    (bin / "qemu-system-x86_64").write_text(
-        "#!/bin/sh\n"
-        'case "$*" in --version) echo QEMU emulator version 10.0.2;; '
-        f"*bzImage-before*) cat {tmp_path}/red;; *) cat {tmp_path}/green;; esac\n"
-    )
-    (bin / "qemu-system-x86_64").chmod(0o755)
-    monkeypatch.setenv("PATH", str(bin), prepend=":")
-    # Consoles that were captured from the tests' start on have no such line.
-    for name, text in (("red", console(RED)), ("green", console(GREEN))):
-        (tmp_path / name).write_text("Linux version 6.12.117\n" + text)
-    (waiting.folder / "lava/x86_64").mkdir(parents=True)
-    files = {}
-    for boot in BOOTS:
-        file = waiting.folder / "lava" / boot.guest.kernel
-        file.write_text(boot.state)
-        files[str(boot.guest.kernel)] = evidence.digest(file)
-    waiting.update(files=files)
-    waiting.seal()
-    for name, text in render(waiting.run, (waiting.folder / "lava").as_uri()).items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    logs = []
-    for path in sorted((tmp_path / "jobs").iterdir()):
-        logs.append(tmp_path / f"{path.stem}.log")
-        with logs[-1].open("w") as log:
-            words = ["lava-run", "--job-id", f"kmend-test-{os.getpid()}", "--device", tmp_path / "device-x86_64.yaml"]
-            words += ["--output-dir", tmp_path / path.stem, path]
-            subprocess.run(words, stderr=log, check=False, timeout=120)
-    assert take(evidence.load(waiting.folder), *logs).run.exit_code() == ExitCode.OK

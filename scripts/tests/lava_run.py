@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""LAVA's own dispatcher runs the jobs, with something that prints a captured console for QEMU.
+
+No part of `kmend check`, as Debian's lava-dispatcher brings 137 packages: run by hand, as root, where it is installed.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from kmendlib.host.errors import ExitCode
+from kmendlib.proof import evidence, ktap
+from kmendlib.proof.evidence import Evidence
+from test_lava import BOOTS, GREEN, RED, console, parse, render, take, waiting  # noqa: F401
+
+
+def test_lava_run(waiting: Evidence, tmp_path: Path, parse: ktap.Parser, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    bin = tmp_path / "bin"
+    bin.mkdir()
+    (bin / "qemu-system-x86_64").write_text(
+        "#!/bin/sh\n"
+        'case "$*" in --version) echo QEMU emulator version 10.0.2;; '
+        f"*bzImage-before*) cat {tmp_path}/red;; *) cat {tmp_path}/green;; esac\n"
+    )
+    (bin / "qemu-system-x86_64").chmod(0o755)
+    monkeypatch.setenv("PATH", str(bin), prepend=":")
+    # Consoles that were captured from the tests' start on have no such line.
+    for name, text in (("red", console(RED)), ("green", console(GREEN))):
+        (tmp_path / name).write_text("Linux version 6.12.117\n" + text)
+    (waiting.folder / "lava/x86_64").mkdir(parents=True)
+    files = {}
+    for boot in BOOTS:
+        file = waiting.folder / "lava" / boot.guest.kernel
+        file.write_text(boot.state)
+        files[str(boot.guest.kernel)] = evidence.digest(file)
+    waiting.update(files=files)
+    waiting.seal()
+    for name, text in render(waiting.run, (waiting.folder / "lava").as_uri()).items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    logs = []
+    for path in sorted((tmp_path / "jobs").iterdir()):
+        logs.append(tmp_path / f"{path.stem}.log")
+        with logs[-1].open("w") as log:
+            words = ["lava-run", "--job-id", f"kmend-test-{os.getpid()}", "--device", tmp_path / "device-x86_64.yaml"]
+            words += ["--output-dir", tmp_path / path.stem, path]
+            subprocess.run(words, stderr=log, check=False, timeout=120)
+    assert take(evidence.load(waiting.folder), *logs).run.exit_code() == ExitCode.OK
