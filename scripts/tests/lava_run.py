@@ -18,7 +18,9 @@ from kmendlib.proof.evidence import Evidence
 from test_lava import BOOTS, GREEN, RED, console, parse, render, take, waiting  # noqa: F401
 
 
-def test_lava_run(waiting: Evidence, tmp_path: Path, parse: ktap.Parser, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_lava_run(  # noqa: F811
+    waiting: Evidence, tmp_path: Path, parse: ktap.Parser, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bin = tmp_path / "bin"
     bin.mkdir()
     (bin / "qemu-system-x86_64").write_text(

@@ -145,8 +145,9 @@ def test_small_kunit_goes_into_a_tree_without_one(make_tree: MakeTree) -> None:
     (root / "lib").mkdir()
     kconfig = '\n\t  If in doubt, say Y.\n\nsource "arch/$(SRCARCH)/Kconfig.debug"\n\nendmenu # Kernel hacking\n'
     (root / "lib/Kconfig.debug").write_text(f"config A\n{kconfig}")
-    objects = "\nobj-$(CONFIG_PARMAN) += parman.o\n\n# GCC library routines\nobj-$(CONFIG_GENERIC_LIB_ASHLDI3) += ashldi3.o\n"
-    (root / "lib/Makefile").write_text(f"# SPDX\n{objects}obj-$(CONFIG_GENERIC_LIB_ASHRDI3) += ashrdi3.o\n")
+    objects = "\nobj-$(CONFIG_PARMAN) += parman.o\n\n# GCC library routines\n"
+    objects += "".join(f"obj-$(CONFIG_GENERIC_LIB_{name.upper()}) += {name}.o\n" for name in ("ashldi3", "ashrdi3"))
+    (root / "lib/Makefile").write_text(f"# SPDX\n{objects}")
     before = tree_hash(root)
     done = do_apply(root, with_tests=True)
     assert done.patches == (FIX, "kunit-compat/v4.19-v5.4.patch", HOOK)
