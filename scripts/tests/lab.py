@@ -72,6 +72,8 @@ if [ "$socket" ]; then
 	plays=broken
 	[ "$state" = after ] && plays=held
 	[ -e "$lab/races/$state" ] && plays=$(cat "$lab/races/$state")
+	export lab
+	[ "$plays" = hangs ] && exec "$lab/stub" "$socket" "${0##*-system-}" "$plays"
 	[ "$plays" = nothing ] || "$lab/stub" "$socket" "${0##*-system-}" "$plays"
 fi
 cat "$console" || exit 9
@@ -203,7 +205,7 @@ class Lab:
 
     def files(self) -> dict[str, str]:
         """Return what there is beside the cache and the lab's own: modes and digests, by path."""
-        own = ("cache", "bin", "consoles", "calls", "boots", "home", "brings", "make.began", "races", "stub")
+        own = ("cache", "bin", "consoles", "calls", "boots", "home", "brings", "make.began", "races", "stub", "parked")
         found = {}
         for path in sorted(self.root.rglob("*")):
             name = path.relative_to(self.root).as_posix()

@@ -7,6 +7,7 @@ A vCPU goes through its program again and again: program counter, first argument
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import socket
 import sys
@@ -56,6 +57,7 @@ class Guest:
         self.packets = 0
         self.writes: set[int] = set()
         self.released = False
+        self.hangs = threading.Event()
         self.path = path
         self.server = socket.socket(socket.AF_UNIX)
         self.server.bind(str(path))
@@ -86,6 +88,9 @@ class Guest:
                         return
                     if broken and self.fault == "checksum":
                         packet = packet[:-2] + b"zz"
+                    if broken and self.fault == "hangs":
+                        self.hangs.set()
+                        time.sleep(600)
                     if broken and self.fault == "late":
                         time.sleep(1.5)
                     if broken and self.fault == "garbage":
@@ -190,7 +195,7 @@ def main(path: str, arch: str, plays: str) -> None:
     Args:
         path: the stub's socket.
         arch: the architecture.
-        plays: ``broken``, ``held``, ``nobody``, who comes to no place, or ``no stub``.
+        plays: ``broken``, ``held``, ``nobody``, who comes to no place, ``no stub``, or ``hangs`` with a vCPU parked.
     """
     length, code = _CALL[arch]
 
@@ -206,10 +211,14 @@ def main(path: str, arch: str, plays: str) -> None:
     assert registers
     programs = [_QUEUER, waker] if plays != "nobody" else [[(TICK, 0, 0)], [(TICK, 0, 0)]]
     place = Path(path) if plays != "no stub" else Path(path).with_name("elsewhere")
-    guest = Guest(place, programs, registers, memory, (LOCK + 4, WAIT + 0x10), WAIT + 0x20)
+    fault = ("hangs", 90) if plays == "hangs" else ("", 0)
+    guest = Guest(place, programs, registers, memory, (LOCK + 4, WAIT + 0x10), WAIT + 0x20, *fault)
     for name, address in SYMBOLS.items():
         print(f"kmend-symbol: {address:x} 40 {name}")
     print("kmend-symbol: end", flush=True)
+    if plays == "hangs":
+        guest.hangs.wait()
+        Path(os.environ["lab"], "parked").write_text(str(os.getpid()), encoding="ascii")
     if plays != "no stub":
         guest.thread.join()
 

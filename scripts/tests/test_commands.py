@@ -213,7 +213,8 @@ CASES = [
     error(4, "port: a variant fits", PORT, "fits"),
     # verify
     verify(
-        0, "verify", SUITE + "red 1/1.*green 1/1.* PROVED *$", SELFTEST + r"broken 1/1 .*held 1/1 .* PROVED *$", "as reported 1/1 *$",
+        0, "verify", SUITE + "red 1/1.*green 1/1.* PROVED *$", SELFTEST + r"broken 1/1 .*held 1/1 .* PROVED *$",
+        "as reported 1/1 *$",
         calls=(
             "kunit.filter_glob=pci_cfg_wait.* kunit_shutdown=poweroff", "kmend.selftests=pci:cfg_reset .*-device nvme",
         ),
@@ -331,7 +332,10 @@ CASES = [
         err=("nearest base", r"^kmend: error: .*not empty.*\n\Z"),
     ),
     # report
-    Case("report", REPORT, 0, out=(SUITE + ".*PROVED", "^page: out/report.html$"), **ran()),
+    Case(
+        "report", REPORT, 0, out=(SUITE + ".*PROVED", SELFTEST + ".*PROVED", "^page: out/report.html$"), **ran(),
+        has={"out/report.html": r"CPU 1, held: <code>waits in[\s\S]*CPU 1, mark: <code>default_wake_fu"},
+    ),
     Case("report: a panic", REPORT, 3, out=("NOT PROVED",), **ran(after_kunit=PANIC)),
     Case(
         "report: a time-out beside a skip", REPORT, 124, out=(r"\(TIMEOUT\)",),
@@ -471,6 +475,22 @@ def test_stopped(number: signal.Signals, tmp_path: Path, make_tree: MakeTree) ->
     maker = int((tmp_path / "make.began").read_text(encoding="utf-8"))
     with pytest.raises(ProcessLookupError):
         os.kill(maker, 0)
+    assert lab.run(["report", "out"]).returncode == 2
+
+
+def test_stopped_while_a_vcpu_is_parked(tmp_path: Path, make_tree: MakeTree) -> None:
+    lab = lab_of(Case("", "", base=True, races={"before": "hangs"}), tmp_path, make_tree)
+    with lab.start(shlex.split(VERIFY)) as process:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "parked").exists() or not (tmp_path / "parked").read_text(encoding="ascii"):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=30)
+    assert process.returncode == 130 and error.endswith("\nkmend: stopped\n")
+    guest = int((tmp_path / "parked").read_text(encoding="ascii"))
+    with pytest.raises(ProcessLookupError):
+        os.kill(guest, 0)
     assert lab.run(["report", "out"]).returncode == 2
 
 
