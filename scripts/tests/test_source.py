@@ -2,6 +2,7 @@
 """Workspaces: the user's tree is only read, states are swapped so that make sees each change and nothing else."""
 
 import os
+import re
 import time
 from pathlib import Path
 
@@ -127,15 +128,81 @@ def test_two_runs_at_once(workspace: Workspace) -> None:
         pass
 
 
-def test_full_disk_is_told_before_work_begins(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source, "_free_gib", lambda path: 0.1)
-    with pytest.raises(Infrastructure, match="0.1 GiB free, 0.8 are needed"):
-        source.need_space(workspace, ["x"])
+@pytest.mark.parametrize(
+    ("unpacked", "built", "arches", "need"),
+    [(1, "", "x", 0.8), (1, "", "x y", 1.6), (1, "y", "x y", 0.8), (0, "", "", 2.5), (0, "", "x y", 4.1)],
+)
+def test_full_disk_is_told_before_work_begins(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, unpacked: int, built: str, arches: str, need: float
+) -> None:
+    place = workspace if unpacked else Workspace("none", workspace.root / "none")
+    for arch in built.split():
+        place.build(arch).mkdir(parents=True)
+    monkeypatch.setattr(source, "_free_gib", lambda path: need)
+    source.need_space(place, arches.split())
+    monkeypatch.setattr(source, "_free_gib", lambda path: need - 0.1)
+    with pytest.raises(Infrastructure, match=f"has {need - 0.1:.1f} GiB free, {need} are needed"):
+        source.need_space(place, arches.split())
 
 
 def fake_base(place: bases.Source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Workspace:
     monkeypatch.setattr(bases, "load", lambda: {"b": bases.Base("b", "", "6.12", "", sources=(place,))})
     return Workspace("b", tmp_path / "work")
+
+
+def tools(monkeypatch: pytest.MonkeyPatch, folder: Path, **texts: str) -> None:
+    """Put shell scripts into PATH; an underscore in a name stands for a dash."""
+    folder.mkdir(exist_ok=True)
+    for name, text in texts.items():
+        path = folder / name.replace("_", "-")
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+OWN, OTHER = "bookworm", "sid"
+GOOD = 'case "$*" in *update*) ;; *) for last; do :; done; touch "$last.deb";; esac'
+# An old list names a version that is gone: only after an update there is a download.
+STALE = f'case "$*" in *update*) touch $0.new;; *) [ -e $0.new ] || {{ echo 404; exit 100; }};; esac; {GOOD}'
+BAD = "echo E: no network; exit 100"
+
+
+@pytest.mark.parametrize(
+    ("package", "suite", "apt", "takes", "calls"),
+    [
+        ("some-source-6.12", OWN, GOOD, "some-source-6.12", [r"-q -o \S+ download some-source-6\.12"]),
+        ("some-source-6.12", OWN, STALE, "some-source-6.12", ["download", "^-q update$", "download"]),
+        ("some-source-6.12", OWN, BAD, "E: no network", ["download", "update"]),
+        # Another suite has lists of its own, which the machine's settings do not name.
+        ("some-source-6.12", OTHER, GOOD, "some-source-6.12", ["sourceparts=/dev/null .* update", "list=.* download"]),
+        ("some-source-6.12", OTHER, BAD, "E: no network", ["update"]),
+        # The newest as numbers, not as letters.
+        ("some-source-7.*", OTHER, GOOD, "some-source-7.10", ["update", "download some-source-7.10$"]),
+        ("some-source-7.*", OWN, GOOD, "some-source-7.10", ["download some-source-7.10$"]),
+        ("some-source-9.*", OTHER, GOOD, "no such package in sid", ["update"]),
+    ],
+)
+def test_base_from_a_package_of_debian(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, package: str, suite: str, apt: str, takes: str, calls: list[str]
+) -> None:
+    tree = user_tree(tmp_path).path
+    unpack = f'[ -e "$2" ] && mkdir -p "$3/usr/src" && name=$(basename "$2" .deb) && tar -C {tree.parent} --transform '
+    unpack += f'"s,^{tree.name},$name," -cJf "$3/usr/src/$name.tar.xz" {tree.name}'
+    known = ["some-source-7.9", "some-source-7.10", "some-source-7.2", "some-source-6.12", "some-source-7"]
+    tools(monkeypatch, tmp_path / "bin", apt_get=f'echo "$*" >> $0.log\n{apt}', dpkg_deb=unpack)
+    tools(monkeypatch, tmp_path / "bin", apt_cache=f"printf '%s\\n' {' '.join(known)}")
+    monkeypatch.setattr(source.setup, "os_release", lambda: {"VERSION_CODENAME": OWN})
+    monkeypatch.setattr(source.setup, "debian_line", lambda suite: f"deb http://mirror.example {suite} main")
+    place = fake_base(bases.Source(debian=package, suite=suite), monkeypatch, tmp_path)
+    said: list[str] = []
+    if takes.startswith("some"):
+        assert source.fetch_base(place, said.append).version == "6.12.1"
+        assert said == [f"b: downloading {takes}", f"b: unpacking {takes}.tar.xz"]
+    else:
+        with pytest.raises(Infrastructure, match=f"Debian's package .* of {suite}: {takes}"):
+            source.fetch_base(place, said.append)
+    made = (tmp_path / "bin/apt-get.log").read_text().splitlines()
+    assert len(made) == len(calls) and all(map(re.search, calls, made)), made
 
 
 def test_base_from_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -149,17 +216,14 @@ def test_base_from_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 def test_base_from_an_rpm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """dnf downloads, rpm2cpio and cpio unpack: what openEuler's kernel-source holds is a tree below usr/src."""
     tree = user_tree(tmp_path).path
-    tools = {
-        "dnf": 'echo "$@" >> "$0.log"; for last; do :; done; touch "$5/$last-6.6.0.rpm"',
-        "rpm2cpio": f'[ -s "$1" ] || mkdir -p usr/src/linux-6.6.0 && cp -r {tree}/. usr/src/linux-6.6.0',
-        "cpio": "cat > /dev/null",
-    }
-    for name, text in tools.items():
-        (tmp_path / "bin").mkdir(exist_ok=True)
-        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
-        (tmp_path / "bin" / name).chmod(0o755)
+    tools(
+        monkeypatch,
+        tmp_path / "bin",
+        dnf='echo "$@" >> "$0.log"; for last; do :; done; touch "$5/$last-6.6.0.rpm"',
+        rpm2cpio=f'[ -s "$1" ] || mkdir -p usr/src/linux-6.6.0 && cp -r {tree}/. usr/src/linux-6.6.0',
+        cpio="cat > /dev/null",
+    )
     place = fake_base(bases.Source(dnf="kernel-source"), monkeypatch, tmp_path)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     assert source.fetch_base(place, lambda line: None).version == "6.12.1"
     assert not (place.root / "download").exists()
     (tmp_path / "bin/dnf").write_text("#!/bin/sh\necho no such package >&2\nexit 1\n")
