@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from conftest import real_trees
+from kmendlib.host import paths
+from kmendlib.proof import port
 from kmendlib.tree import bases, manifest, overlay, series
 from kmendlib.tree.audit import Status, audit
 from kmendlib.tree.manifest import PATCHES
@@ -202,6 +205,30 @@ def test_series_prefixes_apply(name: str, tree: Path, tmp_path: Path) -> None:
             command = ["patch", "-p1", "-R", "--fuzz=0", "--force", "--no-backup-if-mismatch", "-i", str(patch)]
             subprocess.run(command, cwd=mended, check=True, capture_output=True)
         assert [each for each in files if (mended / each).read_bytes() != (tree / each).read_bytes()] == []
+
+
+# A prefix takes half a minute of a processor's time: by default the first one alone.
+PREFIXES = [(name, tree, n) for name, tree in OF_SERIES for n in range(len(entries(PATCHES / "series" / name)))]
+PREFIXES = PREFIXES if os.environ.get("KMEND_PREFIXES") == "all" else PREFIXES[:1]
+
+
+@pytest.mark.skipif(not PREFIXES, reason="KMEND_TREES names no folder with a tree that has a series")
+@pytest.mark.parametrize(("name", "tree", "last"), PREFIXES or [("", Path(), 0)])
+def test_series_prefix_builds(
+    name: str, tree: Path, last: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a patch changes compiles where the series ends with it, as a bisection may."""
+    (tmp_path / "kmend").mkdir()
+    (tmp_path / "kmend/ccache").symlink_to(paths.cache() / "ccache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    names = entries(PATCHES / "series" / name)[: last + 1]
+    bug, finding = next((bug, each) for bug in BUGS for each in bug.findings if names[-1] in each.fix_patches)
+    changed = series.materialize(tree, [PATCHES / each for each in names], tmp_path / "files")
+    files = {each: (tmp_path / "files" / each).read_bytes() for each in changed}
+    port._compile(Tree.open(tree.resolve()), bug, finding, files, print)
+    objects = [path.name for path in (tmp_path / "kmend/work").glob("*/port/*/build/*/**/*.o")]
+    shutil.rmtree(tmp_path / "kmend")
+    assert {Path(each).with_suffix(".o").name for each in changed if each.endswith(".c")} <= set(objects)
 
 
 @pytest.mark.parametrize(("name", "tree"), OF_PATCHES if real_trees() else NO_TREES)

@@ -52,30 +52,26 @@ PCI_TESTS = "tools/testing/selftests/pci"
 OK, USAGE, NOTHING = 0, 2, 4
 
 
+Change = Callable[[Path], object]
+
+
 @dataclass(frozen=True)
 class Case:
-    """One thing that a tree may do to its user, or its user to a tree."""
+    """One thing that a tree may do to its user, or its user to a tree.
 
-    kind: str
-    name: str
-    first: str  # commands that come before, each a list of words
-    change: Callable[[Path], object]
+    Attributes:
+        first: the command that comes before, if any; in a git repository where it begins with "git".
+        command: the command.
+        code: its exit code.
+        says: what its line must say.
+        change: what is done to the tree in between.
+    """
+
+    first: str
     command: str
     code: int
     says: str
-
-
-CASES: list[Case] = []
-
-
-def case(kind: str, first: str, command: str, code: int, says: str) -> Callable[[Callable[[Path], object]], None]:
-    """Add what is decorated to the cases."""
-
-    def add(change: Callable[[Path], object]) -> None:
-        name = change.__name__.strip("_").replace("_", "-")
-        CASES.append(Case(kind, f"{name}:{command.replace(' ', '')}", first, change, command, code, says))
-
-    return add
+    change: Change
 
 
 def kmend(root: Path, command: str) -> tuple[int, str]:
@@ -101,246 +97,61 @@ def everything(root: Path) -> str:
     return tree_hash(root.parent)
 
 
-# Copies that are not what they were.
-
-
-def lost_copy(says: str) -> Callable[[Callable[[Path], object]], None]:
-    return case("a copy is not whole", "apply", "unapply", USAGE, says)
-
-
-@lost_copy("cannot be given back, and nothing was changed")
-def _empty_copy(root: Path) -> None:
-    (root / OLD).write_bytes(b"")
-
-
-@lost_copy("cannot be given back, and nothing was changed")
-def _other_copy(root: Path) -> None:
-    (root / OLD).write_bytes((root / OLD).read_bytes()[:-1])
-
-
-@lost_copy("cannot be given back, and nothing was changed")
-def _no_copy(root: Path) -> None:
-    (root / OLD).unlink()
-
-
-@lost_copy("is not known to be kmend's")
-def _folder_for_a_copy(root: Path) -> None:
-    (root / OLD).unlink()
-    (root / OLD).mkdir()
-
-
-@lost_copy("is not known to be kmend's")
-def _fifo_for_a_copy(root: Path) -> None:
-    (root / OLD).unlink()
-    os.mkfifo(root / OLD)
-
-
-# A .kmend that is not what kmend left there.
-
-
-def foreign(first: str, command: str, says: str, kind: str = ".kmend is not kmend's") -> Any:
-    return case(kind, first, command, USAGE, says)
-
-
 def edit(root: Path, **changes: object) -> None:
     journal = json.loads((root / JOURNAL).read_text())
     (root / JOURNAL).write_text(json.dumps(journal | changes))
 
 
-@foreign("apply", "unapply", "there is no state.json with it")
-def _no_journal(root: Path) -> None:
-    (root / JOURNAL).unlink()
+def named(root: Path) -> list[dict[str, object]]:
+    """Return what the journal says of each file."""
+    return list(json.loads((root / JOURNAL).read_text())["files"])
 
 
-@foreign("apply", "apply", "there is no state.json with it")
-def _no_journal_(root: Path) -> None:
-    (root / JOURNAL).unlink()
+def write(name: str, text: str) -> Change:
+    """Write a file, in a folder that may be new."""
+
+    def change(root: Path) -> None:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+
+    return change
 
 
-@foreign("apply", "unapply", "state.json does not name it")
-def _journal_of_no_files(root: Path) -> None:
-    edit(root, files=[])
+def remove(name: str, make: Change = lambda _: None) -> Change:
+    """Remove a file or folder, and make something else in its place."""
+
+    def change(root: Path) -> None:
+        path = root / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        make(path)
+
+    return change
 
 
-@foreign("apply --with-tests", "unapply", "state.json does not name it")
-def _journal_of_fewer_files(root: Path) -> None:
-    edit(root, files=json.loads((root / JOURNAL).read_text())["files"][1:])
+def link(name: str, target: str) -> Change:
+    return lambda root: (root / name).symlink_to(target)
 
 
-def own_folder(root: Path) -> None:
-    (root / STATE / "notes").mkdir(parents=True)
-    (root / STATE / "notes/mine.txt").write_text("mine\n")
-
-
-for _command in ("apply", "unapply"):
-    foreign("", _command, "there is no state.json with it")(own_folder)
-
-
-@foreign("", "unapply", "is no folder")
-def _own_file(root: Path) -> None:
-    (root / STATE).write_text("mine\n")
-
-
-@foreign("", "apply", "is no folder")
-def _own_file_(root: Path) -> None:
-    (root / STATE).write_text("mine\n")
-
-
-@foreign("apply", "unapply", "state.json does not name it")
-def _own_file_in_it(root: Path) -> None:
-    (root / STATE / "notes.txt").write_text("mine\n")
-
-
-@foreign("apply", "unapply", "state.json does not name it")
-def _own_file_among_the_old(root: Path) -> None:
-    (root / STATE / "old/drivers/mine.c").write_text("mine\n")
-
-
-for _name, _content in {
-    "empty": "",
-    "cut": '{"patches": [',
-    "deep": "[" * 100_000,
-    "list": "[]",
-    "number-for-files": '{"patches": [], "files": 5, "folders": []}',
-    "list-for-a-hash": '{"patches": [], "folders": [], "files": [{"name": "a", "old": null, "new": []}]}',
-    "number-for-a-name": '{"patches": [], "folders": [], "files": [{"name": 5, "old": null, "new": ""}]}',
-    "half-a-pair": json.dumps({"patches": ["\ud800"], "files": [], "folders": []}),
-    "huge": " " * (1 << 21) + "{}",
-}.items():
-
-    def _write(root: Path, content: str = _content) -> None:
-        (root / JOURNAL).write_text(content)
-
-    _write.__name__ = f"journal-{_name}"
-    for _command in ("apply", "unapply"):
-        foreign("apply", _command, "state.json: cannot be read", "a journal that cannot be read")(_write)
-
-
-@foreign("apply", "unapply", "state.json: cannot be read", "a journal that cannot be read")
-def _fifo_for_a_journal(root: Path) -> None:
-    (root / JOURNAL).unlink()
-    os.mkfifo(root / JOURNAL)
-
-
-@foreign("apply", "unapply", "state.json: cannot be read", "a journal that cannot be read")
-def _folder_for_a_journal(root: Path) -> None:
-    (root / JOURNAL).unlink()
-    (root / JOURNAL).mkdir()
-
-
-# Ways out of the tree.
-
-
-def leads_out(first: str, command: str, says: str) -> Any:
-    return case("a way out of the tree", first, command, USAGE, says)
-
-
-def move_out(root: Path, name: str) -> None:
+def move_out(name: str) -> Change:
     """Put a link in the place of a folder, which lies outside then."""
-    outside = root.parent / "outside"
-    (root / name).rename(outside)
-    (root / name).symlink_to(outside)
+
+    def change(root: Path) -> None:
+        outside = root.parent / "outside"
+        (root / name).rename(outside)
+        (root / name).symlink_to(outside)
+
+    return change
 
 
-@leads_out("apply", "unapply", ".kmend: a symbolic link is in this path")
-def _linked_state(root: Path) -> None:
-    move_out(root, STATE)
+def outside(folder: str) -> Change:
+    """Let the journal name an empty folder that is not in the tree."""
 
+    def change(root: Path) -> None:
+        (root.parent / "empty/more").mkdir(parents=True)
+        (root / "link").symlink_to(root.parent / "empty")
+        edit(root, folders=[folder])
 
-@leads_out("apply", "apply", ".kmend: a symbolic link is in this path")
-def _linked_state_(root: Path) -> None:
-    move_out(root, STATE)
-
-
-@leads_out("apply", "unapply", "is not known to be kmend's")
-def _linked_old(root: Path) -> None:
-    move_out(root, f"{STATE}/old")
-
-
-@leads_out("apply", "unapply", "is not known to be kmend's")
-def _linked_folder_of_old(root: Path) -> None:
-    move_out(root, f"{STATE}/old/drivers/pci")
-
-
-@leads_out("apply", "unapply", "is not known to be kmend's")
-def _linked_patches(root: Path) -> None:
-    move_out(root, f"{STATE}/patches")
-
-
-@leads_out("apply", "unapply", "is not known to be kmend's")
-def _linked_copy(root: Path) -> None:
-    move_out(root, OLD)
-
-
-@leads_out("apply", "unapply", "is not known to be kmend's")
-def _linked_journal(root: Path) -> None:
-    move_out(root, JOURNAL)
-
-
-@leads_out("apply", "unapply", "a symbolic link is in this path")
-def _linked_folder(root: Path) -> None:
-    move_out(root, "drivers")
-
-
-@leads_out("apply", "unapply", "a symbolic link is in this path")
-def _linked_file(root: Path) -> None:
-    move_out(root, ACCESS)
-
-
-@leads_out("apply --with-tests", "unapply", "a symbolic link is in this path")
-def _linked_folder_of_added_files(root: Path) -> None:
-    move_out(root, PCI_TESTS)
-
-
-@leads_out("apply", "unapply", "state.json: cannot be read")
-def _folder_of_the_journal_outside(root: Path) -> None:
-    (root.parent / "empty").mkdir()
-    edit(root, folders=["../empty"])
-
-
-@leads_out("apply", "unapply", "state.json: cannot be read")
-def _linked_folder_of_the_journal(root: Path) -> None:
-    (root.parent / "empty/more").mkdir(parents=True)
-    (root / "link").symlink_to(root.parent / "empty")
-    edit(root, folders=["link/more"])
-
-
-for _path in ("/etc/passwd", "../x.c", "drivers/../../x.c", ".git/hooks/post-checkout", ".kmend/x", "a//b", "./a", ""):
-    for _key in ("files", "patches"):
-
-        def _rename(root: Path, path: str = _path, key: str = _key) -> None:
-            entry = json.loads((root / JOURNAL).read_text())["files"][0] | {"name": path}
-            edit(root, **{key: [entry] if key == "files" else [path]})
-
-        _rename.__name__ = f"{_key}-{_path.replace('/', '|') or 'nothing'}"
-        leads_out("apply", "unapply", "state.json: cannot be read")(_rename)
-
-
-# What cannot be swapped.
-
-
-def unfit(command: str, says: str, first: str = "") -> Any:
-    return case("a file that cannot be swapped", first, command, USAGE, says)
-
-
-@unfit("apply --with-tests", "a symbolic link is in this path")
-def _dangling_link_for_a_folder(root: Path) -> None:
-    (root / PCI_TESTS).symlink_to("nowhere")
-
-
-@unfit("apply --with-tests", "a symbolic link is in this path")
-def _link_in_a_circle(root: Path) -> None:
-    (root / PCI_TESTS).symlink_to("pci")
-
-
-@unfit("apply --with-tests", "is no folder")
-def _file_for_a_folder(root: Path) -> None:
-    (root / PCI_TESTS).write_text("mine\n")
-
-
-@unfit("apply --with-tests", "exists already")
-def _dangling_link_for_a_file(root: Path) -> None:
-    (root / ADDED[0]).symlink_to("nowhere")
+    return change
 
 
 def mounted(*words: str) -> None:
@@ -348,188 +159,218 @@ def mounted(*words: str) -> None:
         pytest.skip("no right to mount here")
 
 
-def bind(root: Path, name: str) -> None:
-    twin = root.parent / "twin"
-    (shutil.copytree if (root / name).is_dir() else shutil.copyfile)(root / name, twin)
-    mounted("--bind", str(twin), str(root / name))
+def bind(name: str) -> Change:
+    def change(root: Path) -> None:
+        twin = root.parent / "twin"
+        (shutil.copytree if (root / name).is_dir() else shutil.copyfile)(root / name, twin)
+        mounted("--bind", str(twin), str(root / name))
+
+    return change
 
 
-for _command, _first in (("apply", ""), ("apply --dry-run", ""), ("unapply", "apply")):
-
-    @unfit(_command, "is a mount, where files cannot be swapped", _first)
-    def _mount_of_another_file_system(root: Path) -> None:
-        bind(root, "drivers")
-        inside = root.parent / "inside"
-        shutil.copytree(root / "drivers", inside)
-        mounted("-t", "tmpfs", "kmend", str(root / "drivers"))
-        shutil.copytree(inside, root / "drivers", dirs_exist_ok=True)
-
-    @unfit(_command, "is a mount, where files cannot be swapped", _first)
-    def _mount_of_the_same_file_system(root: Path) -> None:
-        bind(root, "drivers/pci")
-
-    @unfit(_command, "is a mount, where files cannot be swapped", _first)
-    def _mount_of_a_file(root: Path) -> None:
-        bind(root, ACCESS)
-
-    @unfit(_command, "is read-only", _first)
-    def _mount_that_is_read_only(root: Path) -> None:
-        mounted("--bind", str(root), str(root))
-        mounted("-o", "remount,bind,ro", str(root))
-
-    for _letter, _place in (("i", ACCESS), ("a", ACCESS), ("i", "drivers/pci"), ("a", "drivers/pci"), ("i", "")):
-
-        def _fix(root: Path, letter: str = _letter, place: str = _place) -> None:
-            if subprocess.run(["chattr", f"+{letter}", str(root / place)], capture_output=True).returncode:
-                pytest.skip("no chattr here")
-
-        _fix.__name__ = f"chattr-{_letter}-{Path(_place).name}"
-        unfit(_command, "is immutable or append-only", _first)(_fix)
+def mount_another_file_system(root: Path) -> None:
+    bind("drivers")(root)
+    inside = root.parent / "inside"
+    shutil.copytree(root / "drivers", inside)
+    mounted("-t", "tmpfs", "kmend", str(root / "drivers"))
+    shutil.copytree(inside, root / "drivers", dirs_exist_ok=True)
 
 
-@unfit("apply --with-tests", "is a mount, where files cannot be swapped")
-def _mount_for_added_files(root: Path) -> None:
-    bind(root, "tools/testing")
+def mount_read_only(root: Path) -> None:
+    mounted("--bind", str(root), str(root))
+    mounted("-o", "remount,bind,ro", str(root))
 
 
-# git.
+def chattr(letter: str, place: str) -> Change:
+    def change(root: Path) -> None:
+        if subprocess.run(["chattr", f"+{letter}", str(root / place)], capture_output=True).returncode:
+            pytest.skip("no chattr here")
+
+    return change
 
 
-def in_git(first: str, command: str, code: int, says: str) -> Any:
-    return case("git", f"git {first}", command, code, says)
+def in_git(*commands: str) -> Change:
+    """Run git's commands, each as words with blanks between."""
+
+    def change(root: Path) -> None:
+        for command in commands:
+            git(root, *command.split())
+
+    return change
 
 
-for _command, _code, _says in (
-    ("apply", USAGE, "is not in its files (apply was cut off, or git checkout or git stash took it out): run kmend"),
-    ("unapply", OK, "files were as before already"),
-):
-
-    @in_git("apply", _command, _code, _says)
-    def _checkout(root: Path) -> None:
-        git(root, "checkout", "-q", ".")
-
-    @in_git("apply --with-tests", _command, _code, _says)
-    def _checkout_leaves_the_tests(root: Path) -> None:
-        git(root, "checkout", "-q", ".")
-
-    @in_git("apply", _command, _code, _says)
-    def _stash(root: Path) -> None:
-        git(root, "stash", "-q")
-
-    @in_git("apply", _command, _code, _says)
-    def _commit_and_another_branch(root: Path) -> None:
-        git(root, "checkout", "-q", "-b", "fixes")
-        git(root, "commit", "-qam", "fixes")
-        git(root, "checkout", "-q", "main")
-
-
-@in_git("apply --with-tests", "apply", USAGE, "is half applied: run kmend unapply")
-def _checkout_of_one_file(root: Path) -> None:
-    git(root, "checkout", "-q", ACCESS)
-
-
-@in_git("apply --with-tests", "unapply", OK, "1 of 9 files were as before already")
-def _checkout_of_one_file_(root: Path) -> None:
-    git(root, "checkout", "-q", ACCESS)
-
-
-@in_git("apply", "unapply", USAGE, "is committed as it was applied: take it back with git revert, or keep it")
-def _commit(root: Path) -> None:
-    git(root, "commit", "-qam", "fixes")
-
-
-@in_git("apply --with-tests", "unapply", USAGE, "is committed as it was applied: take it back with git revert")
-def _commit_of_the_tests_alone(root: Path) -> None:
-    git(root, "add", ADDED[0])
-    git(root, "commit", "-qm", "tests", ADDED[0])
-
-
-@in_git("apply", "unapply", OK, f"is still staged in git: git restore --staged {ACCESS}")
-def _staged(root: Path) -> None:
-    git(root, "add", ACCESS)
-
-
-@in_git("apply", "apply", NOTHING, "applied already")
-def _commit_and_again(root: Path) -> None:
-    git(root, "commit", "-qam", "fixes")
-
-
-for _command in ("apply", "unapply"):
-
-    @in_git("apply", _command, USAGE, "was changed since it was applied: put it back as it was, then run unapply; or")
-    def _edit_after(root: Path) -> None:
-        with (root / ACCESS).open("a") as stream:
-            stream.write("/* an edit */\n")
-
-
-@in_git("", "apply", USAGE, "git cannot tell whether there are local changes")
-def _git_file_that_leads_nowhere(root: Path) -> None:
-    shutil.rmtree(root / ".git")
-    (root / ".git").write_text("gitdir: /nowhere\n")
-
-
-@in_git("", "apply", USAGE, "git cannot tell whether there are local changes")
-def _garbage_in_head(root: Path) -> None:
-    (root / ".git/HEAD").write_text("garbage\n")
-
-
-@in_git("", "apply", USAGE, "git cannot tell whether there are local changes")
-def _garbage_in_a_branch(root: Path) -> None:
-    (root / ".git/refs/heads/main").write_text("garbage\n")
-
-
-@in_git("", "apply", USAGE, "git cannot tell whether there are local changes")
-def _branch_without_its_commit(root: Path) -> None:
-    (root / ".git/refs/heads/main").write_text("1" * 40 + "\n")
-
-
-@in_git("", "apply", USAGE, "git cannot tell whether there are local changes")
-def _empty_branch(root: Path) -> None:
-    (root / ".git/refs/heads/main").write_text("")
-
-
-@in_git("", "apply", USAGE, "git cannot tell whether there are local changes")
-def _objects_are_gone(root: Path) -> None:
-    shutil.rmtree(root / ".git/objects")
-
-
-@in_git("", "apply", USAGE, "git cannot tell whether there are local changes")
-def _garbage_above(root: Path) -> None:
-    shutil.rmtree(root / ".git")
-    (root.parent / ".git").write_text("garbage\n")
+def append(root: Path, text: str = "/* an edit */\n") -> None:
+    with (root / ACCESS).open("a") as stream:
+        stream.write(text)
 
 
 def with_ident(root: Path, text: str = "") -> None:
     """Commit a file with $Id$ in it, which a checkout fills in."""
     (root / ".gitattributes").write_text("*.c ident\n")
     (root / ACCESS).write_text("/* $Id$ */\n" + access_c())
-    git(root, "add", "-A")
-    git(root, "commit", "-qm", "ident")
+    in_git("add -A", "commit -qm ident")(root)
     (root / ACCESS).unlink()
     git(root, "checkout", "-q", ACCESS)
     assert "$Id: " in (root / ACCESS).read_text()
-    with (root / ACCESS).open("a") as stream:
-        stream.write(text)
+    append(root, text)
 
 
-@in_git("", "apply", OK, "applied 1 patch")
-def _ident(root: Path) -> None:
-    with_ident(root)
-
-
-@in_git("", "apply", USAGE, "has local changes")
-def _ident_and_a_local_change(root: Path) -> None:
-    with_ident(root, "/* an edit */\n")
-
-
-@in_git("", "apply", USAGE, "has local changes")
-def _ident_and_a_filter_that_would_run(root: Path) -> None:
+def with_filter(root: Path) -> None:
     with_ident(root, "/* an edit */\n")
     (root / ".git/info").mkdir(exist_ok=True)
     (root / ".git/info/attributes").write_text("*.c filter=x\n")
     for key in ("clean", "smudge", "process"):
         git(root, "config", f"filter.x.{key}", f"touch {root.parent}/ran")
     git(root, "config", "filter.x.required", "true")
+
+
+LOST, FOREIGN = "cannot be given back, and nothing was changed", "is not known to be kmend's"
+UNNAMED, NO_JOURNAL = "state.json does not name it", "there is no state.json with it"
+UNREADABLE, MOUNT = "state.json: cannot be read", "is a mount, where files cannot be swapped"
+LINK, FIXED = "a symbolic link is in this path", "is immutable or append-only"
+GONE = "is not in its files (apply was cut off, or git checkout or git stash took it out): run kmend"
+NO_TELLING = "git cannot tell whether there are local changes"
+COMMITTED, EDITED = "is committed as it was applied: take it back with", "was changed since it was applied"
+TESTS, MAIN = "apply --with-tests", ".git/refs/heads/main"
+OWN_FOLDER = write(f"{STATE}/notes/mine.txt", "mine\n")
+CHECKOUT, STASH = in_git("checkout -q ."), in_git("stash -q")
+COMMIT, BRANCH = "commit -qam fixes", in_git("checkout -q -b fixes", "commit -qam fixes", "checkout -q main")
+BAD_JOURNALS = {
+    "empty": "",
+    "cut": '{"patches": [',
+    "deep": "[" * 100_000,
+    "list": "[]",
+    "number for files": '{"patches": [], "files": 5, "folders": []}',
+    "list for a hash": '{"patches": [], "folders": [], "files": [{"name": "a", "old": null, "new": []}]}',
+    "number for a name": '{"patches": [], "folders": [], "files": [{"name": 5, "old": null, "new": ""}]}',
+    "half a pair": json.dumps({"patches": ["\ud800"], "files": [], "folders": []}),
+    "huge": " " * (1 << 21) + "{}",
+}
+PATHS_OUT = ("/etc/passwd", "../x.c", "drivers/../../x.c", ".git/hooks/post-checkout", ".kmend/x", "a//b", "./a", "")
+
+CASES = {
+    # Copies that are not what they were.
+    "empty copy": Case("apply", "unapply", USAGE, LOST, write(OLD, "")),
+    "other copy": Case("apply", "unapply", USAGE, LOST, lambda root: os.truncate(root / OLD, 99)),
+    "no copy": Case("apply", "unapply", USAGE, LOST, remove(OLD)),
+    "folder for a copy": Case("apply", "unapply", USAGE, FOREIGN, remove(OLD, Path.mkdir)),
+    "fifo for a copy": Case("apply", "unapply", USAGE, FOREIGN, remove(OLD, os.mkfifo)),
+    # A .kmend that is not what kmend left there.
+    "no journal": Case("apply", "unapply", USAGE, NO_JOURNAL, remove(JOURNAL)),
+    "no journal, apply": Case("apply", "apply", USAGE, NO_JOURNAL, remove(JOURNAL)),
+    "journal of no files": Case("apply", "unapply", USAGE, UNNAMED, lambda root: edit(root, files=[])),
+    "journal of fewer files": Case(TESTS, "unapply", USAGE, UNNAMED, lambda root: edit(root, files=named(root)[1:])),
+    "own folder": Case("", "unapply", USAGE, NO_JOURNAL, OWN_FOLDER),
+    "own folder, apply": Case("", "apply", USAGE, NO_JOURNAL, OWN_FOLDER),
+    "own file": Case("", "unapply", USAGE, "is no folder", write(STATE, "mine\n")),
+    "own file, apply": Case("", "apply", USAGE, "is no folder", write(STATE, "mine\n")),
+    "own file in it": Case("apply", "unapply", USAGE, UNNAMED, write(f"{STATE}/notes.txt", "mine\n")),
+    "own file among the old": Case("apply", "unapply", USAGE, UNNAMED, write(f"{STATE}/old/drivers/a.c", "mine\n")),
+    **{
+        f"journal: {name}, {command}": Case("apply", command, USAGE, UNREADABLE, write(JOURNAL, content))
+        for name, content in BAD_JOURNALS.items()
+        for command in ("apply", "unapply")
+    },
+    "fifo for a journal": Case("apply", "unapply", USAGE, UNREADABLE, remove(JOURNAL, os.mkfifo)),
+    "folder for a journal": Case("apply", "unapply", USAGE, UNREADABLE, remove(JOURNAL, Path.mkdir)),
+    # Ways out of the tree.
+    "linked state": Case("apply", "unapply", USAGE, f".kmend: {LINK}", move_out(STATE)),
+    "linked state, apply": Case("apply", "apply", USAGE, f".kmend: {LINK}", move_out(STATE)),
+    "linked old": Case("apply", "unapply", USAGE, FOREIGN, move_out(f"{STATE}/old")),
+    "linked folder of old": Case("apply", "unapply", USAGE, FOREIGN, move_out(f"{STATE}/old/drivers/pci")),
+    "linked patches": Case("apply", "unapply", USAGE, FOREIGN, move_out(f"{STATE}/patches")),
+    "linked copy": Case("apply", "unapply", USAGE, FOREIGN, move_out(OLD)),
+    "linked journal": Case("apply", "unapply", USAGE, FOREIGN, move_out(JOURNAL)),
+    "linked folder": Case("apply", "unapply", USAGE, LINK, move_out("drivers")),
+    "linked folder, apply": Case("", "apply", USAGE, LINK, move_out("drivers")),
+    "linked file": Case("apply", "unapply", USAGE, f"{ACCESS}: {LINK}", move_out(ACCESS)),
+    "linked file, apply": Case("", "apply", USAGE, LINK, move_out(ACCESS)),
+    "linked folder of added files": Case(TESTS, "unapply", USAGE, LINK, move_out(PCI_TESTS)),
+    "folder of the journal outside": Case("apply", "unapply", USAGE, UNREADABLE, outside("../empty")),
+    "linked folder of the journal": Case("apply", "unapply", USAGE, UNREADABLE, outside("link/more")),
+    **{
+        f"files: {path}": Case(
+            "apply", "unapply", USAGE, UNREADABLE,
+            lambda root, path=path: edit(root, files=[named(root)[0] | {"name": path}]),
+        )
+        for path in PATHS_OUT
+    },
+    **{
+        f"patches: {path}": Case(
+            "apply", "unapply", USAGE, UNREADABLE, lambda root, path=path: edit(root, patches=[path])
+        )
+        for path in PATHS_OUT
+    },
+    # What cannot be swapped.
+    "dangling link for a folder": Case("", TESTS, USAGE, LINK, link(PCI_TESTS, "nowhere")),
+    "link in a circle": Case("", TESTS, USAGE, LINK, link(PCI_TESTS, "pci")),
+    "file for a folder": Case("", TESTS, USAGE, "is no folder", write(PCI_TESTS, "mine\n")),
+    "dangling link for a file": Case("", TESTS, USAGE, f"{ADDED[0]} exists already", link(ADDED[0], "nowhere")),
+    "file for a file": Case("", TESTS, USAGE, f"{ADDED[0]} exists already", write(ADDED[0], "mine\n")),
+    "mount for added files": Case("", TESTS, USAGE, MOUNT, bind("tools/testing")),
+    **{
+        f"{name}, {command}": Case(first, command, USAGE, says, change)
+        for first, command in (("", "apply"), ("", "apply --dry-run"), ("apply", "unapply"))
+        for name, says, change in (
+            ("mount of another file system", MOUNT, mount_another_file_system),
+            ("mount of the same file system", MOUNT, bind("drivers/pci")),
+            ("mount of a file", MOUNT, bind(ACCESS)),
+            ("mount that is read-only", "is read-only", mount_read_only),
+            ("immutable file", FIXED, chattr("i", ACCESS)),
+            ("append-only file", FIXED, chattr("a", ACCESS)),
+            ("immutable folder", FIXED, chattr("i", "drivers/pci")),
+            ("append-only folder", FIXED, chattr("a", "drivers/pci")),
+            ("immutable tree", FIXED, chattr("i", "")),
+        )
+    },
+    # What was changed since.
+    "edited": Case("apply", "unapply", USAGE, f"{ACCESS} {EDITED}: put it back as it was", append),
+    "edited, apply": Case("apply", "apply", USAGE, f"{EDITED}: put it back as it was, then run unapply; or", append),
+    "edited test": Case(TESTS, "unapply", USAGE, f"{ADDED[3]} {EDITED}", write(ADDED[3], "mine")),
+    "removed": Case("apply", "unapply", USAGE, f"{ACCESS} is gone since it was applied", remove(ACCESS)),
+    # git.
+    **{
+        f"{name}, {command}": Case(f"git {first}", command, code, says, change)
+        for command, code, says in (("apply", USAGE, GONE), ("unapply", OK, "files were as before already"))
+        for name, first, change in (
+            ("checkout", "apply", CHECKOUT),
+            ("checkout leaves the tests", TESTS, CHECKOUT),
+            ("stash", "apply", STASH),
+            ("commit and another branch", "apply", BRANCH),
+        )
+    },
+    "checkout of one file, apply": Case(
+        f"git {TESTS}", "apply", USAGE, "is half applied: run kmend unapply", in_git(f"checkout -q {ACCESS}")
+    ),
+    "checkout of one file": Case(
+        f"git {TESTS}", "unapply", OK, "1 of 9 files were as before already", in_git(f"checkout -q {ACCESS}")
+    ),
+    "commit": Case("git apply", "unapply", USAGE, f"{COMMITTED} git revert, or keep it", in_git(COMMIT)),
+    "commit of the tests alone": Case(
+        f"git {TESTS}", "unapply", USAGE, COMMITTED, in_git(f"add {ADDED[0]}", f"commit -qm tests {ADDED[0]}")
+    ),
+    "staged": Case(
+        "git apply", "unapply", OK, f"is still staged in git: git restore --staged {ACCESS}", in_git(f"add {ACCESS}")
+    ),
+    "commit and again": Case("git apply", "apply", NOTHING, "applied already", in_git(COMMIT)),
+    "edited in git": Case("git apply", "unapply", USAGE, f"{EDITED}: put it back", append),
+    "git file that leads nowhere": Case(
+        "git", "apply", USAGE, NO_TELLING, remove(".git", lambda path: path.write_text("gitdir: /nowhere\n"))
+    ),
+    "garbage in HEAD": Case("git", "apply", USAGE, NO_TELLING, write(".git/HEAD", "garbage\n")),
+    "garbage in a branch": Case("git", "apply", USAGE, NO_TELLING, write(MAIN, "garbage\n")),
+    "branch without its commit": Case("git", "apply", USAGE, NO_TELLING, write(MAIN, "1" * 40 + "\n")),
+    "empty branch": Case("git", "apply", USAGE, NO_TELLING, write(MAIN, "")),
+    "objects are gone": Case("git", "apply", USAGE, NO_TELLING, remove(".git/objects")),
+    "garbage above": Case(
+        "git", "apply", USAGE, NO_TELLING, remove(".git", lambda git: (git.parents[1] / ".git").write_text("garbage\n"))
+    ),
+    "ident": Case("git", "apply", OK, "applied 1 patch", with_ident),
+    "ident and a local change": Case(
+        "git", "apply", USAGE, "has local changes", lambda root: with_ident(root, "/* an edit */\n")
+    ),
+    "ident and a filter that would run": Case("git", "apply", USAGE, "has local changes", with_filter),
+}
 
 
 # The cases, one by one.
@@ -559,7 +400,7 @@ def own_mounts(tmp_path: Path) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("own_mounts")
-@pytest.mark.parametrize("one", CASES, ids=[one.name for one in CASES])
+@pytest.mark.parametrize("one", CASES.values(), ids=CASES.keys())
 def test_case(make_tree: MakeTree, one: Case) -> None:
     root = prepare(make_tree, one)
     one.change(root)
