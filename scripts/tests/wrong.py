@@ -64,8 +64,8 @@ class Wrong:
 
 def load() -> list[Wrong]:
     """Read wrong-drivers.toml."""
-    rows = tomllib.loads((TESTS / "wrong-drivers.toml").read_text(encoding="utf-8"))["wrong"]
-    return [Wrong(**row) for row in rows]
+    files = tomllib.loads((TESTS / "wrong-drivers.toml").read_text(encoding="utf-8"))
+    return [Wrong(file=file, **row) for file, rows in files.items() for row in rows]
 
 
 def share(every: Sequence[Wrong], part: int) -> list[Wrong]:
