@@ -3,6 +3,7 @@
 
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from stub_guest import Guest, State
 
 from kmendlib.proof import race, stub
 from kmendlib.proof.race import Race
-from kmendlib.run import Forced, RaceEnd
+from kmendlib.host.words import Verdict
+from kmendlib.run import Forced, Judgement, RaceEnd
 from kmendlib.tree import arches, diagram, manifest
 
 REGISTERS = arches.Registers((0, 1, 2, 3), 4, 5, 6, lambda code, at: (4, 64) if code[at : at + 2] == b"C\0" else None)
@@ -98,6 +100,23 @@ def test_lane_that_is_seen_to_wait_is_held(tmp_path: Path) -> None:
     assert outcome.end is RaceEnd.HELD and guest.released
     assert outcome.seen[-1].where == "waits in lock" and outcome.seen[-1].row == 3
     assert [seen.what for seen in outcome.control] == ["park", "control", "pass"]
+
+
+@pytest.mark.parametrize(
+    ("end", "fault", "verdict", "after", "case"),
+    [
+        (RaceEnd.BROKEN, False, Verdict.PANIC, Verdict.PANIC, "FAIL"),
+        (RaceEnd.BROKEN, False, Verdict.PASS, Verdict.FAIL, "FAIL"),
+        (RaceEnd.HELD, False, Verdict.PASS, Verdict.PASS, "PASS"),
+        (RaceEnd.HELD, False, Verdict.TIMEOUT, Verdict.TIMEOUT, "PASS"),
+        (RaceEnd.NO_CONTACT, False, Verdict.PASS, Verdict.MISS, "MISS"),
+        (RaceEnd.NO_CONTACT, False, Verdict.SKIP, Verdict.SKIP, "MISS"),
+        (RaceEnd.NO_CONTACT, True, Verdict.PASS, Verdict.ERROR, "MISS"),
+    ],
+)
+def test_race_is_a_case_of_its_boot(end: RaceEnd, fault: bool, verdict: Verdict, after: Verdict, case: str) -> None:
+    judged = race.judge(Judgement(verdict, "", {"one": "PASS"}), Forced("a/b", end, fault=fault))
+    assert judged.verdict is after and judged.cases == {"one": "PASS", "b, forced": case}
 
 
 @pytest.mark.usefixtures("quick")
