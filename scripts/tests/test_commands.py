@@ -367,7 +367,8 @@ CASES = [
         out=("2 jobs, 4 boots: out/lava", "report out --lava"), err=("compile",),
         wrote=(*READ, *BUILT, "out/lava*"),
         has={
-            "out/lava/jobs/pci-cfg-wait-x86_64-after.yaml": r"(?s)device_type: .vm.*url: .http://farm/x/.*seconds: 240"
+            "out/lava/jobs/pci-cfg-wait-x86_64-after.yaml": r"(?s)device_type: .vm.*url: .http://farm/x/.*seconds: 240",
+            "out/results.json": '"suite": "pci:cfg_reset"',
         },
     ),
     Case(
