@@ -119,6 +119,6 @@ def load(bug: str) -> list[Timeline]:
         return [_timeline(**each) for each in table["timeline"]]
 
 
-def _timeline(finding: str, title: str, lanes: tuple[str, str], rows: tuple[tuple[Any, ...], ...]) -> Timeline:
+def _timeline(finding: str, title: str, lanes: tuple[str, str], rows: tuple[tuple[Any, ...], ...], **_: Any) -> Timeline:
     wrong = frozenset(at for at, row in enumerate(rows) if any(what == "wrong" or "mark" in what for what in row[2:]))
     return Timeline(finding, title, lanes, tuple((row[0], row[1]) for row in rows), wrong)
