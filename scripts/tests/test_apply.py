@@ -252,24 +252,6 @@ def test_files_of_others_stay(make_tree: MakeTree) -> None:
 # Bad input.
 
 
-def test_no_kernel_tree(tmp_path: Path) -> None:
-    (tmp_path / "a-file").touch()
-    refused(tmp_path, "no kernel tree", lambda: do_apply(tmp_path))
-    refused(tmp_path, "no kernel tree", lambda: do_unapply(tmp_path))
-
-
-def test_unknown_code(make_tree: MakeTree) -> None:
-    root = make_tree()
-    refused(root, f"is unknown: {ACCESS}:7: a reason; mend it by hand", lambda: do_apply(root, Status.UNKNOWN))
-    refused(root, "is unknown", lambda: do_apply(root, Status.UNKNOWN, with_tests=True))
-
-
-def test_no_fix_fits(make_tree: MakeTree) -> None:
-    root = make_tree(access_c().replace("\t", "    "))
-    tree = Tree.open(root)
-    refused(root, "pci-cfg-wait/unlocked-queue is affected, but no fix fits", lambda: apply(tree, audit(tree, [BUG])))
-
-
 @pytest.mark.parametrize("status", [Status.FIXED, Status.LATENT, Status.NOT_APPLICABLE])
 def test_nothing_to_mend(make_tree: MakeTree, status: Status) -> None:
     root = make_tree(access_c(WAIT_EVENT))
@@ -283,55 +265,11 @@ def test_applied_already(make_tree: MakeTree) -> None:
     refused(root, f"applied already: {FIX}", lambda: do_apply(root, Status.FIXED, with_tests=True), ExitCode.NOTHING)
 
 
-def test_nothing_to_take_back(make_tree: MakeTree) -> None:
-    root = make_tree()
-    refused(root, "nothing of kmend's is applied", lambda: do_unapply(root), ExitCode.NOTHING)
-
-
-def test_unapply_twice(make_tree: MakeTree) -> None:
-    root = make_tree()
-    do_apply(root)
-    do_unapply(root)
-    refused(root, "nothing of kmend's is applied", lambda: do_unapply(root), ExitCode.NOTHING)
-
-
-def test_changed_since_apply(make_tree: MakeTree) -> None:
-    root = make_tree()
-    do_apply(root)
-    mended = (root / ACCESS).read_bytes()
-    (root / ACCESS).write_bytes(mended + b"/* an edit */\n")
-    refused(root, f"{ACCESS} was changed since it was applied", lambda: do_unapply(root))
-    (root / ACCESS).unlink()
-    refused(root, f"{ACCESS} is gone since it was applied", lambda: do_unapply(root))
-    (root / ACCESS).symlink_to("probe.sh")
-    refused(root, f"{ACCESS}: a symbolic link is in this path", lambda: do_unapply(root))
-    (root / ACCESS).unlink()
-    (root / ACCESS).write_bytes(mended)
-    do_unapply(root)
-
-
-def test_added_file_changed_since_apply(make_tree: MakeTree) -> None:
-    root = make_tree()
-    do_apply(root, with_tests=True)
-    with (root / ADDED[3]).open("a") as stream:
-        stream.write("/* an edit */\n")
-    refused(root, f"{ADDED[3]} was changed since it was applied", lambda: do_unapply(root))
-
-
 def test_file_changed_between_audit_and_apply(make_tree: MakeTree) -> None:
     root = make_tree()
     said = found(root)
     (root / ACCESS).write_text(access_c(WAIT_EVENT))
     refused(root, f"{FIX} does not apply", lambda: apply(Tree.open(root), said))
-
-
-def test_tests_never_overwrite(make_tree: MakeTree) -> None:
-    root = make_tree(kunit=True)
-    (root / ADDED[0]).write_text("mine")
-    refused(root, f"{ADDED[0]} exists already", lambda: do_apply(root, with_tests=True))
-    (root / ADDED[0]).unlink()
-    (root / ADDED[0]).symlink_to("nowhere")
-    refused(root, f"{ADDED[0]} exists already", lambda: do_apply(root, with_tests=True))
 
 
 def test_no_hook_fits(make_tree: MakeTree) -> None:
@@ -355,13 +293,6 @@ def test_collection_that_the_tree_has(make_tree: MakeTree) -> None:
     assert any("add cfg_reset to its TEST_GEN_PROGS" in note for note in done.notes)
     do_unapply(root)
     assert {path.name for path in folder.iterdir()} == {"Makefile"}
-
-
-def test_link_in_place_of_the_file(make_tree: MakeTree) -> None:
-    root = make_tree()
-    (root / ACCESS).rename(root / "drivers/pci/real.c")
-    (root / ACCESS).symlink_to("real.c")
-    refused(root, "a symbolic link is in this path", lambda: do_apply(root))
 
 
 def test_link_out_of_the_tree(make_tree: MakeTree) -> None:
@@ -408,25 +339,6 @@ def test_two_at_once(make_tree: MakeTree) -> None:
     assert set(codes) <= {0, ExitCode.USAGE, ExitCode.NOTHING}
     do_unapply(root)
     assert tree_hash(root) == before
-
-
-@pytest.mark.parametrize(
-    "content", ["", "{", "[]", '{"phase": 1}', '{"phase": "applied", "patches": [], "files": [{}]}']
-)
-def test_broken_journal(make_tree: MakeTree, content: str) -> None:
-    root = make_tree()
-    do_apply(root)
-    (root / STATE / "state.json").write_text(content)
-    refused(root, "state.json: cannot be read", lambda: do_unapply(root))
-    refused(root, "state.json: cannot be read", lambda: do_apply(root))
-
-
-def test_journal_that_leaves_the_tree(make_tree: MakeTree) -> None:
-    root = make_tree()
-    do_apply(root)
-    journal = root / STATE / "state.json"
-    journal.write_text(journal.read_text().replace(ACCESS, "../outside.c"))
-    refused(root, "state.json: cannot be read", lambda: do_unapply(root))
 
 
 # git.
@@ -504,38 +416,6 @@ def test_untracked_inside_another_git_tree(make_tree: MakeTree) -> None:
 
 
 # A tree that may not be written.
-
-
-def test_read_only_file_system(make_tree: MakeTree) -> None:
-    root = make_tree()
-    before = tree_hash(root)
-
-    def work() -> int:
-        mount = ["mount", "--bind", str(root), str(root)]
-        if subprocess.run(["mount", "--make-rprivate", "/"], capture_output=True).returncode:
-            return 77
-        if subprocess.run(mount, capture_output=True).returncode:
-            return 77
-        if subprocess.run(["mount", "-o", "remount,bind,ro", str(root)], capture_output=True).returncode:
-            return 77
-        try:
-            do_apply(root)
-        except BadInput as error:
-            assert "is read-only" in str(error), error
-            return int(error.code)
-        return 0
-
-    def in_own_mounts() -> int:
-        import ctypes
-
-        new_namespace = 0x20000
-        return 77 if ctypes.CDLL(None).unshare(new_namespace) else work()
-
-    code = os.waitstatus_to_exitcode(os.waitpid(in_child(in_own_mounts), 0)[1])
-    if code == 77:
-        pytest.skip("no right to mount here")
-    assert code == ExitCode.USAGE
-    assert tree_hash(root) == before
 
 
 @pytest.mark.parametrize("folder", [".", "drivers/pci"])
@@ -834,10 +714,6 @@ def test_fits_and_materialize_only_read(make_tree: MakeTree, tmp_path: Path) -> 
     assert tree_hash(root) == before
 
 
-def test_materialize_without_patches(make_tree: MakeTree, tmp_path: Path) -> None:
-    assert series.materialize(make_tree(), [], tmp_path / "out") == []
-
-
 def test_touched_files() -> None:
     assert series.touched_files(manifest.PATCHES / HOOK) == ["drivers/pci/Kconfig", ACCESS]
 
@@ -888,7 +764,3 @@ def test_real_tree(path: Path, tmp_path: Path) -> None:
             assert HOOK in done.patches
         unapply(tree)
     assert tree_hash(root) == before
-
-
-def test_infrastructure_is_code_5() -> None:
-    assert Infrastructure("x").code == 5

@@ -167,15 +167,15 @@ def junit(tmp_path: Path, *skipped: tuple[str, str, str]) -> check.Count:
 def test_skipped_test_has_failed_unless_it_is_listed(tmp_path: Path) -> None:
     count = junit(
         tmp_path,
-        ("test_apply", "test_read_only", "no right to mount here"),
+        ("test_apply", "test_read_only", "only root can give a tree away"),
         ("test_apply", "test_read_only", "another reason"),
-        ("test_other", "test_read_only", "no right to mount here"),
+        ("test_other", "test_read_only", "only root can give a tree away"),
     )
     assert count.passed == 1
-    assert count.skipped == ["test_apply.py::test_read_only: skipped: no right to mount here"]
+    assert count.skipped == ["test_apply.py::test_read_only: skipped: only root can give a tree away"]
     assert count.failed == [
         "test_apply.py::test_read_only: skipped: another reason",
-        "test_other.py::test_read_only: skipped: no right to mount here",
+        "test_other.py::test_read_only: skipped: only root can give a tree away",
         "test_a.py::test_bad[1]",
         "test_a.py::test_broken",
     ]

@@ -577,6 +577,7 @@ FULL = "No space left on device"
         ("apply TREE", "full", 0, f"kmend: done, but standard output cannot be written: {FULL}"),
         ("apply TREE", "closed", 0, "kmend: done, but standard output cannot be written: Bad file descriptor"),
         ("apply TREE", "gone", 141, ""),
+        ("unapply DONE", "full", 0, f"kmend: done, but standard output cannot be written: {FULL}"),
         ("report EV", "full", 5, f"kmend: error: standard output: {FULL}"),
         ("report EV", "closed", 5, "kmend: error: standard output: Bad file descriptor"),
         ("report EV", "gone", 141, ""),
@@ -588,7 +589,9 @@ def test_output_that_cannot_be_written(
 ) -> None:
     tree = make_tree()
     folder = evidence(tmp_path / "ev")
-    where = {"TREE": tree, "EV": folder, "OUT": tmp_path / "out"}
+    where = {"TREE": tree, "EV": folder, "OUT": tmp_path / "out", "DONE": tree}
+    if "DONE" in words:
+        run(["apply", tree, "--bug", BUG], cwd=tmp_path)
     command = [where.get(word, word) for word in words.split()] + (["--bug", BUG] if "TREE" in words else [])
     if stdout == "full":
         with open("/dev/full", "wb") as out:
@@ -602,8 +605,7 @@ def test_output_that_cannot_be_written(
         os.close(write)
     assert done.returncode == code
     assert (said(done) if line else done.stderr.decode()).endswith(line)
-    if words.startswith("apply"):
-        assert (tree / ".kmend").exists()
+    assert (tree / ".kmend").exists() == words.startswith("apply")
 
 
 @pytest.mark.parametrize("numbers", [(0,), (2,), (0, 1, 2)])

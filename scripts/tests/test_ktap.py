@@ -36,8 +36,6 @@ CASES = [
     # Of the small KUnit.
     ("compat_skips", "nfsd_cb_shutdown", End.EXIT, 0, Verdict.FAIL, "not ok: nfsd_cb_shutdown_test_waits_for_release"),
     ("kselftest_pass", SELFTEST, End.EXIT, 0, Verdict.PASS, ""),
-    ("kselftest_pass_riscv64", SELFTEST, End.EXIT, 0, Verdict.PASS, ""),
-    ("kselftest_pass_loongarch64", SELFTEST, End.EXIT, 0, Verdict.PASS, ""),
     ("kselftest_skip", SELFTEST, End.EXIT, 0, Verdict.SKIP, "reset"),
     ("kselftest_killed", SELFTEST, End.EXIT, 0, Verdict.FAIL, "not ok: "),
     ("kselftest_hang", SELFTEST, End.EXIT, 0, Verdict.FAIL, "not ok: no reader or resetter hangs"),

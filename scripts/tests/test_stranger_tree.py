@@ -19,7 +19,6 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import ACCESS, WAIT_EVENT, MakeTree, access_c, tree_hash
@@ -40,7 +39,6 @@ from test_apply import (
 
 from kmendlib import cli
 from kmendlib.host import proc
-from kmendlib.host.paths import SCRIPTS
 from kmendlib.tree import transaction
 from kmendlib.tree.transaction import STATE
 
@@ -580,17 +578,3 @@ def test_file_system_that_cannot_exchange_files(make_tree: MakeTree, monkeypatch
     assert WAIT_EVENT in (root / ACCESS).read_text()
     do_unapply(root)
     assert tree_hash(root) == before
-
-
-@pytest.mark.parametrize("words", [["apply", "--bug", "pci-cfg-wait"], ["unapply"]], ids=["apply", "unapply"])
-def test_output_that_cannot_be_written(make_tree: MakeTree, words: list[str]) -> None:
-    """The exit code says what became of the tree."""
-    root = make_tree()
-    if words == ["unapply"]:
-        do_apply(root)
-    with open("/dev/full", "w", encoding="utf-8") as full:
-        command = [str(SCRIPTS / "kmend"), words[0], str(root), *words[1:]]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert done.returncode == OK, done.stderr
-    assert len(done.stderr.splitlines()) == 1 and "cannot be written: No space left on device" in done.stderr
-    assert (STATE in os.listdir(root)) == (words[0] == "apply")
