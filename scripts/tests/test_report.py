@@ -87,12 +87,17 @@ def test_missing_boot_is_no_proof() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "code"),
-    [("PASS", ExitCode.OK), ("PANIC", ExitCode.OK), ("FAIL", ExitCode.OK), ("MISS", ExitCode.FAILED)],
+    ("before", "hit", "code"),
+    [
+        ("PASS", False, ExitCode.OK),
+        ("PANIC", True, ExitCode.OK),
+        ("FAIL", True, ExitCode.OK),
+        ("MISS", False, ExitCode.FAILED),
+    ],
 )
-def test_suite_without_proof_needs_a_result_before(before: str, code: ExitCode) -> None:
-    tests = [boot("before", before, ""), boot("after", "PASS", "")]
-    assert code_of(tests, proof=False) == code
+def test_suite_without_proof_needs_a_result_before(before: str, hit: bool, code: ExitCode) -> None:
+    run = evidence_of([boot("before", before, ""), boot("after", "PASS", "")], proof=False).run
+    assert (run.results[0].red, run.exit_code()) == (hit, code)
 
 
 @pytest.mark.parametrize(
