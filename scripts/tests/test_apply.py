@@ -99,16 +99,6 @@ def test_apply_and_unapply(make_tree: MakeTree) -> None:
     assert tree_hash(root) == before
 
 
-def test_dry_run_changes_nothing(make_tree: MakeTree) -> None:
-    root = make_tree(kunit=True)
-    before = tree_hash(root)
-    done = do_apply(root, dry_run=True, with_tests=True)
-    assert done.patches == (FIX, HOOK)
-    assert done.added == ADDED
-    assert "would apply 2 patches" in done.to_text()
-    assert tree_hash(root) == before
-
-
 @pytest.mark.parametrize(
     ("access", "status", "patches"),
     [(access_c(), Status.AFFECTED, (FIX, HOOK)), (access_c(WAIT_EVENT), Status.FIXED, (HOOK,))],
@@ -258,13 +248,6 @@ def test_nothing_to_mend(make_tree: MakeTree, status: Status) -> None:
     refused(root, f"nothing to apply: pci-cfg-wait is {status}", lambda: do_apply(root, status), ExitCode.NOTHING)
 
 
-def test_applied_already(make_tree: MakeTree) -> None:
-    root = make_tree()
-    do_apply(root)
-    refused(root, f"applied already: {FIX}", lambda: do_apply(root), ExitCode.NOTHING)
-    refused(root, f"applied already: {FIX}", lambda: do_apply(root, Status.FIXED, with_tests=True), ExitCode.NOTHING)
-
-
 def test_file_changed_between_audit_and_apply(make_tree: MakeTree) -> None:
     root = make_tree()
     said = found(root)
@@ -293,15 +276,6 @@ def test_collection_that_the_tree_has(make_tree: MakeTree) -> None:
     assert any("add cfg_reset to its TEST_GEN_PROGS" in note for note in done.notes)
     do_unapply(root)
     assert {path.name for path in folder.iterdir()} == {"Makefile"}
-
-
-def test_link_out_of_the_tree(make_tree: MakeTree) -> None:
-    root = make_tree()
-    (root / "drivers").rename(root.parent / "drivers")
-    (root / "drivers").symlink_to("../drivers")
-    outside = tree_hash(root.parent / "drivers")
-    refused(root, "a symbolic link is in this path", lambda: do_apply(root))
-    assert tree_hash(root.parent / "drivers") == outside
 
 
 def test_patch_missing(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -344,13 +318,6 @@ def test_two_at_once(make_tree: MakeTree) -> None:
 # git.
 
 
-def test_clean_git_tree(git_tree: Path) -> None:
-    before = tree_hash(git_tree)
-    do_apply(git_tree)
-    do_unapply(git_tree)
-    assert tree_hash(git_tree) == before
-
-
 @pytest.mark.parametrize("staged", [False, True], ids=["not staged", "staged"])
 def test_local_changes(git_tree: Path, staged: bool) -> None:
     with (git_tree / ACCESS).open("a") as stream:
@@ -358,14 +325,6 @@ def test_local_changes(git_tree: Path, staged: bool) -> None:
     if staged:
         git(git_tree, "add", "-A")
     refused(git_tree, f"{ACCESS} has local changes", lambda: do_apply(git_tree))
-
-
-def test_local_changes_elsewhere_do_not_matter(git_tree: Path) -> None:
-    (git_tree / "drivers/pci/probe.sh").write_text("#!/bin/sh\nexit 1\n")
-    before = tree_hash(git_tree)
-    do_apply(git_tree)
-    do_unapply(git_tree)
-    assert tree_hash(git_tree) == before
 
 
 def test_git_tree_of_another_user(git_tree: Path) -> None:
@@ -396,23 +355,6 @@ def test_git_runs_nothing_of_the_trees(git_tree: Path) -> None:
     do_apply(git_tree)
     do_unapply(git_tree)
     assert not trap.exists()
-
-
-def test_git_tree_without_a_commit(make_tree: MakeTree) -> None:
-    root = make_tree()
-    git(root, "init", "-q")
-    before = tree_hash(root)
-    do_apply(root)
-    do_unapply(root)
-    assert tree_hash(root) == before
-
-
-def test_untracked_inside_another_git_tree(make_tree: MakeTree) -> None:
-    root = make_tree()
-    git(root.parent, "init", "-q")
-    git(root.parent, "commit", "-qm", "empty", "--allow-empty")
-    do_apply(root)
-    do_unapply(root)
 
 
 # A tree that may not be written.
@@ -448,14 +390,6 @@ def test_no_right_to_write(make_tree: MakeTree, folder: str, tmp_path: Path, mon
     code = os.waitstatus_to_exitcode(os.waitpid(in_child(work), 0)[1])
     assert code == ExitCode.USAGE
     assert tree_hash(root) == before
-
-
-def test_read_only_tree_for_unapply(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = make_tree()
-    do_apply(root)
-    real = os.access
-    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK and real(path, mode))
-    refused(root, "is read-only", lambda: do_unapply(root))
 
 
 # Cut off at every point.

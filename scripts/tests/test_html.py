@@ -514,33 +514,6 @@ def run(*arguments: str | Path) -> int:
     return cli.main([str(each) for each in arguments])
 
 
-def test_report_writes_all_beside_the_evidence(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = make().folder
-    assert run("report", folder) == ExitCode.OK
-    assert f"page: {folder / 'report.html'}" in capsys.readouterr().out
-    assert {"report.html", "junit.xml", "summary.md"} <= {path.name for path in folder.iterdir()}
-    assert run("report", folder) == ExitCode.OK
-
-
-def test_report_of_several_needs_a_place(make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    one, two = make("one").folder, make("two", worse="PANIC").folder
-    assert run("report", one, two) == ExitCode.USAGE
-    assert capsys.readouterr().err == "kmend: error: 2 folders make one page: say where with --out FILE\n"
-    assert run("report", one, two, "--out", tmp_path / "both.html") == ExitCode.PANIC
-    assert sorted(path.name for path in tmp_path.glob("both*")) == ["both.html", "both.junit.xml", "both.summary.md"]
-    assert not (one / "report.html").exists()
-
-
-def test_report_says_in_one_line_what_cannot_be_trusted(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = make().folder
-    (folder / "x86_64/config").write_text("CONFIG_MINE=y\n")
-    assert run("report", folder) == ExitCode.USAGE
-    shown = capsys.readouterr().out
-    (line,) = [line for line in shown.splitlines() if line.startswith("not trusted: ")]
-    assert line == "not trusted: changed since: x86_64/config is not as the run left it"
-    assert "PROVED" not in shown and "green" not in shown and shown.count("NOT TRUSTED") == len(PLAN)
-
-
 def test_page_that_cannot_be_written(make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("report", make().folder, "--out", tmp_path / "no/where.html") == ExitCode.USAGE
     assert "where.html: No such file or directory: name another file with --out" in capsys.readouterr().err

@@ -352,6 +352,11 @@ CASES = {
     ),
     "commit and again": Case("git apply", "apply", NOTHING, "applied already", in_git(COMMIT)),
     "edited in git": Case("git apply", "unapply", USAGE, f"{EDITED}: put it back", append),
+    "clean": Case("git apply", "unapply", OK, "took back", lambda root: None),
+    "edited elsewhere": Case("git apply", "unapply", OK, "took back", write("drivers/pci/probe.sh", "exit 1\n")),
+    "edited elsewhere before": Case("git", "apply", OK, "applied 1 patch", write("drivers/pci/probe.sh", "exit 1\n")),
+    "no commit": Case("", "apply", OK, "applied 1 patch", in_git("init -q")),
+    "inside another git tree": Case("", "apply", OK, "applied 1 patch", lambda root: git(root.parent, "init", "-q")),
     "git file that leads nowhere": Case(
         "git", "apply", USAGE, NO_TELLING, remove(".git", lambda path: path.write_text("gitdir: /nowhere\n"))
     ),
