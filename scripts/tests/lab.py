@@ -115,6 +115,8 @@ class Lab:
                 tools[need.file] = _QEMU
             elif "/" not in need.file and not need.file.startswith("python:") and not shutil.which(need.file):
                 tools[need.file] = 'echo "version 99"\n'
+        # The real ones, which get what all tools get.
+        tools |= {name: f'exec {shutil.which(name)} "$@"' for name in ("git", "patch", "rsync", "spatch", "wiggle")}
         tools |= {"clang-19": 'echo "clang version 19.1.7"\n', "ld.lld-19": 'echo "LLD 19.1.7"\n'}
         tools.pop("libpython", None)
         (root / "stub").write_text(

@@ -72,21 +72,12 @@ AFFECTED = {
     "plain list function on the queue's head": waiter("list_add(node, &pci_cfg_wait.head);", LOCKED_REMOVE),
     "own entry taken off the list": waiter(LOCKED_ADD, "list_del_init(&wait.entry);"),
     "wait_event that wants the lock held": waiter("wait_event_interruptible_locked(pci_cfg_wait, 1);", ""),
-    "locked call in a comment": waiter(f"/* {LOCKED_ADD} */ {ADD}", f"// {LOCKED_REMOVE}\n\t{REMOVE}"),
-    "wait_event in a comment": waiter(f"/*\n\t * wait_event(pci_cfg_wait, 1);\n\t */\n\t{ADD}", REMOVE),
-    "wait_event in a string": waiter(f'pr_debug("wait_event(pci_cfg_wait, 1);");\n\t{ADD}', REMOVE),
-    "lock in a comment": waiter(f"/* spin_lock(&pci_cfg_wait.lock); */\n\t{ADD}", REMOVE),
-    "comments inside the call": waiter("__add_wait_queue /* a */ ( /* b */ & /* c */ pci_cfg_wait , &wait ) ;", REMOVE),
-    "broken over lines": waiter("__add_wait_queue\n(\n&pci_cfg_wait\n,\n&wait\n)\n;", REMOVE),
     "all on one line": re.sub(r"\s+", " ", UNLOCKED.split("/*")[0]) + "\n",
-    "indented with blanks": UNLOCKED.replace("\t", "    "),
-    "DOS line ends": UNLOCKED.replace("\n", "\r\n"),
     "brace on its own line, attribute first": edit(
         UNLOCKED,
         "static noinline void pci_wait_cfg(struct pci_dev *dev)\n",
         "noinline static void\npci_wait_cfg (struct pci_dev * dev)\n",
     ),
-    "other variable names": UNLOCKED.replace("&wait)", "&w)").replace("(wait, ", "(w, ").replace("dev", "pdev"),
     "fixed under #ifdef only": waiter(f"#ifdef CONFIG_X\n\t{LOCKED_ADD}\n#else\n\t{ADD}\n#endif", LOCKED_REMOVE),
     "wait_event beside the old code": waiter(f"{ADD}\n\twait_event(pci_cfg_wait, 1);", REMOVE),
 }
@@ -105,16 +96,10 @@ FIXED = {
     "lock held with interrupts off": waiter(HELD_ADD, HELD_REMOVE)
     .replace("spin_lock(&p", "spin_lock_irq(&p")
     .replace("spin_unlock(&p", "spin_unlock_irq(&p"),
-    "old call in a comment": waiter(f"/* {ADD} */ {LOCKED_ADD}", f"// {REMOVE}\n\t{LOCKED_REMOVE}"),
-    "old call in a string": waiter(f'pr_debug("{ADD}");\n\t{LOCKED_ADD}', LOCKED_REMOVE),
-    "old call under #if 0": waiter(f"#if 0\n\t{ADD}\n#endif\n\t{LOCKED_ADD}", LOCKED_REMOVE),
-    "wait_event, reformatted": edit(WAIT_EVENT, "wait_event(pci_cfg_wait, ", "wait_event ( pci_cfg_wait /* q */,\n"),
 }
 
 UNKNOWN = {
     "no pci_wait_cfg": "",
-    "pci_wait_cfg renamed": UNLOCKED.replace("pci_wait_cfg", "pci_wait_config"),
-    "fixed pci_wait_cfg renamed": WAIT_EVENT.replace("pci_wait_cfg", "pci_wait_config"),
     "queue behind a pointer": waiter(
         "struct wait_queue_head *q = &pci_cfg_wait;\n\n\t__add_wait_queue(q, &wait);", "__remove_wait_queue(q, &wait);"
     ),
@@ -258,10 +243,6 @@ def test_older_than_the_bug(make_tree: MakeTree, version: str) -> None:
 def test_older_than_the_bug_but_with_its_code(make_tree: MakeTree) -> None:
     """A vendor may have taken the code back: what the source says counts, not the version."""
     assert look(make_tree(version="3.0.101")).bugs[0].status is Status.AFFECTED
-
-
-def test_fixed_code_in_an_old_version(make_tree: MakeTree) -> None:
-    assert look(make_tree(access_c(WAIT_EVENT))).bugs[0].status is Status.FIXED
 
 
 @pytest.mark.parametrize(

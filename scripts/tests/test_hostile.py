@@ -104,34 +104,6 @@ def test_pythons_variables_do_not_count(make_tree: MakeTree, tmp_path: Path, nam
     assert said(done).endswith("nothing of kmend's is applied")
 
 
-# Variables that change what make, ccache, compilers, shells, git, patch, quilt, Coccinelle or QEMU do.
-_FOREIGN = """
-    ARCH AS BASH_ENV CC CCACHE_CONFIGPATH CCACHE_PREFIX CDPATH COCCINELLE_HOME COMPILER_PATH CPATH CROSS_COMPILE
-    C_INCLUDE_PATH ENV GCC_EXEC_PREFIX GIT_CONFIG_COUNT GIT_DIR GIT_EXEC_PATH GIT_EXTERNAL_DIFF GNUMAKEFLAGS
-    GREP_OPTIONS
-    HOSTCC HOSTCFLAGS IFS KBUILD_EXTMOD KBUILD_OUTPUT KCFLAGS KCONFIG_ALLCONFIG KCONFIG_CONFIG KCPPFLAGS KRUSTFLAGS
-    LANGUAGE LC_ALL LC_CTYPE LC_MESSAGES LD_BIND_NOW LIBRARY_PATH LLVM LLVM_IAS LOCPATH MAKEFILES MAKEFLAGS O
-    OCAMLRUNPARAM
-    PATCH_GET PATCH_VERSION_CONTROL PERL5OPT POSIXLY_CORRECT PYTHONPATH QEMU_AUDIO_DRV QUILT_PATCHES QUILT_PC
-    RSYNC_RSH SHELL SHELLOPTS TAR_OPTIONS USERCFLAGS V VERSION_CONTROL W http_proxy
-""".split()  # noqa: SIM905
-_PASS = {"PATH", "HOME", "TMPDIR", "TERM", "LANG", "PWD", "SHLVL", "_", "OLDPWD"}
-
-
-@pytest.mark.parametrize("tool", ["spatch", "patch", "git"])
-def test_only_what_is_listed_reaches_a_tool(make_tree: MakeTree, tmp_path: Path, tool: str) -> None:
-    tree = make_tree()
-    (tree / ".git").mkdir()
-    trap(tmp_path / "bin" / tool, tmp_path / "ran")
-    (tmp_path / "bin" / tool).write_text(f"#!/bin/sh\n/usr/bin/env -0 > '{tmp_path}/ran'\nexit 9\n")
-    env = {name: "x" for name in _FOREIGN if name not in ("IFS", "LC_ALL")} | {"PATH": f"{tmp_path}/bin:/usr/bin:/bin"}
-    env |= {"TERM": "dumb", "XDG_CONFIG_HOME": "/c", "LANG": "de_DE.ISO-8859-1", "TMPDIR": str(tmp_path)}
-    run(["apply", tree, "--bug", BUG], cwd=tmp_path, env=env)
-    got = dict(line.split("=", 1) for line in (tmp_path / "ran").read_text().split("\0") if line)
-    assert {name for name in got if name not in _PASS and not name.startswith("XDG_")} <= {"GIT_NO_LAZY_FETCH", "PYTHONDONTWRITEBYTECODE"}
-    assert got["LANG"] == "C.UTF-8" and got["XDG_CONFIG_HOME"] == "/c"
-
-
 def test_every_child_is_started_in_one_place() -> None:
     """Where its environment is made, and where it is ended; pytest of kmend check alone has the terminal."""
     bare = []

@@ -98,12 +98,12 @@ def copy(each: Wrong | None) -> Iterator[Path]:
         yield root
 
 
-def _pytest(root: Path, words: Sequence[str]) -> tuple[int, str]:
+def _pytest(root: Path, words: Sequence[str], limit: float = LIMIT) -> tuple[int, str]:
     command = [sys.executable, "-P", "-B", "-m", "pytest", "-q", "-x", "--tb=no", "-rfE", "-p", "no:cacheprovider"]
     environment = os.environ | {"PYTHONPATH": str(root / "scripts")}
     try:
         done = subprocess.run(
-            [*command, *words], cwd=root, env=environment, capture_output=True, text=True, timeout=LIMIT, check=False
+            [*command, *words], cwd=root, env=environment, capture_output=True, text=True, timeout=limit, check=False
         )
     except subprocess.TimeoutExpired:
         return 1, "time-out"
@@ -113,7 +113,8 @@ def _pytest(root: Path, words: Sequence[str]) -> tuple[int, str]:
 def tests_pass(every: Sequence[Wrong]) -> str:
     """Say which of the tests that are to notice does not pass, or is skipped, as the driver is; nothing if all do."""
     words = list(dict.fromkeys(word for each in every for word in each.tests))
-    code, said = _pytest(REPO, ["-rs", *words])
+    # All in one: they take longer than the slowest one by far.
+    code, said = _pytest(REPO, ["-rs", "-n", str(len(os.sched_getaffinity(0))), *words], 12 * LIMIT)
     skipped = [line for line in said.splitlines() if line.startswith("SKIPPED")]
     return "\n".join(["as the driver is, not all of the tests pass:", said]) if code or skipped else ""
 
@@ -130,6 +131,6 @@ def run(each: Wrong) -> tuple[bool, str]:
             return True, ""
         if code:
             return False, f"{each.test}: pytest ended with code {code}: {said.strip().splitlines()[-1:]}"
-        code, said = _pytest(root, ["scripts/tests"])
+        code, said = _pytest(root, ["scripts/tests"], 12 * LIMIT)
         others = [line.partition(" - ")[0] for line in said.splitlines() if line.startswith(("FAILED", "ERROR"))]
         return False, f"{each.test} passes; noticed by {others[0]}" if others else f"{each.test} passes, as all others"
