@@ -469,31 +469,6 @@ def test_command_line(
     assert cli.main(["port"]) == ExitCode.USAGE
 
 
-@pytest.mark.parametrize(
-    ("name", "version", "distance"),
-    [
-        ("v3.4-v5.8.patch", "4.19.90", 0),
-        ("v3.4-v5.8.patch", "5.10.223", 2),
-        ("no-wait-v4.19.patch", "5.4.49", 5),
-        ("inflight-leak-v6.12.patch", "6.1.192", 11),
-        ("inflight-leak-v6.6.patch", "6.1.192", 5),
-        ("v6.12-unqueue-first.patch", "7.2.13", 10),
-        ("v4.19.90-extra.patch", "4.19.0", (0, 90)),
-        ("v6.6.0-v6.6.61.patch", "6.6.0", (0, 0)),
-        ("v6.6.0-v6.6.61.patch", "6.6.80", (0, 19)),
-        ("v6.6.62.patch", "6.6.80", (0, 18)),
-        ("v6.6.62.patch", "6.12.0", 6),
-        ("v6.6.patch", "6.6.80", (0, 0)),
-        ("feature-v7.x.patch", "6.12.0", 18),
-        ("olk-6.6-first-01-early-free.patch", "6.6.0", 0),
-        ("some-shape.patch", "6.6.0", 1000),
-    ],
-)
-def test_distance(name: str, version: str, distance: int | tuple[int, int]) -> None:
-    """Of two shapes of one release the nearer one is known by the stable releases in the names."""
-    assert port._distance(name, version) == (distance if isinstance(distance, tuple) else (distance, 0))
-
-
 def test_codes() -> None:
     def of(*codes: ExitCode) -> ExitCode:
         return port.exit_code([Ported(Path(), "", "", "", "", (), "", Path(), code) for code in codes])
@@ -678,10 +653,11 @@ def test_conflict_resolved_as_upstream_did(compiled: list[dict[str, bytes]]) -> 
 
 @real_audit
 def test_next_variant_where_the_nearest_conflicts(compiled: list[dict[str, bytes]]) -> None:
+    """Of two that fit alike the newer one, which is the first in the manifest, is tried first."""
     root = real("6.1")
     (bug,) = manifest.load().select(["nfsd-cb-shutdown/inflight-leak"])
     near, far = "nfsd-cb-shutdown/inflight-leak-v6.6.patch", "nfsd-cb-shutdown/inflight-leak-v6.12.patch"
-    finding = dataclasses.replace(bug.findings[0], fix=((far,), (near,)))
+    finding = dataclasses.replace(bug.findings[0], fix=((near,), (far,)))
     (done,) = port.port(Tree.open(root), [dataclasses.replace(bug, findings=(finding,))], "", None, quiet)
     assert (done.code, done.variant) == (ExitCode.OK, far), done.to_text()
     assert f"nearer: {near} conflicts in fs/nfsd/nfs4state.c (1)" in done.why

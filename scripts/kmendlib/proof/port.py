@@ -348,32 +348,13 @@ def _changed_besides(shown: bytes | None, content: bytes) -> bool:
     return len(kept) == 1 and content != shown
 
 
-def _release_number(major: str, minor: str) -> int:
-    """Return where a release stands among the others: each series of them had about twenty."""
-    return 20 * int(major) + (10 if minor == "x" else int(minor))
-
-
-def _distance(name: str, version: str) -> tuple[int, int]:
-    """Return how far a tree is from those that a variant is named after: in releases, and within one in stable ones."""
-    found = re.findall(r"(?<![\w.])v?(\d+)\.(\d+|x)(?:\.(\d+))?", name.replace("-", " "))
-    if not found:
-        return 1000, 0
-    major, minor, stable = version.split(".")[:3]
-    here = _release_number(major, minor), int(stable)
-    first = min((_release_number(*end[:2]), int(end[2] or 0)) for end in found)
-    last = max((_release_number(*end[:2]), int(end[2] or 1000)) for end in found)
-    if first <= here <= last:
-        return 0, 0
-    near = first if here < first else last
-    return abs(near[0] - here[0]), abs(near[1] - here[1]) if near[0] == here[0] else 0
-
-
 def _nearest(tree: Tree, finding: Finding, variant: str, say: Say) -> list[_Merge]:
-    """Merge each variant, or the one that was asked for, and return the merges, nearest first."""
+    """Merge each variant, or the one that was asked for, and return the merges, the one with most hunks that fit first.
+
+    Of those that fit alike the newest comes first, as it does in the manifest.
+    """
     names = [variant] if variant else [each[0] for each in finding.fix if len(each) == 1]
-    merges = [_merge(tree, name, say) for name in names]
-    version = str(tree.version)
-    return sorted(merges, key=lambda merge: (_distance(Path(merge.name).name, version), -merge.fit))
+    return sorted((_merge(tree, name, say) for name in names), key=lambda merge: -merge.fit)
 
 
 def _run(command: Sequence[str], folder: Path, stdin: bytes = b"") -> tuple[int, bytes]:
