@@ -14,8 +14,9 @@ from conftest import planned
 
 from kmendlib import check
 from kmendlib.check import Seen
+from kmendlib.host.errors import ExitCode, Infrastructure
 from kmendlib.host.words import Verdict
-from kmendlib.tree import arches, manifest
+from kmendlib.tree import arches, bases, manifest, source
 
 WANTED = check.expected()
 BUGS = manifest.load().bugs
@@ -179,3 +180,85 @@ def test_skipped_test_has_failed_unless_it_is_listed(tmp_path: Path) -> None:
         "test_a.py::test_bad[1]",
         "test_a.py::test_broken",
     ]
+
+
+@pytest.fixture
+def parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
+    """What the parts of a check come to, as they are where all is good; a test changes one."""
+    found = {
+        "trees": ({"6.12.117": tmp_path}, ["kylin-v10: no tree of it here"]),
+        "tests": check.Count(10),
+        "rows": run(),
+        "kunits": (8, 0),
+    }
+
+    def verified(request: Any, _: object) -> Any:
+        proofs = [
+            SimpleNamespace(row=row, outcome=row.word, results=[None] * row.boots)
+            for row in ([] if request.kunit else found["rows"])
+        ]
+        return SimpleNamespace(folder=tmp_path, run=SimpleNamespace(proofs=proofs, exit_code=lambda: ExitCode.OK))
+
+    monkeypatch.setattr(check, "_trees", lambda _: found["trees"])
+    monkeypatch.setattr(check, "_pytest", lambda *_: found["tests"])
+    monkeypatch.setattr(check, "verify", verified)
+    monkeypatch.setattr(check, "print_report", lambda _: None)
+    monkeypatch.setattr(check, "both_kunits", lambda *_: found["kunits"])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "says"),
+    [
+        ("tests", check.Count(10, ["test_a.py::test_bad"]), "failed:\n  test_a.py::test_bad\n"),
+        ("tests", check.Count(10, [], ["a test: skipped"]), "need not:\n  a test: skipped\n"),
+        ("trees", ({"6.12.117": Path()}, ["linux-6.1.y: no network"]), "failed:\n  linux-6.1.y: no network\n"),
+        ("trees", ({"6.12.118": Path()}, []), "nobody has read these trees (scripts/tests/audit-truth.toml): 6.12.118"),
+        ("rows", run()[1:], "failed:\n  pci-cfg-wait pci_cfg_wait x86_64: not in the run\n"),
+        ("kunits", (7, 1), "7 of 8 boots say the same"),
+        ("kunits", (8, 0), "need not:\n  "),
+    ],
+)
+def test_check(
+    parts: dict[str, Any], part: str, value: object, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts[part] = value
+    good = "failed:" not in says and part != "kunits" or value == (8, 0)
+    assert check.check() is (ExitCode.OK if good else ExitCode.FAILED)
+    said = capsys.readouterr().out
+    assert says in said and ("failed: nothing\n" in said) == (good or part == "kunits")
+    assert (" passed, 0 failed, " in said.splitlines()[-1]) == good
+    assert part == "trees" or "  kylin-v10: no tree of it here\n" in said
+
+
+@pytest.mark.parametrize(("text", "passed", "failed"), [("pass", 1, 0), ("assert 0", 0, 2), ("x = (", 0, 2)])
+def test_pytest_is_run_and_counted(
+    text: str, passed: int, failed: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "tests").mkdir()
+    code = f"import os\n\n\ndef test_x():\n    os.environ['KMEND_TREES']\n    {text}\n"
+    (tmp_path / "tests/test_x.py").write_text(code)
+    monkeypatch.setattr(check, "SCRIPTS", tmp_path)
+    count = check._pytest({"6.12.117": tmp_path}, tmp_path, WANTED)
+    assert (count.passed, len(count.failed)) == (passed, failed)
+
+
+def test_trees_that_are_to_be_had(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    debian, vendor = (bases.Source(debian="linux-source"),), (bases.Source(srpm="kernel"),)
+    lines = {name: bases.Base(name, "", "", "", sources=vendor if name == "c" else debian) for name in "abc"}
+    monkeypatch.setattr(bases, "load", lambda: lines)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(source, "need_space", lambda *_: None)
+
+    def fetch(workspace: source.Workspace, _: object) -> Any:
+        if workspace.name == "b":
+            raise Infrastructure("no network")
+        return SimpleNamespace(version="6.1.1", path=tmp_path)
+
+    monkeypatch.setattr(source, "fetch_base", fetch)
+    display: Any = SimpleNamespace(say=print)
+    assert check._trees(display) == ({"6.1.1": tmp_path}, ["b: no network", "c: no tree of it here"])
+    # Without the default base there is nothing to be proved.
+    monkeypatch.setattr(bases, "DEFAULT", "b")
+    with pytest.raises(Infrastructure, match="no network"):
+        check._trees(display)

@@ -3,6 +3,7 @@
 
 import os
 import re
+import subprocess
 import time
 from pathlib import Path
 
@@ -203,6 +204,19 @@ def test_base_from_a_package_of_debian(
             source.fetch_base(place, said.append)
     made = (tmp_path / "bin/apt-get.log").read_text().splitlines()
     assert len(made) == len(calls) and all(map(re.search, calls, made)), made
+
+
+def test_base_from_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of a branch the newest commit alone, and nothing of git is left."""
+    tree = user_tree(tmp_path).path
+    for words in ("init -q -b linux-6.12.y", "add -A", "-c user.name=A -c user.email=a@localhost commit -qm A"):
+        subprocess.run(["git", *words.split()], cwd=tree, check=True)
+    place = fake_base(bases.Source(git=tree.as_uri(), ref="linux-6.12.y"), monkeypatch, tmp_path)
+    assert source.fetch_base(place, lambda line: None).version == "6.12.1"
+    assert not (place.pristine / ".git").exists()
+    missing = fake_base(bases.Source(git=tree.as_uri(), ref="none"), monkeypatch, tmp_path / "other")
+    with pytest.raises(Infrastructure, match="git clone --depth 1 --branch none .*: .*Remote branch none not found"):
+        source.fetch_base(missing, lambda line: None)
 
 
 def test_base_from_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
