@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -37,8 +38,8 @@ if _LACKING:
 
 from kmendlib.proof.plan import Facts, Plan, Request, plan, variants  # noqa: E402
 from kmendlib.tree import arches, bases  # noqa: E402
-from kmendlib.tree.audit import Audit, BugAudit, FindingAudit, Status  # noqa: E402
-from kmendlib.tree.manifest import Bug  # noqa: E402
+from kmendlib.tree.audit import Audit, BugAudit, FindingAudit, Status, audit  # noqa: E402
+from kmendlib.tree.manifest import RULES, Bug  # noqa: E402
 from kmendlib.tree.tree import Tree  # noqa: E402
 
 # drivers/pci/access.c as far as the rule and the patches look at it. The functions under test have the shape that
@@ -238,6 +239,39 @@ def real_trees() -> list[Path]:
     """Return the real trees in KMEND_TREES."""
     folder = os.environ.get("KMEND_TREES")
     return sorted(path for path in Path(folder).iterdir() if path.is_dir()) if folder else []
+
+
+def look_at(root: Path, bug: Bug, name: str, *, fix: bool = False) -> FindingAudit:
+    """Audit a tree, which must not change, for one finding.
+
+    Args:
+        root: the tree.
+        bug: the bug.
+        name: the finding, without the bug's name.
+        fix: also find the fix variant that mends it, which takes seconds.
+    """
+    (finding,) = (finding for finding in bug.findings if finding.id == f"{bug.id}/{name}")
+    before = tree_hash(root)
+    found = audit(Tree.open(root), [replace(bug, findings=(finding if fix else replace(finding, fix=()),))])
+    assert tree_hash(root) == before, "the audit wrote to the tree"
+    return found.bugs[0].findings[0]
+
+
+def lay(root: Path, files: Mapping[str, str | None], version: str) -> Path:
+    """Make a part of a tree, and return its path; of a file that is None the folder alone."""
+    numbers = zip(("VERSION", "PATCHLEVEL", "SUBLEVEL"), version.split("."), strict=True)
+    for name, text in {**files, "Makefile": "".join(f"{name} = {number}\n" for name, number in numbers)}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        if text is not None:
+            (root / name).write_text(text, encoding="utf-8")
+    return root
+
+
+def coccicheck(rule: str, *words: str | Path, mode: str = "report") -> list[str]:
+    """Return what a rule prints as "make coccicheck" runs it, on files or a folder."""
+    command = ["spatch", "-D", mode, "--no-show-diff", "--very-quiet", "--no-includes", "--cocci-file"]
+    done = subprocess.run([*command, RULES / f"{rule}.cocci", *words], check=True, capture_output=True, text=True)
+    return done.stdout.splitlines()
 
 
 def audited(bug: Bug, statuses: Mapping[str, Status] | Status) -> BugAudit:

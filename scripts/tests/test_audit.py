@@ -7,14 +7,13 @@ import dataclasses
 import json
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conftest import ACCESS, UNLOCKED, WAIT_EVENT, WAKE_INSIDE, WAKE_OUTSIDE, MakeTree, access_c, tree_hash
+from conftest import ACCESS, UNLOCKED, WAIT_EVENT, WAKE_INSIDE, WAKE_OUTSIDE, MakeTree, access_c, coccicheck, tree_hash
 from kmendlib.host.errors import ExitCode, Infrastructure
 from kmendlib.tree import code, manifest
 from kmendlib.tree.audit import Audit, Status, audit, worst
@@ -22,7 +21,6 @@ from kmendlib.tree.manifest import Bug, Finding
 from kmendlib.tree.tree import Tree
 
 BUGS = (manifest.load().bug("pci-cfg-wait"),)
-RULE = manifest.RULES / "pci-cfg-wait.cocci"
 FIX = "pci-cfg-wait/v3.4-v5.8.patch"
 
 ADD = "__add_wait_queue(&pci_cfg_wait, &wait);"
@@ -397,13 +395,8 @@ def test_uses_are_found_in_code_only() -> None:
 
 
 # As "make coccicheck" runs it.
-def report(path: Path) -> str:
-    command = ["spatch", "-D", "report", "--no-show-diff", "--very-quiet", "--cocci-file", str(RULE), "--no-includes"]
-    return subprocess.run([*command, str(path)], check=True, capture_output=True, text=True).stdout
-
-
 def test_report_mode_names_faults_alone(make_tree: MakeTree) -> None:
-    said = report(make_tree() / ACCESS).splitlines()
+    said = coccicheck("pci-cfg-wait", make_tree() / ACCESS)
     assert [line.split(": ", 2)[1:] for line in said] == [
         ["pci-cfg-wait/unlocked-queue", f"affected: {name}() without pci_cfg_wait.lock"]
         for name in ("__add_wait_queue", "__remove_wait_queue")
@@ -412,16 +405,15 @@ def test_report_mode_names_faults_alone(make_tree: MakeTree) -> None:
 
 @pytest.mark.parametrize("access", [access_c(WAIT_EVENT), access_c(wake=WAKE_INSIDE), access_c("")])
 def test_report_mode_is_silent_otherwise(make_tree: MakeTree, access: str) -> None:
-    assert report(make_tree(access) / ACCESS) == ""
+    assert coccicheck("pci-cfg-wait", make_tree(access) / ACCESS) == []
 
 
 def test_two_files_in_one_run(make_tree: MakeTree) -> None:
     """What is known of one file must not colour the next."""
     folder = make_tree(name="a") / "drivers/pci"
     shutil.copyfile(make_tree(access_c(wake=WAKE_INSIDE), name="b") / ACCESS, folder / "zz.c")
-    command = ["spatch", "-D", "audit", "--no-show-diff", "--very-quiet", "--cocci-file", str(RULE), "--no-includes"]
-    said = subprocess.run([*command, "--dir", str(folder)], check=True, capture_output=True, text=True).stdout
-    verdicts = {(Path(line.split(":")[0]).name, line.split(": ")[2]) for line in said.splitlines()}
+    said = coccicheck("pci-cfg-wait", "--dir", folder, mode="audit")
+    verdicts = {(Path(line.split(":")[0]).name, line.split(": ")[2]) for line in said}
     assert verdicts - {("access.c", "seen"), ("zz.c", "seen")} == {("access.c", "affected"), ("zz.c", "latent")}
 
 

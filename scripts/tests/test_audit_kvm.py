@@ -7,17 +7,16 @@ The code of a batch comes from the series' own patches; what is around it is mad
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import mutants
-from conftest import real_trees, tree_hash
+from conftest import coccicheck, lay, real_trees, tree_hash
 from kmendlib.tree import manifest, series
 from kmendlib.tree.audit import FindingAudit, Status, audit
-from kmendlib.tree.manifest import PATCHES, RULES
+from kmendlib.tree.manifest import PATCHES
 from kmendlib.tree.tree import Tree
 
 EVENTFD, MAIN, HOST = "virt/kvm/eventfd.c", "virt/kvm/kvm_main.c", "include/linux/kvm_host.h"
@@ -258,12 +257,7 @@ MakeKvm = Callable[[Files], Path]
 @pytest.fixture
 def make_kvm(tmp_path: Path) -> MakeKvm:
     def make(files: Files) -> Path:
-        for name, text in zip((EVENTFD, MAIN, HOST), files, strict=True):
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            if text is not None:
-                (tmp_path / name).write_text(text, encoding="utf-8")
-        (tmp_path / "Makefile").write_text("VERSION = 6\nPATCHLEVEL = 6\nSUBLEVEL = 0\n", encoding="utf-8")
-        return tmp_path
+        return lay(tmp_path, dict(zip((EVENTFD, MAIN, HOST), files, strict=True)), "6.6.0")
 
     return make
 
@@ -344,9 +338,7 @@ def test_fixed_all_the_same(make_kvm: MakeKvm, noise: Callable[[str], str]) -> N
 def test_report_mode_names_faults_alone(make_kvm: MakeKvm, files: Files, faults: int) -> None:
     """As "make coccicheck" runs it: the helpers are found without a path to them."""
     root = make_kvm(files)
-    command = ["spatch", "-D", "report", "--no-show-diff", "--very-quiet", "--no-includes", "--cocci-file"]
-    command += [str(RULES / "kvm-shadow.cocci"), *(str(root / name) for name in (HOST, EVENTFD, MAIN))]
-    said = subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout.splitlines()
+    said = coccicheck("kvm-shadow", *(root / name for name in (HOST, EVENTFD, MAIN)))
     assert len(said) == faults and all(": affected: " in line for line in said)
 
 

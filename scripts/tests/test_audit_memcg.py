@@ -7,12 +7,11 @@ What the patches look at is as in those trees, the rest is made up.
 from __future__ import annotations
 
 import dataclasses
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from conftest import MakeTree
+from conftest import MakeTree, coccicheck
 from kmendlib.tree import manifest
 from kmendlib.tree.audit import FindingAudit, Status, audit
 from kmendlib.tree.tree import Tree
@@ -644,8 +643,6 @@ def test_memcg_changes(make_tree: MakeTree, files: Files, status: Status) -> Non
 def test_report_mode_names_faults_alone(make_tree: MakeTree, files: Files, lines: int) -> None:
     root = make_tree()
     look(root, files)
-    command = ["spatch", "-D", "report", "--no-show-diff", "--very-quiet", "--no-includes"]
-    command += ["--cocci-file", str(manifest.RULES / "memcg-uncharge.cocci"), "--dir", str(root / "mm")]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    said = coccicheck("memcg-uncharge", "--dir", root / "mm")
     assert len(said) == lines
     assert all(f"{FIRST}: affected: " in line for line in said)

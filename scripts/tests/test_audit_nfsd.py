@@ -3,17 +3,14 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from conftest import tree_hash
+from conftest import coccicheck, lay, look_at
 from kmendlib.tree import manifest
-from kmendlib.tree.audit import FindingAudit, Status, audit
-from kmendlib.tree.tree import Tree
+from kmendlib.tree.audit import Status
 
 BUG = manifest.load().bug("nfsd-cb-shutdown")
 CALLBACK = "fs/nfsd/nfs4callback.c"
@@ -296,26 +293,9 @@ def make_nfsd(tmp_path: Path) -> MakeNfsd:
     """Return a function that makes a small kernel tree with NFSD files and returns its path."""
 
     def make(callback: str | None, owner: str | None = OWNER, version: str = "6.12.1") -> Path:
-        (tmp_path / "fs/nfsd").mkdir(parents=True)
-        major, patchlevel, sublevel = version.split(".")
-        (tmp_path / "Makefile").write_text(
-            f"VERSION = {major}\nPATCHLEVEL = {patchlevel}\nSUBLEVEL = {sublevel}\nEXTRAVERSION =\n"
-        )
-        for name, text in ((CALLBACK, callback), (STATE, owner)):
-            if text is not None:
-                (tmp_path / name).write_text(text)
-        return tmp_path
+        return lay(tmp_path, {CALLBACK: callback, STATE: owner}, version)
 
     return make
-
-
-def look(root: Path, name: str) -> FindingAudit:
-    """Return what the audit says of one finding; it must not write to the tree, and no fix is tried."""
-    [finding] = (each for each in BUG.findings if each.id.endswith("/" + name))
-    before = tree_hash(root)
-    found = audit(Tree.open(root), [replace(BUG, findings=(replace(finding, fix=()),))]).bugs[0].findings[0]
-    assert tree_hash(root) == before, "the audit wrote to the tree"
-    return found
 
 
 # What is wrong, and a part of the reason that must be given.
@@ -462,32 +442,32 @@ STRANGE = {
 @pytest.mark.parametrize("name", HALF)
 def test_no_wait_affected(make_nfsd: MakeNfsd, name: str) -> None:
     callback, reason = HALF[name]
-    found = look(make_nfsd(callback), NO_WAIT)
+    found = look_at(make_nfsd(callback), BUG, NO_WAIT)
     assert found.status is Status.AFFECTED, found
     assert any(reason in evidence.reason for evidence in found.evidence), found
 
 
 @pytest.mark.parametrize("name", SOUND)
 def test_no_wait_fixed(make_nfsd: MakeNfsd, name: str) -> None:
-    found = look(make_nfsd(SOUND[name]), NO_WAIT)
+    found = look_at(make_nfsd(SOUND[name]), BUG, NO_WAIT)
     assert found.status is Status.FIXED, found
 
 
 @pytest.mark.parametrize("name", STRANGE)
 def test_no_wait_unknown(make_nfsd: MakeNfsd, name: str) -> None:
     # A wait that cannot be understood is no proof of its absence.
-    found = look(make_nfsd(STRANGE[name]), NO_WAIT)
+    found = look_at(make_nfsd(STRANGE[name]), BUG, NO_WAIT)
     assert found.status is Status.UNKNOWN, found
 
 
 def test_no_wait_unknown_where_the_caller_waits(make_nfsd: MakeNfsd) -> None:
     call = "	nfsd4_shutdown_callback(clp);\n"
     owner = edit(OWNER, (call, call + "	wait_event(clp->cl_done, !clp->cl_busy);\n"))
-    assert look(make_nfsd(UNCOUNTED, owner), NO_WAIT).status is Status.UNKNOWN
+    assert look_at(make_nfsd(UNCOUNTED, owner), BUG, NO_WAIT).status is Status.UNKNOWN
 
 
 def test_no_wait_needs_no_other_file(make_nfsd: MakeNfsd) -> None:
-    assert look(make_nfsd(UNCOUNTED, None), NO_WAIT).status is Status.AFFECTED
+    assert look_at(make_nfsd(UNCOUNTED, None), BUG, NO_WAIT).status is Status.AFFECTED
 
 
 LEAKS = {
@@ -574,7 +554,7 @@ LEAKS = {
 @pytest.mark.parametrize("name", LEAKS)
 def test_inflight_leak(make_nfsd: MakeNfsd, name: str) -> None:
     callback, owner, status = LEAKS[name]
-    found = look(make_nfsd(callback, owner), LEAK)
+    found = look_at(make_nfsd(callback, owner), BUG, LEAK)
     assert found.status is status, found
 
 
@@ -640,27 +620,20 @@ COURTESIES = {
 @pytest.mark.parametrize("name", COURTESIES)
 def test_courtesy_hang(make_nfsd: MakeNfsd, name: str) -> None:
     callback, owner, status = COURTESIES[name]
-    found = look(make_nfsd(callback, owner), COURTESY)
+    found = look_at(make_nfsd(callback, owner), BUG, COURTESY)
     assert found.status is status, found
 
 
-def report(path: Path, rule: str) -> list[str]:
-    """Return what a rule prints as "make coccicheck" runs it."""
-    command = ["spatch", "-D", "report", "--no-show-diff", "--very-quiet", "--no-includes", "--cocci-file"]
-    done = subprocess.run([*command, manifest.RULES / rule, path], check=True, capture_output=True, text=True)
-    return done.stdout.splitlines()
-
-
-RULES = ("nfsd-cb-shutdown.cocci", "nfsd-cb-shutdown-courtesy.cocci")
+RULES = ("nfsd-cb-shutdown", "nfsd-cb-shutdown-courtesy")
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_report_mode_is_silent_of_sound_code(make_nfsd: MakeNfsd, rule: str) -> None:
-    assert report(make_nfsd(edit(COUNTED, DROPS)) / CALLBACK, rule) == []
+    assert coccicheck(rule, make_nfsd(edit(COUNTED, DROPS)) / CALLBACK) == []
 
 
 def test_report_mode_names_faults(make_nfsd: MakeNfsd) -> None:
-    said = report(make_nfsd(UNCOUNTED) / CALLBACK, RULES[0])
+    said = coccicheck(RULES[0], make_nfsd(UNCOUNTED) / CALLBACK)
     assert [line.split(": ", 1)[1] for line in said] == [
         "nfsd-cb-shutdown/no-wait: affected: flush_workqueue() does not wait for callbacks that are with rpciod"
     ]

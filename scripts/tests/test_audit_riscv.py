@@ -3,16 +3,14 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from conftest import tree_hash
+from conftest import coccicheck, lay, look_at
 from kmendlib.tree import manifest
-from kmendlib.tree.audit import FindingAudit, Status, audit
+from kmendlib.tree.audit import Status, audit
 from kmendlib.tree.tree import Tree
 
 BUG = manifest.load().bug("riscv-kvm-exit")
@@ -243,32 +241,9 @@ def make_riscv(tmp_path: Path) -> MakeRiscv:
     def make(
         main: str | None, generic: str | None = AT_LOAD, mmu: str | None = ALWAYS, version: str = "6.14.0"
     ) -> Path:
-        root = tmp_path / "tree"
-        for name, text in ((MAIN, main), (GENERIC, generic), (MMU, mmu)):
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            if text is not None:
-                (root / name).write_text(text)
-        numbers = zip(("VERSION", "PATCHLEVEL", "SUBLEVEL"), version.split("."), strict=True)
-        (root / "Makefile").write_text("".join(f"{name} = {number}\n" for name, number in numbers) + "EXTRAVERSION =\n")
-        return root
+        return lay(tmp_path / "tree", {MAIN: main, GENERIC: generic, MMU: mmu}, version)
 
     return make
-
-
-def look(root: Path, name: str, *, fix: bool = False) -> FindingAudit:
-    """Audit a tree for one finding; the tree must not change.
-
-    Args:
-        root: the tree.
-        name: the finding, without the bug's name.
-        fix: also find the fix variant that mends it.
-    """
-    finding = next(item for item in BUG.findings if item.id == f"riscv-kvm-exit/{name}")
-    bug = replace(BUG, findings=(finding if fix else replace(finding, fix=()),))
-    before = tree_hash(root)
-    found = audit(Tree.open(root), [bug])
-    assert tree_hash(root) == before, "the audit wrote to the tree"
-    return found.bugs[0].findings[0]
 
 
 # Exit order: wrong in each of these, so affected where virtualization is enabled at load.
@@ -320,27 +295,27 @@ ORDER_UNKNOWN = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_order(make_riscv: MakeRiscv, name: str) -> None:
-    found = look(make_riscv(WRONG[name]), "exit-order")
+    found = look_at(make_riscv(WRONG[name]), BUG, "exit-order")
     assert found.status is Status.AFFECTED, found
     assert found.evidence[0].file == MAIN and found.evidence[0].line
 
 
 @pytest.mark.parametrize("name", RIGHT)
 def test_right_order(make_riscv: MakeRiscv, name: str) -> None:
-    found = look(make_riscv(RIGHT[name]), "exit-order")
+    found = look_at(make_riscv(RIGHT[name]), BUG, "exit-order")
     assert found.status is Status.FIXED, found
 
 
 @pytest.mark.parametrize("name", ORDER_UNKNOWN)
 def test_order_that_is_not_known(make_riscv: MakeRiscv, name: str) -> None:
-    found = look(make_riscv(ORDER_UNKNOWN[name]), "exit-order")
+    found = look_at(make_riscv(ORDER_UNKNOWN[name]), BUG, "exit-order")
     assert found.status is Status.UNKNOWN, found
 
 
 @pytest.mark.parametrize("generic", [PER_VM, PER_VM_NEW_NAMES], ids=["old names", "new names"])
 @pytest.mark.parametrize("main", [early(EARLY_WRONG), late(LATE_WRONG)], ids=["early", "late"])
 def test_latent_while_virtualization_needs_a_vm(make_riscv: MakeRiscv, main: str, generic: str) -> None:
-    found = look(make_riscv(main, generic, version="6.6.57"), "exit-order")
+    found = look_at(make_riscv(main, generic, version="6.6.57"), BUG, "exit-order")
     assert found.status is Status.LATENT
     assert "enabled only while a VM exists" in found.evidence[0].reason
     assert "b4886fab6fb6" in found.evidence[0].reason
@@ -348,29 +323,29 @@ def test_latent_while_virtualization_needs_a_vm(make_riscv: MakeRiscv, main: str
 
 def test_backport_of_the_cause_alone(make_riscv: MakeRiscv) -> None:
     """The trap for backporters: what was latent is affected, and the early variant mends it."""
-    found = look(make_riscv(early(EARLY_WRONG), AT_LOAD, version="6.6.57"), "exit-order", fix=True)
+    found = look_at(make_riscv(early(EARLY_WRONG), AT_LOAD, version="6.6.57"), BUG, "exit-order", fix=True)
     assert found.status is Status.AFFECTED
     assert found.fix == ("riscv-kvm-exit/exit-order-v6.4-v6.12.patch",)
 
 
 def test_enabled_at_load_without_a_parameter(make_riscv: MakeRiscv) -> None:
     generic = edit(AT_LOAD, "\tif (enable_virt_at_load)\n\t\treturn", "\treturn")
-    assert look(make_riscv(early(EARLY_WRONG), generic), "exit-order").status is Status.AFFECTED
+    assert look_at(make_riscv(early(EARLY_WRONG), generic), BUG, "exit-order").status is Status.AFFECTED
 
 
 @pytest.mark.parametrize("generic", [None, "", "/* kvm_create_vm() { kvm_enable_virtualization(); } */\n"])
 def test_no_word_of_when_virtualization_is_enabled(make_riscv: MakeRiscv, generic: str | None) -> None:
     root = make_riscv(early(EARLY_WRONG), generic)
-    found = look(root, "exit-order")
+    found = look_at(root, BUG, "exit-order")
     assert found.status is Status.UNKNOWN
     assert "no kvm_main.c" in found.evidence[0].reason
     (root / MAIN).write_text(early())
-    assert look(root, "exit-order").status is Status.FIXED, "the right order is right whenever it is enabled"
+    assert look_at(root, BUG, "exit-order").status is Status.FIXED, "the right order is right whenever it is enabled"
 
 
 def test_evidence_names_line_and_reason(make_riscv: MakeRiscv) -> None:
     main = late(LATE_WRONG)
-    item = look(make_riscv(main), "exit-order").evidence[0]
+    item = look_at(make_riscv(main), BUG, "exit-order").evidence[0]
     assert item.line == main.splitlines().index("static void __exit riscv_kvm_exit(void)") + 3
     assert item.reason == (
         "kvm_riscv_teardown(), and with it kvm_riscv_aia_exit() and kvm_riscv_nacl_exit(), before kvm_exit(): "
@@ -387,14 +362,14 @@ def no_aia(text: str) -> str:
 
 @pytest.mark.parametrize("name", ["exit-order", "init-leak"])
 def test_no_aia(make_riscv: MakeRiscv, name: str) -> None:
-    found = look(make_riscv(no_aia(early()), PER_VM, version="6.6.57"), name)
+    found = look_at(make_riscv(no_aia(early()), PER_VM, version="6.6.57"), BUG, name)
     assert found.status is Status.NOT_APPLICABLE
     assert "no AIA support" in found.evidence[0].reason
 
 
 def test_no_module_exit(make_riscv: MakeRiscv) -> None:
     main = early(EARLY_WRONG).split("static void __exit")[0]
-    found = look(make_riscv(main), "exit-order")
+    found = look_at(make_riscv(main), BUG, "exit-order")
     assert found.status is Status.NOT_APPLICABLE
     assert "cannot be unloaded" in found.evidence[0].reason
 
@@ -403,7 +378,7 @@ def test_no_module_exit(make_riscv: MakeRiscv) -> None:
 @pytest.mark.parametrize("version", ["4.19.90", "6.12.1"])
 def test_no_riscv_kvm(make_riscv: MakeRiscv, name: str, version: str) -> None:
     """What the Makefile says of the version tells nothing of the code."""
-    found = look(make_riscv(None, version=version), name)
+    found = look_at(make_riscv(None, version=version), BUG, name)
     assert found.status is Status.UNKNOWN
     assert "the file is not there" in found.evidence[0].reason
 
@@ -413,7 +388,7 @@ def test_no_folder_of_riscv_kvm(make_riscv: MakeRiscv, name: str) -> None:
     root = make_riscv(None, version="6.12.1")
     (root / MMU).unlink()
     (root / MMU).parent.rmdir()
-    found = look(root, name)
+    found = look_at(root, BUG, name)
     assert found.status is Status.NOT_APPLICABLE
     assert found.evidence[0].reason == "no arch/riscv/kvm in this tree"
 
@@ -423,7 +398,7 @@ def test_no_folder_of_riscv_kvm(make_riscv: MakeRiscv, name: str) -> None:
     "content", ["", "\0\xff", "/* never closed", '"'], ids=["empty", "binary", "open comment", "open string"]
 )
 def test_garbage(make_riscv: MakeRiscv, name: str, content: str) -> None:
-    assert look(make_riscv(content), name).status is Status.UNKNOWN
+    assert look_at(make_riscv(content), BUG, name).status is Status.UNKNOWN
 
 
 # Places in main.c where the mutants put something.
@@ -509,37 +484,37 @@ INIT_UNKNOWN = {
 @pytest.mark.parametrize("name", LEAKS)
 def test_leak_that_is_taken_where_the_mode_can_be_none(make_riscv: MakeRiscv, name: str) -> None:
     root = make_riscv(LEAKS[name], mmu=OR_NONE)
-    found = look(root, "init-leak")
+    found = look_at(root, BUG, "init-leak")
     assert found.status is Status.AFFECTED, found
     assert "without undoing" in found.evidence[0].reason
 
 
 @pytest.mark.parametrize("name", [name for name in LEAKS if "goto" not in name])
 def test_leak_that_is_never_taken(make_riscv: MakeRiscv, name: str) -> None:
-    found = look(make_riscv(LEAKS[name]), "init-leak")
+    found = look_at(make_riscv(LEAKS[name]), BUG, "init-leak")
     assert found.status is Status.LATENT, found
     assert "b8d13949a612" in found.evidence[0].reason
 
 
 @pytest.mark.parametrize("name", TAKEN)
 def test_leak(make_riscv: MakeRiscv, name: str) -> None:
-    assert look(make_riscv(TAKEN[name]), "init-leak").status is Status.AFFECTED
+    assert look_at(make_riscv(TAKEN[name]), BUG, "init-leak").status is Status.AFFECTED
 
 
 @pytest.mark.parametrize("name", SOUND)
 def test_no_leak(make_riscv: MakeRiscv, name: str) -> None:
-    found = look(make_riscv(SOUND[name], mmu=OR_NONE), "init-leak")
+    found = look_at(make_riscv(SOUND[name], mmu=OR_NONE), BUG, "init-leak")
     assert found.status is Status.FIXED, found
 
 
 @pytest.mark.parametrize("name", INIT_UNKNOWN)
 def test_leak_that_is_not_known(make_riscv: MakeRiscv, name: str) -> None:
-    found = look(make_riscv(INIT_UNKNOWN[name], mmu=OR_NONE), "init-leak")
+    found = look_at(make_riscv(INIT_UNKNOWN[name], mmu=OR_NONE), BUG, "init-leak")
     assert found.status is Status.UNKNOWN, found
 
 
 def test_no_word_of_the_mode(make_riscv: MakeRiscv) -> None:
-    found = look(make_riscv(early(), mmu=None), "init-leak")
+    found = look_at(make_riscv(early(), mmu=None), BUG, "init-leak")
     assert found.status is Status.UNKNOWN
     assert "no mmu.c or gstage.c" in found.evidence[0].reason
 
@@ -548,13 +523,13 @@ def test_mode_in_a_file_of_its_own(make_riscv: MakeRiscv) -> None:
     root = make_riscv(late(), mmu="/* it was here */\n")
     mode = "unsigned long kvm_riscv_gstage_mode __ro_after_init = HGATP_MODE_SV39X4;\n"
     (root / GSTAGE).write_text(mode)
-    assert look(root, "init-leak").status is Status.LATENT
+    assert look_at(root, BUG, "init-leak").status is Status.LATENT
     (root / GSTAGE).write_text(mode + "void detect(void)\n{\n\tkvm_riscv_gstage_mode = HGATP_MODE_OFF;\n}\n")
-    assert look(root, "init-leak").status is Status.AFFECTED
+    assert look_at(root, BUG, "init-leak").status is Status.AFFECTED
     (root / GSTAGE).write_text(edit(mode, "HGATP_MODE_SV39X4", "HGATP_MODE_OFF"))
-    assert look(root, "init-leak").status is Status.AFFECTED
+    assert look_at(root, BUG, "init-leak").status is Status.AFFECTED
     (root / GSTAGE).write_text(edit(mode, "HGATP_MODE_SV39X4", "probe()"))
-    assert look(root, "init-leak").status is Status.UNKNOWN
+    assert look_at(root, BUG, "init-leak").status is Status.UNKNOWN
 
 
 # Each variant mends the shape that it is for, and the audit knows which is which.
@@ -569,7 +544,7 @@ def test_mode_in_a_file_of_its_own(make_riscv: MakeRiscv) -> None:
     ids=["early order", "later order", "early leak", "later leak"],
 )
 def test_variant(make_riscv: MakeRiscv, main: str, name: str, fix: str) -> None:
-    assert look(make_riscv(main, mmu=OR_NONE), name, fix=True).fix == (f"riscv-kvm-exit/{fix}.patch",)
+    assert look_at(make_riscv(main, mmu=OR_NONE), BUG, name, fix=True).fix == (f"riscv-kvm-exit/{fix}.patch",)
 
 
 def test_both_findings_are_mended_together(make_riscv: MakeRiscv) -> None:
@@ -595,11 +570,6 @@ def test_both_findings_are_mended_together(make_riscv: MakeRiscv) -> None:
     ids=["early", "later", "right", "no AIA", "early leak", "later leak", "v6.18", "no AIA, no leak"],
 )
 def test_report_mode_names_faults_alone(make_riscv: MakeRiscv, main: str, rule: str, said: int) -> None:
-    command = ["spatch", "-D", "report", "--no-show-diff", "--very-quiet", "--no-includes", "--cocci-file"]
-    path = make_riscv(main) / MAIN
-    done = subprocess.run(
-        [*command, str(manifest.RULES / f"{rule}.cocci"), str(path)], check=True, capture_output=True, text=True
-    )
-    lines = done.stdout.splitlines()
+    lines = coccicheck(rule, make_riscv(main) / MAIN)
     assert len(lines) == said
     assert all(": affected: " in line for line in lines)
