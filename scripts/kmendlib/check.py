@@ -46,7 +46,7 @@ def _trees(display: Display) -> tuple[dict[str, Path], list[str]]:
     Returns:
         Trees by version, and a line for each base whose tree is not at hand.
     """
-    found, missing = {}, []
+    trees, missing = {}, []
     for base in bases.load().values():
         workspace = source.base_workspace(base.name)
         here = (workspace.root / "version").exists()
@@ -62,8 +62,8 @@ def _trees(display: Display) -> tuple[dict[str, Path], list[str]]:
                 raise
             missing.append(f"{base.name}: {error}")
             continue
-        found[str(tree.version)] = tree.path
-    return found, missing
+        trees[str(tree.version)] = tree.path
+    return trees, missing
 
 
 @dataclass

@@ -287,14 +287,14 @@ def _audit(arguments: argparse.Namespace) -> ExitCode:
 
     config = Config.read(arguments.config) if arguments.config else None
     trees = [Tree.open(path) for path in arguments.tree]
-    found = []
+    audits = []
     for tree in trees:
-        found.append(audit(tree, _bugs(arguments.bug), config=config))
+        audits.append(audit(tree, _bugs(arguments.bug), config=config))
         if arguments.json:
-            print(json.dumps(found[-1].to_json()), flush=True)
+            print(json.dumps(audits[-1].to_json()), flush=True)
     if not arguments.json:
-        print(table(found, colour=sys.stdout.isatty()))
-    return worst_code(found)
+        print(table(audits, colour=sys.stdout.isatty()))
+    return worst_code(audits)
 
 
 def _apply(arguments: argparse.Namespace) -> ExitCode:

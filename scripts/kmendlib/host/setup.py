@@ -43,18 +43,18 @@ class Need:
             return False
         if self.file.startswith("python:"):
             return importlib.util.find_spec(self.file.removeprefix("python:")) is not None
-        found = shutil.which(self.file)
+        program = shutil.which(self.file)
         version = self.version
-        if not found and (suffix := re.search(r"-(\d+)$", self.file)):
+        if not program and (suffix := re.search(r"-(\d+)$", self.file)):
             # Other distributions name the compiler's programs without the version, and Debian names an old one so.
-            found = shutil.which(self.file.removesuffix(suffix[0]))
+            program = shutil.which(self.file.removesuffix(suffix[0]))
             version = int(suffix[1])
-        if not found:
+        if not program:
             return self.file.startswith("/") and Path(self.file).exists()
         if not version:
             return True
-        said = re.search(r"(?:version|LLD) (\d+)", proc.output([found, "--version"]) or "")
-        return said is not None and int(said[1]) >= version
+        reported = re.search(r"(?:version|LLD) (\d+)", proc.output([program, "--version"]) or "")
+        return reported is not None and int(reported[1]) >= version
 
 
 def _packages() -> dict[str, Any]:

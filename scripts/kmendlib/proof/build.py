@@ -104,25 +104,25 @@ def _run(command: Sequence[str], log: Path, jobs: Jobs, on_line: Callable[[str],
 def fragments(arch: Arch, bugs: Sequence[Bug]) -> list[tuple[str, str]]:
     """Return the configuration's fragments, name and text: what all need, debugging, architecture, bugs, line."""
     paths = [CONFIGS / "base.config", CONFIGS / "debug.config", CONFIGS / f"debug-{arch.name}.config"]
-    found = [(path.name, path.read_text(encoding="utf-8")) for path in paths if path.exists()]
-    found.append((f"qemu_configs/{arch.name}.py", arch.params.kconfig))
+    parts = [(path.name, path.read_text(encoding="utf-8")) for path in paths if path.exists()]
+    parts.append((f"qemu_configs/{arch.name}.py", arch.params.kconfig))
     for bug in bugs:
         if arch.name in bug.arches:
             for suite in bug.suites:
-                found += _with_arch(suite.kunitconfig.name, suite.kunitconfig, arch)
+                parts += _with_arch(suite.kunitconfig.name, suite.kunitconfig, arch)
         for test in bug.selftests:
             if arch.name in (*bug.arches, *test.controls):
-                found += _with_arch(f"{test.collection}/{test.config.name}", test.config, arch)
+                parts += _with_arch(f"{test.collection}/{test.config.name}", test.config, arch)
     if arch.fragment:
-        found.append(arch.fragment)
-    return list(dict.fromkeys(found))
+        parts.append(arch.fragment)
+    return list(dict.fromkeys(parts))
 
 
 def _with_arch(name: str, fragment: Path, arch: Arch) -> list[tuple[str, str]]:
     """Return a fragment and, where there is one, what goes on top of it for one architecture alone."""
     special = fragment.with_name(f"{fragment.name}.{arch.name}")
-    found = [(name, fragment.read_text(encoding="utf-8"))]
-    return [*found, (f"{name}.{arch.name}", special.read_text(encoding="utf-8"))] if special.exists() else found
+    parts = [(name, fragment.read_text(encoding="utf-8"))]
+    return [*parts, (f"{name}.{arch.name}", special.read_text(encoding="utf-8"))] if special.exists() else parts
 
 
 def _missing(config: Path, wanted: str) -> list[str]:
@@ -292,15 +292,15 @@ def _modules(build: Path, names: Sequence[str]) -> dict[str, Path]:
     """
     lines = (build / "modules.order").read_text(encoding="utf-8").split()
     built = [(build / line).with_suffix(".ko") for line in lines]
-    found: dict[str, Path] = {}
+    modules: dict[str, Path] = {}
     for name in names:
         path = next((path for path in built if path.stem.replace("-", "_") == name.replace("-", "_")), None)
         if not path:
             raise BuildError(f"make ended well but made no module {name}")
         needed = (proc.output([MODINFO, "-F", "depends", str(path)]) or "").strip().split(",")
-        found |= _modules(build, [need for need in needed if need])
-        found[path.stem] = path
-    return found
+        modules |= _modules(build, [need for need in needed if need])
+        modules[path.stem] = path
+    return modules
 
 
 def module_archive(workspace: Workspace, arch: Arch, state: str, names: Sequence[str]) -> Path:
@@ -313,11 +313,11 @@ def module_archive(workspace: Workspace, arch: Arch, state: str, names: Sequence
     """
     build = workspace.build(arch.name)
     kept = workspace.root / arch.name / f"modules-{state}"
-    found = _modules(build, names)
+    modules = _modules(build, names)
     kept.mkdir(exist_ok=True)
-    (kept / "order").write_text("".join(f"{name}.ko\n" for name in found), encoding="utf-8")
+    (kept / "order").write_text("".join(f"{name}.ko\n" for name in modules), encoding="utf-8")
     lines = ["dir /lib 0755 0 0", "dir /lib/modules 0755 0 0", f"file /lib/modules/order {kept / 'order'} 0644 0 0"]
-    lines += [f"file /lib/modules/{name}.ko {path} 0644 0 0" for name, path in found.items()]
+    lines += [f"file /lib/modules/{name}.ko {path} 0644 0 0" for name, path in modules.items()]
     (kept / "list").write_text("\n".join(lines) + "\n", encoding="utf-8")
     archive = kept / "modules.cpio"
     with archive.open("wb") as out:

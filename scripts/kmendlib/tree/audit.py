@@ -289,11 +289,11 @@ def _judge_bug(view: _View, bug: Bug, latent: bool, config: Config | None) -> Bu
             # Another finding may have brought the first patches of a variant, or all.
             left = [[name for name in each if PATCHES / name not in chosen] for each in finding.fix]
             fitting = (each for each in left if _mends(view, finding, [*chosen, *_paths(each)]))
-            found = next(fitting, None)
-            covered = found == []
-            fix = tuple(found or ())
+            names = next(fitting, None)
+            covered = names == []
+            fix = tuple(names or ())
             chosen += _paths(fix)
-            if status is Status.AFFECTED and found is None:
+            if status is Status.AFFECTED and names is None:
                 tried = ", ".join(finding.fix_patches)
                 dos = view.dos(finding)
                 reason = "its lines end in CRLF, so no patch fits" if dos else f"no fix fits this code: {tried}"
@@ -407,17 +407,17 @@ def _judge(view: _View, finding: Finding) -> tuple[Status, list[Evidence]]:
         return Status.UNKNOWN, [Evidence(name, 0, reason) for name in pointers]
     answer, refused = _ask(view, finding)
     lines = [item for item in answer.said if item.finding == finding.id]
-    said = []
+    verdicts = []
     for name in finding.files:
         # Code that has gone to another file of the folder is judged there.
         for place in view.places(rule, name):
-            said += _judge_file(view, finding, place, refused, answer, lines)
+            verdicts += _judge_file(view, finding, place, refused, answer, lines)
     for name in finding.context:
         for place in view.places(rule, name):
-            said += _statuses(place, lines) + _torn(place, answer)
-    status = worst(status for status, _ in said)
+            verdicts += _statuses(place, lines) + _torn(place, answer)
+    status = worst(status for status, _ in verdicts)
     # What speaks for a better status does not explain the finding's.
-    return status, list(dict.fromkeys(evidence for each, evidence in said if each is status))
+    return status, list(dict.fromkeys(evidence for verdict, evidence in verdicts if verdict is status))
 
 
 def _statuses(name: str, lines: Sequence[rules.Said]) -> list[tuple[Status, Evidence]]:
@@ -455,11 +455,11 @@ def _judge_file(
     if refused:
         return [(Status.UNKNOWN, Evidence(name, 0, refused))]
     # What was read of code that is not whole is not what is there.
-    said = _torn(name, answer) or _statuses(name, lines)
+    verdicts = _torn(name, answer) or _statuses(name, lines)
     if finding.symbol:
         judged = {(item.line, item.column) for item in lines if item.file == name}
         lost = [line for line, column in answer.uses.get(name, ()) if (line, column) not in judged]
         # Coccinelle passes over what it cannot parse: such a use may hide anything.
         reason = f"a use of {finding.symbol} that cannot be parsed"
-        said += [(Status.UNKNOWN, Evidence(name, line, reason)) for line in lost]
-    return said or no_shape(f"no code shape that {finding.rule.name} knows")
+        verdicts += [(Status.UNKNOWN, Evidence(name, line, reason)) for line in lost]
+    return verdicts or no_shape(f"no code shape that {finding.rule.name} knows")

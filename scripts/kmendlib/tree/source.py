@@ -138,20 +138,20 @@ def fetch_base(workspace: Workspace, say: Callable[[str], None]) -> Tree:
         download.mkdir(parents=True)
         try:
             if place.debian:
-                found = _debian(place, download, log, lambda text: say(f"{base.name}: {text}"))
+                unpacked = _debian(place, download, log, lambda text: say(f"{base.name}: {text}"))
             elif place.git:
-                found = _git(place, download, log, lambda text: say(f"{base.name}: {text}"))
+                unpacked = _git(place, download, log, lambda text: say(f"{base.name}: {text}"))
             elif place.path:
-                found = _path(place, download, log)
+                unpacked = _path(place, download, log)
             elif place.dnf:
-                found = _dnf(place, download, log, lambda text: say(f"{base.name}: {text}"))
+                unpacked = _dnf(place, download, log, lambda text: say(f"{base.name}: {text}"))
             else:
                 raise Infrastructure("unpack it and run rpmbuild -bp by hand")
         except Infrastructure as error:
             failed.append(f"{place.by_hand}: {error}")
             continue
         shutil.rmtree(workspace.pristine, ignore_errors=True)
-        found.rename(workspace.pristine)
+        unpacked.rename(workspace.pristine)
         shutil.rmtree(download)
         tree = Tree.open(workspace.pristine)
         stamp.write_text(f"{tree.version}\n", encoding="utf-8")
