@@ -101,19 +101,19 @@ class _Hunk:
 
 def _hunks(patch: bytes) -> dict[str, list[_Hunk]]:
     """Return the hunks of a patch, by file."""
-    found: dict[str, list[_Hunk]] = {}
+    hunks: dict[str, list[_Hunk]] = {}
     name, old, new = "", 0, 0
     for line in patch.split(b"\n"):
         if old > 0 or new > 0:
-            found[name][-1] = replace(found[name][-1], lines=(*found[name][-1].lines, line))
+            hunks[name][-1] = replace(hunks[name][-1], lines=(*hunks[name][-1].lines, line))
             old -= line[:1] != b"+"
             new -= line[:1] != b"-"
         elif header := _HEADER.match(line):
             old, new = int(header[1] or 1), int(header[2] or 1)
-            found.setdefault(name, []).append(_Hunk(header[3].strip(), ()))
+            hunks.setdefault(name, []).append(_Hunk(header[3].strip(), ()))
         elif line.startswith(b"+++ "):
             name = os.fsdecode(line[4:].split(b"\t")[0].strip()).partition("/")[2]
-    return found
+    return hunks
 
 
 @dataclass(frozen=True)
@@ -196,10 +196,10 @@ def port(
     known = sorted({each[0] for bug in bugs for finding in bug.findings for each in finding.fix if len(each) == 1})
     if variant and variant not in known:
         raise BadInput(f"--from {variant}: no such variant of one patch; known: {', '.join(known) or 'none'}")
-    found = audit(tree, [_whole(bug) for bug in bugs], latent=True)
-    said = {each.id: each for bug_audit in found.bugs for each in bug_audit.findings}
+    audited = audit(tree, [_whole(bug) for bug in bugs], latent=True)
+    said = {each.id: each for bug_audit in audited.bugs for each in bug_audit.findings}
     work, left = [], []
-    for bug, bug_audit in zip(bugs, found.bugs, strict=True):
+    for bug, bug_audit in zip(bugs, audited.bugs, strict=True):
         for finding in bug.findings:
             what = _nothing_to_do(said[finding.id], variant, finding)
             if what:
@@ -260,7 +260,7 @@ def _nothing_to_do(said: FindingAudit, variant: str, finding: Finding) -> str:
     return ""
 
 
-def _port(tree: Tree, found: Audit, finding: Finding, out: Path, variant: str, say: Say) -> Ported:
+def _port(tree: Tree, audited: Audit, finding: Finding, out: Path, variant: str, say: Say) -> Ported:
     """Try the variants, nearest first, until one is merged, audited and compiled."""
     merges = _nearest(tree, finding, variant, say)
     failed: list[tuple[_Merge, str, str, ExitCode]] = []
@@ -271,9 +271,9 @@ def _port(tree: Tree, found: Audit, finding: Finding, out: Path, variant: str, s
         why += f"; {merge.fitting}"
         if failed:
             why += f"; nearer: {'; '.join(f'{each.name} {problem}' for each, _, problem, _ in failed)}"
-        problem, code = _problem(tree, found, finding, merge), ExitCode.FAILED
+        problem, code = _problem(tree, audited, finding, merge), ExitCode.FAILED
         try:
-            problem = problem or _compiled(tree, found, finding, merge.files, say)
+            problem = problem or _compiled(tree, audited, finding, merge.files, say)
         except KmendError as error:
             problem, code = f"was not compiled: {error}", error.code
         if not problem:
@@ -292,10 +292,10 @@ def _port(tree: Tree, found: Audit, finding: Finding, out: Path, variant: str, s
     return done
 
 
-def _compiled(tree: Tree, found: Audit, finding: Finding, files: dict[str, bytes], say: Say) -> str:
+def _compiled(tree: Tree, audited: Audit, finding: Finding, files: dict[str, bytes], say: Say) -> str:
     """Return why some files do not compile; nothing if they do."""
     try:
-        _compile(tree, found.bugs[0].bug, finding, files, say)
+        _compile(tree, audited.bugs[0].bug, finding, files, say)
     except build.BuildError as error:
         return f"does not compile: {error}"
     return ""
@@ -412,18 +412,18 @@ def _lay(folder: Path, files: Mapping[str, bytes]) -> None:
         (folder / name).write_bytes(content)
 
 
-def _problem(tree: Tree, found: Audit, finding: Finding, merge: _Merge) -> str:
+def _problem(tree: Tree, audited: Audit, finding: Finding, merge: _Merge) -> str:
     """Return what is wrong with a merge, as far as it can be told without a compiler; empty if nothing is."""
     if merge.missing:
         return f"changes {', '.join(merge.missing)}, which this tree has not got"
     if merge.conflicts:
         return "conflicts in " + ", ".join(f"{name} ({count})" for name, count in merge.conflicts.items())
-    return _judge(tree, found, finding, merge.files)
+    return _judge(tree, audited, finding, merge.files)
 
 
-def _judge(tree: Tree, found: Audit, finding: Finding, files: dict[str, bytes]) -> str:
+def _judge(tree: Tree, audited: Audit, finding: Finding, files: dict[str, bytes]) -> str:
     """Audit a tree with some files in place of its own; return what is wrong with that, or nothing."""
-    (bug,) = (each.bug for each in found.bugs)
+    (bug,) = (each.bug for each in audited.bugs)
     needed = {name for each in bug.findings for name in (*each.files, *each.context)}
     with tempfile.TemporaryDirectory(prefix="kmend-") as folder:
         mended = Path(folder).resolve()
@@ -431,7 +431,7 @@ def _judge(tree: Tree, found: Audit, finding: Finding, files: dict[str, bytes]) 
         (after,) = audit(Tree(mended, tree.version, tree.extraversion), [bug]).bugs
     for each in after.findings:
         # That something is fixed which could not be there before is no harm.
-        before = min(found.statuses[each.id], Status.FIXED, key=_ORDER.index)
+        before = min(audited.statuses[each.id], Status.FIXED, key=_ORDER.index)
         allowed = Status.FIXED if each.id == finding.id else before
         if _ORDER.index(each.status) < _ORDER.index(allowed):
             evidence = each.evidence[0]
@@ -647,8 +647,8 @@ def resume(folder: Path, out: Path | None = None, say: Say = print) -> Ported:
     elif not files:
         problem = "changes no file"
     else:
-        found = audit(tree, [_whole(bug)], latent=True)
-        problem = _judge(tree, found, finding, files) or _compiled(tree, found, finding, files, say)
+        audited = audit(tree, [_whole(bug)], latent=True)
+        problem = _judge(tree, audited, finding, files) or _compiled(tree, audited, finding, files, say)
     if problem:
         notes = []
     else:
