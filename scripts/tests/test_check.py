@@ -113,13 +113,13 @@ def test_row_that_nobody_has_listed(word: str, fails: bool) -> None:
 CONSOLE = (Path(__file__).with_name("logs") / "kunit_pass.log").read_bytes().decode()
 
 
-def kunit_run(folder: Path, console: str = CONSOLE, verdict: Verdict = Verdict.PASS) -> Any:
+def kunit_run(folder: Path, console: str = CONSOLE, verdict: Verdict = Verdict.PASS, state: str = "after") -> Any:
     """Evidence of one boot of a KUnit suite."""
     folder.mkdir()
     (folder / "console.log").write_bytes(console.encode())
     row = SimpleNamespace(suite="pci_cfg_wait", kind="kunit", arch=check.KUNIT_ARCH)
     judged, ending = SimpleNamespace(cases={"a": verdict}), SimpleNamespace(console=Path("console.log"))
-    result = SimpleNamespace(row=row, state="after", verdict=verdict, judged=judged, ending=ending)
+    result = SimpleNamespace(row=row, state=state, verdict=verdict, judged=judged, ending=ending)
     return SimpleNamespace(folder=folder, run=SimpleNamespace(results=[result]))
 
 
@@ -142,6 +142,23 @@ def test_small_kunit_prints_what_kunit_prints(console: str, same: int, tmp_path:
     assert console != CONSOLE and len(check.runners_lines(CONSOLE)) > 20
     own, small = kunit_run(tmp_path / "own"), kunit_run(tmp_path / "small", console)
     assert check.both_kunits(own, small) == (same, 1 - same)
+
+
+@pytest.mark.parametrize(
+    ("state", "console", "same"),
+    [
+        ("before", CONSOLE.partition("    ok 3 ")[0], 1),
+        ("after", CONSOLE.partition("    ok 3 ")[0], 0),
+        ("before", CONSOLE.partition("    ok 3 ")[0].replace("    ok 2 ", "    not ok 2 "), 0),
+        ("before", "", 0),
+    ],
+    ids=["with the bug", "mended", "with another result", "nothing"],
+)
+def test_panic_of_the_bug_is_met_by_luck(state: str, console: str, same: int, tmp_path: Path) -> None:
+    own = kunit_run(tmp_path / "own", verdict=Verdict.FAIL, state=state)
+    small = kunit_run(tmp_path / "small", console, Verdict.PANIC, state)
+    assert check.both_kunits(own, small) == (same, 1 - same)
+    assert check.both_kunits(small, own) == (same, 1 - same)
 
 
 def test_two_runs_without_results_are_not_the_same(tmp_path: Path) -> None:
