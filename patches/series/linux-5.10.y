@@ -7,7 +7,5 @@
 # has not got the upstream fix, of v6.14; 5.10.262 has.
 nfsd-cb-shutdown/courtesy-hang-v5.10-v6.13.patch
 
-# nfsd-cb-shutdown/inflight-leak: a recall in flight is not run a second time.
-# Latent: nfsd gives no write delegation here, and a read delegation is recalled
-# once. Who takes those of v6.6 back needs it.
-nfsd-cb-shutdown/inflight-leak-v6.6.patch
+# nfsd-cb-shutdown/inflight-leak is latent: kmend apply pushes its fix with
+# --latent.

@@ -3,9 +3,9 @@
 
 # pci-cfg-wait, memcg-uncharge: fixed upstream, nothing to push.
 
-# riscv-kvm-exit: the order is fixed in 6.12.117. The leak is latent: kmend
-# apply pushes its fix with --latent.
+# riscv-kvm-exit: the order is fixed in 6.12.114; up to 6.12.113 kmend apply
+# pushes a fix. The leak is latent: its fix is pushed with --latent.
 
-# nfsd-cb-shutdown: a recall in flight is not run a second time. Upstream has
-# another fix in v6.15, which 6.12.117 has not got.
+# nfsd-cb-shutdown: a recall in flight is not run a second time. Needed up to
+# 6.12.117: 6.12.118 (20 November 2026) has upstream's other fix, of v6.15-rc1.
 nfsd-cb-shutdown/inflight-leak-v6.12.patch

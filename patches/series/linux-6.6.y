@@ -10,5 +10,5 @@
 # series linux-6.6.57.
 
 # nfsd-cb-shutdown/inflight-leak: a recall in flight is not run a second time.
-# Upstream has another fix in v6.15, which 6.6.80 has not got.
+# Upstream has another fix in v6.15-rc1, which 6.6.80 has not got.
 nfsd-cb-shutdown/inflight-leak-v6.6.patch

@@ -155,23 +155,42 @@ def parser() -> argparse.ArgumentParser:
 
     command = add(
         "export",
-        "write the fixes of a base or a tree as mails, ready to send or to git am",
-        "Nobody has signed them off: --signoff does it in your name.",
+        "write fixes as mails, ready to send or to git am",
+        "A backport has the author and the sign-offs of its upstream commit. kmend signs nothing off: --signoff does"
+        " it in your name. What kmend cannot know is left as <<< a blank >>>, and told. Beside the mails lie"
+        " series, for quilt, patches.spec, with the lines of a spec file, and a cover letter.",
     )
-    what = command.add_mutually_exclusive_group(required=True)
+    command.add_argument(
+        "patch", type=Path, nargs="*", metavar="FILE", help="a patch of your own, or of kmend's, in mail format"
+    )
+    what = command.add_mutually_exclusive_group()
     what.add_argument("--tree", type=Path, metavar="DIR", help="what this kernel tree needs; it is only read")
     what.add_argument("--base", metavar="NAME", help="what trees of this base, or series, need")
     add_bugs(command)
     command.add_argument(
-        "--format", choices=("git", "openeuler"), required=True, help="for stable trees, or with openEuler's header"
+        "--format",
+        choices=("stable", "openeuler", "mail"),
+        required=True,
+        help="for the stable list, with openEuler's header, or for whoever else maintains the code",
     )
     command.add_argument("--out", type=Path, metavar="DIR", required=True, help="an empty folder, or a new one")
     command.add_argument(
-        "--signoff", action="store_true", help="sign them off as the user that git knows, who is then their author"
+        "--signoff",
+        action="store_true",
+        help="sign them off as the user that git knows, who is the author of what no upstream commit is behind",
     )
     command.add_argument("--issue", default="", metavar="URL", help="the issue that openEuler's header names")
     command.add_argument(
-        "--cve", default="NA", metavar="ID", help="the CVE that openEuler's header names (default: NA)"
+        "--cve",
+        default="",
+        metavar="ID",
+        help="the CVE that openEuler's header names (default: that of the upstream commit, or NA)",
+    )
+    command.add_argument(
+        "--start-number", type=int, default=1, metavar="N", help="the number of the first file (default: 1)"
+    )
+    command.add_argument(
+        "--evidence", type=Path, metavar="DIR", help="a folder of kmend verify: the cover letter says what was run"
     )
 
     command = add(
@@ -325,18 +344,53 @@ def _export(arguments: argparse.Namespace) -> ExitCode:
     from kmendlib.tree.audit import audit
     from kmendlib.tree.tree import Tree
 
+    if [bool(arguments.patch), bool(arguments.tree), bool(arguments.base)].count(True) != 1:
+        raise BadInput("export: give --tree DIR, --base NAME, or patches")
+    if arguments.patch and arguments.bug:
+        raise BadInput("--bug: not for patches that are named themselves")
+    if not 1 <= arguments.start_number <= 9999:
+        raise BadInput(f"--start-number {arguments.start_number}: give a number, 1 to 9999")
     bugs = _bugs(arguments.bug)
+    patches, title, left_out = arguments.patch, "Fixes", list[manifest.Bug]()
     if arguments.tree:
         tree = Tree.open(arguments.tree, need_makefile=True)
-        patches = export.of_tree(audit(tree, bugs))
-    else:
-        patches = export.of_base(arguments.base, bugs)
-    who = export.identity() if arguments.signoff else ""
-    options = export.Options(arguments.format, who, arguments.issue, arguments.cve)
-    paths = export.export(patches, options, arguments.out)
+        patches, title = export.of_tree(audit(tree, bugs)), f"Fixes for {tree.release}"
+    elif arguments.base:
+        patches, left_out = export.of_base(arguments.base, bugs)
+        title = f"Fixes for {arguments.base}"
+    options = export.Options(
+        arguments.format,
+        export.identity() if arguments.signoff else "",
+        arguments.issue,
+        arguments.cve,
+        arguments.start_number,
+        not arguments.patch,
+        title,
+        _ran(arguments.evidence) if arguments.evidence else (),
+    )
+    paths, blanks = export.export(patches, options, arguments.out)
     with _done():
         print(visible("\n".join(map(str, paths))))
+    for blank in blanks:
+        _say(f"left blank: {blank}")
+    if left_out:
+        names = ", ".join(bug.id for bug in left_out)
+        _say(f"nothing here for {names}: what a tree needs depends on its code: export --tree DIR, or name the patch")
     return ExitCode.OK
+
+
+def _ran(folder: Path) -> tuple[str, ...]:
+    """Return what a run has shown, a line a row."""
+    setup.ensure(_say, ["python:jsonschema"])
+    from kmendlib.proof.evidence import load
+
+    run = load(folder).run
+    if run.distrust:
+        raise BadInput(f"{folder}: not trusted: {run.distrust}")
+    return tuple(
+        f"{run.title}: {proof.row.bug}, {proof.row.arch}, {proof.row.suite}: {proof.row.not_run or proof.outcome}"
+        for proof in run.proofs
+    )
 
 
 def _port(arguments: argparse.Namespace) -> ExitCode:

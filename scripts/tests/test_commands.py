@@ -18,6 +18,7 @@ import pytest
 
 from conftest import UNLOCKED, WAIT_EVENT, MakeTree, access_c
 from kmendlib.host.paths import SCRIPTS
+from kmendlib.tree.manifest import PATCHES
 from lab import Lab, changed
 
 TREES = {
@@ -96,6 +97,7 @@ PORT = f"port --tree tree {BUGS} --out new.patch"
 VERIFY = f"verify --tree tree {BUGS} --out out"
 LAVA = f"lava --tree tree {BUGS} --out out"
 REPORT = "report out"
+EXPORTED = ("out", "out/0001-*", "out/series", "out/patches.spec", "out/cover-letter.txt")
 OPENEULER = f"{EXPORT} --format openeuler --issue https://example.org/1"
 
 
@@ -177,30 +179,82 @@ CASES = [
     error(4, "unapply: nothing", "unapply tree", "nothing of kmend's is applied"),
     # export
     Case(
-        "export", f"{EXPORT} --format git", 0, out=(r"\Aout/0001-\S+\n\Z",), wrote=("out", "out/0001-*"),
-        has={"out/0001-*": r"^Cc: .*stable@"}, has_not=r"Signed-off-by",
+        "export", f"{EXPORT} --format stable", 0, out=(r"\Aout/0001-\S+\n\Z",),
+        err=(r"\Aleft blank: <<< AGENT_NAME",),
+        wrote=EXPORTED, has={
+            "out/0001-*": r"^From: Bjorn Helgaas .*(?:\n.*){2}\n\ncommit 2a7e32d0547f[0-9a-f]{28} upstream\.\n\n",
+            "out/series": r"\A0001-PCI-\S+\.patch\n\Z", "out/patches.spec": r"\APatch1: 0001-PCI-\S+\.patch\n\Z",
+            "out/cover-letter.txt": r"^9\. ",
+        },
+        has_not=r"Signed-off-by: A Person|Cc: stable",
     ),
     Case(
-        "export --signoff", f"{EXPORT} --format git --signoff", 0, out=("0001-",), wrote=("out", "out/0001-*"),
-        has={"out/0001-*": r"^Signed-off-by: A Person <person@example\.org>$"},
+        "export --signoff", f"{EXPORT} --format stable --signoff", 0, out=("0001-",), err=("left blank: ",),
+        wrote=EXPORTED,
+        has={"out/0001-*": r"^Signed-off-by: Bjorn (?:.*\n)+^Signed-off-by: A Person <person@example\.org>$"},
     ),
     Case(
-        "export: openEuler", f"{OPENEULER} --cve CVE-2020-1", 0, out=("0001-",), wrote=("out", "out/0001-*"),
+        "export --start-number", f"{EXPORT} --format mail --start-number 9001", 0, out=(r"\Aout/9001-\S+\n\Z",),
+        err=("left blank: ",), wrote=("out", "out/9001-*", *EXPORTED[2:]),
+        has={"out/patches.spec": r"\APatch9001: 9001-PCI-"},
+    ),
+    Case(
+        "export: openEuler", f"{OPENEULER} --cve CVE-2020-1", 0, out=("0001-",), wrote=EXPORTED[:4],
         has={"out/0001-*": r"^bugzilla: https://example\.org/1\nCVE: CVE-2020-1$"},
     ),
     Case(
-        "export --base", f"export --base linux-4.19.y {BUGS} --format git --out out", 0, out=("0001-",),
-        wrote=("out", "out/0001-*"),
+        "export: openEuler without an issue", f"{EXPORT} --format openeuler", 0, out=("0001-",),
+        err=(r"\Aleft blank: <<< the URL of your issue >>>\n\Z",), wrote=EXPORTED[:4],
+        has={"out/0001-*": r"^bugzilla: <<< the URL of your issue >>>\nCVE: NA$"},
     ),
-    error(4, "export: nothing", f"{EXPORT} --format git", "nothing to export", tree="fixed"),
-    error(
-        4, "export --base: nothing", f"export --base linux-6.12.y {BUGS} --format git --out out", "nothing to export",
+    Case(
+        "export --base", "export --base linux-4.19.y --format stable --out out", 0, out=("0001-", "0002-"),
+        err=("left blank: ", "^nothing here for memcg-uncharge: what a tree needs depends on its code: "),
+        wrote=("out", "out/0001-*", "out/0002-*", *EXPORTED[2:]),
     ),
-    error(2, "export: unknown base", "export --base x --format git --out out", "unknown base 'x'"),
-    error(2, "export: no issue", f"{EXPORT} --format openeuler", "give it with --issue"),
+    Case(
+        "export --base: a base that shares a series", "export --base openeuler-1.0-lts --format mail --out out", 0,
+        out=("0001-", "0002-"), err=("left blank: ", "^nothing here for memcg-uncharge: "),
+        wrote=("out", "out/0001-*", "out/0002-*", *EXPORTED[2:]),
+    ),
+    Case(
+        "export --evidence", f"{EXPORT}/mails --format mail --evidence out", 0, out=("0001-",), err=("left blank: ",),
+        first=VERIFY, base=True, wrote=("out/mails", "out/mails/*"),
+        has={"out/mails/cover-letter.txt": r"^  - tree \(6\.12\.99\): pci-cfg-wait, x86_64, pci_cfg_wait: PROVED$"},
+    ),
+    Case(
+        "export FILE", "export mine.patch --format stable --signoff --out out", 0,
+        out=(r"\Aout/0001-PCI-Sleep\S+\n\Z",), wrote=EXPORTED,
+        has={"out/0001-*": r"^From: Somebody <somebody@(?:.*\n)+^Signed-off-by: A Person <person@example\.org>$"},
+        has_not="Cc: stable",
+    ),
     error(
-        2, "export: not an empty folder", f"{EXPORT} --format git", "not an empty folder",
-        first=f"{EXPORT} --format git",
+        2, "export FILE: no mail", "export tree/Makefile --format mail --out out",
+        "tree/Makefile: no mail with a patch",
+    ),
+    error(2, "export FILE: no such file", "export no --format mail --out out", "no: cannot be read: No such file"),
+    error(2, "export: nothing named", "export --format mail --out out", "give --tree DIR, --base NAME, or patches"),
+    error(
+        2, "export: tree and patch", f"{EXPORT} mine.patch --format mail", "give --tree DIR, --base NAME, or patches",
+    ),
+    error(2, "export FILE --bug", f"export mine.patch {BUGS} --format mail --out out", "--bug: not for patches"),
+    error(2, "export --start-number 0", f"{EXPORT} --format mail --start-number 0", "--start-number 0: .* 1 to 9999"),
+    error(
+        2, "export --issue: no URL", f"{EXPORT} --format openeuler --issue 12", "--issue 12: give the URL of an issue",
+    ),
+    error(
+        2, "export: a vendor's code", "export --base olk-6.6-first --format stable --out out",
+        "no tree of stable's has this code: give another --format",
+    ),
+    error(4, "export: nothing", f"{EXPORT} --format stable", "nothing to export", tree="fixed"),
+    error(
+        4, "export --base: nothing", f"export --base linux-6.12.y {BUGS} --format stable --out out",
+        "nothing to export.* give --tree DIR",
+    ),
+    error(2, "export: unknown base", "export --base x --format stable --out out", "unknown base 'x'"),
+    error(
+        2, "export: not an empty folder", f"{EXPORT} --format stable", "not an empty folder",
+        first=f"{EXPORT} --format stable",
     ),
     # port
     Case(
@@ -399,9 +453,18 @@ CASES = [
 ]
 
 
+def mine() -> str:
+    """Return a fix as a user of kmend might have made it, as a mail."""
+    head, _, rest = (PATCHES / FIX).read_text(encoding="utf-8").split("\n\n", 2)
+    head = head.replace("kmend <kmend@localhost>", "Somebody <somebody@example.org>")
+    head = re.sub("Subject: .*", "Subject: [PATCH v2] PCI: Sleep on the queue", head)
+    return f"{head}\n\n{rest}"
+
+
 def lab_of(case: Case, root: Path, make_tree: MakeTree) -> Lab:
     """Make the place that a case asks for."""
     tree = make_tree(TREES[case.tree], version="6.12.99", kunit=True)
+    (root / "mine.patch").write_text(mine(), encoding="utf-8")
     lab = Lab(root)
     if case.base:
         lab.base(tree)

@@ -1,24 +1,35 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Writes fixes as mails that a maintainer takes: plain ones for stable trees, or with the header of openEuler."""
+"""Writes fixes as mails: for stable trees, with openEuler's header, or for whoever else maintains the code."""
 
 import email
 import email.policy
 import re
+import string
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kmendlib.host import proc
 from kmendlib.host.errors import BadInput, NothingToDo
+from kmendlib.host.paths import SCRIPTS
 from kmendlib.tree import bases, manifest, series
 from kmendlib.tree.apply import refuse_undecided
 from kmendlib.tree.audit import Audit
-from kmendlib.tree.manifest import PATCHES, Bug, Upstream
+from kmendlib.tree.manifest import PATCHES, Bug, Finding, Upstream
+from kmendlib.tree.tree import version_key
 
 STABLE = "Cc: stable@vger.kernel.org"
-_COMMIT_URL = "https://git.kernel.org/pub/scm/linux/kernel/git/torvalds/linux.git/commit/?id="
+# What a patch is asked for that kmend cannot know; no tool takes it for something else.
+_BLANK = re.compile("<<< .*? >>>")
+_COMMIT_URL = "https://git.kernel.org/torvalds/c/"
 _TRAILER = re.compile(r"[A-Z][\w-]+: \S.*")
+# The first paragraph of a backport's log, on one line; what comes after "adapted:" is said in the mail.
+_BACKPORT = re.compile(r'commit ([0-9a-f]{12,40})(?: \(".+?"\))? upstream(, adapted)?(?:: (.+))?\.')
+_PORTED = re.compile(r"^\[ported from ", re.MULTILINE)
+# Who kmend's patches are by, until somebody signs them off.
+_NOBODY = "<kmend@localhost>"
+_COVER = SCRIPTS / "templates" / "cover-letter.txt"
 
 
 @dataclass(frozen=True)
@@ -26,20 +37,39 @@ class Options:
     """How the mails are to look.
 
     Attributes:
-        format: ``git`` or ``openeuler``.
+        format: ``stable``, ``openeuler`` or ``mail``.
         signoff: who signs them off, as "Name <address>", or empty.
-        issue: URL of the issue that openEuler's checks ask for.
-        cve: the CVE's number, or ``NA``.
+        issue: URL of the issue that openEuler's checks ask for; empty leaves a blank.
+        cve: the CVE's number; empty for the one of the upstream commit, if it has any.
+        start: the number of the first file.
+        needed: whether a tree or a base is known to need them: a fix of our own then asks to go to stable trees.
+        title: what they are for.
+        ran: what was run, a line each.
     """
 
     format: str
     signoff: str = ""
     issue: str = ""
-    cve: str = "NA"
+    cve: str = ""
+    start: int = 1
+    needed: bool = True
+    title: str = ""
+    ran: tuple[str, ...] = ()
 
 
-def of_base(name: str, bugs: Sequence[Bug]) -> list[Path]:
-    """Return the patches of a base's series that mend some bugs, in order.
+@dataclass(frozen=True)
+class _Mail:
+    """A mail, and where its change comes from: a word for the cover letter."""
+
+    patch: Path
+    subject: str
+    origin: str
+    cve: str
+    text: str
+
+
+def of_base(name: str, bugs: Sequence[Bug]) -> tuple[list[Path], list[Bug]]:
+    """Return the patches of a base's series that mend some bugs, in order, and the bugs of its age without one.
 
     Args:
         name: a base, or one of its series where it has several.
@@ -49,14 +79,14 @@ def of_base(name: str, bugs: Sequence[Bug]) -> list[Path]:
         BadInput: there is no such base, or it has several series.
         NothingToDo: it has no such patch.
     """
-    known = {series for base in bases.load().values() for series in base.series}
-    if name not in known:
-        of_that = bases.get(name).series
-        if len(of_that) > 1:
-            raise BadInput(f"{name} has several series: give --base {' or '.join(of_that)}")
-        if not of_that:
-            raise NothingToDo(f"{name}: nothing to export: it has no series")
-        (name,) = of_that
+    base = next((base for base in bases.load().values() if name in base.series), None)
+    if not base:
+        base = bases.get(name)
+        if len(base.series) > 1:
+            raise BadInput(f"{name} has several series: give --base {' or '.join(base.series)}")
+        if not base.series:
+            raise NothingToDo(f"{name}: nothing to export: it has no series; give --tree DIR, or patches")
+        (name,) = base.series
     path = PATCHES / "series" / name
     lines = [line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines()]
     for number, line in enumerate(lines, 1):
@@ -65,8 +95,13 @@ def of_base(name: str, bugs: Sequence[Bug]) -> list[Path]:
     wanted = {patch for bug in bugs for finding in bug.findings for patch in finding.fix_patches}
     found = [PATCHES / line for line in lines if line in wanted]
     if not found:
-        raise NothingToDo(f"series {name}: nothing to export: it has no such patch")
-    return found
+        raise NothingToDo(
+            f"series {name}: nothing to export: it has no such patch; give --tree DIR for what one tree needs,"
+            " or the patches themselves"
+        )
+    version = version_key(base.version)
+    may_have = [bug for bug in bugs if _key(bug.versions[0]) <= version <= _key(bug.versions[1])]
+    return found, [bug for bug in may_have if not {*bug.patches} & {*lines}]
 
 
 def of_tree(audit: Audit) -> list[Path]:
@@ -82,6 +117,10 @@ def of_tree(audit: Audit) -> list[Path]:
     return [PATCHES / name for name in audit.patches]
 
 
+def _key(version: str) -> tuple[int, ...]:
+    return version_key(version.removeprefix("v"))
+
+
 def identity() -> str:
     """Return who the user is to git, as "Name <address>".
 
@@ -94,8 +133,11 @@ def identity() -> str:
     return f"{name.strip()} <{address.strip()}>"
 
 
-def export(patches: Sequence[Path], options: Options, out: Path) -> list[Path]:
-    """Write one mail a patch into a folder.
+def export(patches: Sequence[Path], options: Options, out: Path) -> tuple[list[Path], list[str]]:
+    """Write one mail a patch into a folder, and beside them what other tools read.
+
+    That is `series` for quilt, `patches.spec` with the lines of a spec file, and, where mails go to a list,
+    `cover-letter.txt`.
 
     Args:
         patches: the patches, in the order in which they are applied.
@@ -103,79 +145,163 @@ def export(patches: Sequence[Path], options: Options, out: Path) -> list[Path]:
         out: the folder, made if it is not there; it must be empty.
 
     Returns:
-        The mails' paths, in order.
+        The mails' paths, in order, and the blanks that were left for a person, each once.
 
     Raises:
-        BadInput: the folder is not empty, or openEuler's header lacks its issue.
+        BadInput: the folder is not empty, a patch is no mail, or nobody of that format takes it.
     """
-    if options.format == "openeuler" and not re.match(r"https?://\S+$", options.issue):
-        raise BadInput("openEuler's checks want the issue in each patch: give it with --issue URL")
+    if options.issue and not re.match(r"https?://\S+$", options.issue):
+        raise BadInput(f"--issue {options.issue}: give the URL of an issue")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadInput(f"{out}: not an empty folder; give one that is, or a new one")
-    mails = {}
-    for number, patch in enumerate(patches, 1):
-        subject, text = _mail(patch, number, len(patches), options)
-        mails[f"{number:04}-{re.sub(r'[^A-Za-z0-9]+', '-', subject).strip('-')[:52]}.patch"] = text
+    mails = [_mail(patch, number, len(patches), options) for number, patch in enumerate(patches, 1)]
+    names = {}
+    for number, mail in enumerate(mails, options.start):
+        names[f"{number:04}-{re.sub(r'[^A-Za-z0-9]+', '-', mail.subject).strip('-')[:52]}.patch"] = mail.text
+    texts = names | {
+        "series": "".join(f"{name}\n" for name in names),
+        "patches.spec": "".join(f"Patch{number}: {name}\n" for number, name in enumerate(names, options.start)),
+    }
+    if options.format != "openeuler":
+        texts["cover-letter.txt"] = _cover(mails, options)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".kmend-", dir=out) as folder:
-        for name, text in mails.items():
+        for name, text in texts.items():
             (Path(folder) / name).write_text(text, encoding="utf-8")
-        for name in mails:
+        for name in texts:
             (Path(folder) / name).rename(out / name)
-    return [out / name for name in mails]
+    nobody = re.compile(f"^From: .*{_NOBODY}$", re.MULTILINE)
+    left = (found for text in names.values() for found in [*nobody.findall(text), *_BLANK.findall(text)])
+    blanks = dict.fromkeys(left)
+    return [out / name for name in names], list(blanks)
 
 
-def _mail(patch: Path, number: int, count: int, options: Options) -> tuple[str, str]:
-    """Return the subject and the whole mail."""
-    message = email.message_from_string(patch.read_text(encoding="utf-8"), policy=email.policy.compat32)
-    subject = re.sub(r"^\[PATCH\]\s*", "", " ".join(str(message["Subject"]).split()))
-    log, _, rest = str(message.get_payload()).partition("\n---\n")
+def _blank(what: str) -> str:
+    return f"<<< {what} >>>"
+
+
+def _mail(patch: Path, number: int, count: int, options: Options) -> _Mail:
+    try:
+        message = email.message_from_string(patch.read_text(encoding="utf-8"), policy=email.policy.compat32)
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{patch}: cannot be read: {getattr(error, 'strerror', 'not UTF-8')}") from None
+    log, separator, rest = str(message.get_payload()).partition("\n---\n")
+    if not message["Subject"] or not message["From"] or not separator or message.is_multipart():
+        raise BadInput(f"{patch}: no mail with a patch: git format-patch makes one")
+    # Throws out what is no patch on a tree.
+    series.touched_files(patch)
+    subject = re.sub(r"^\[PATCH[^]]*\]\s*", "", " ".join(str(message["Subject"]).split()))
     paragraphs = log.strip().split("\n\n")
     trailers = paragraphs.pop().splitlines() if all(map(_TRAILER.match, paragraphs[-1].splitlines())) else []
-    body = "\n\n".join(paragraphs)
-    if options.format == "openeuler":
-        body = _header(patch, body, options) + body
+    author, origin, commit, upstream = str(message["From"]), "no upstream commit", "", None
+    ours = author.endswith(_NOBODY)
+    if said := _BACKPORT.fullmatch(" ".join(paragraphs[0].split())):
+        del paragraphs[0]
+        upstream = _upstream(said[1])
+        adapted = said[2] or _PORTED.search(log)
+        origin = f"commit {said[1][:12]} upstream{', adapted' if adapted else ''}"
+        commit = upstream.commit if upstream else said[1]
+        if len(commit) < 40:
+            commit = _blank(f"the 40 digits of commit {commit}")
+        if ours:
+            author = upstream.author if upstream and upstream.author else options.signoff or author
+            chain = upstream.trailers if upstream else ()
+            missing = f"Signed-off-by: {_blank(f'the sign-offs of commit {said[1][:12]}, and its author')}"
+            how = f"Adapted{': ' + said[3] if said[3] else ', as the log says'}"
+            how = how if adapted else "Upstream's, line by line"
+            trailers = [*(chain or [missing]), f"[ {how}. The log is the backport's own. ]"]
     else:
-        trailers.append(STABLE)
-    if options.signoff:
-        trailers.append(f"Signed-off-by: {options.signoff}")
-    prefix = "PATCH" if count == 1 else f"PATCH {number}/{count}"
+        author = options.signoff if ours and options.signoff else author
+        origin = "a fix of its own, not upstream's" if paragraphs[0].startswith("No backport: ") else origin
+        if options.format == "stable":
+            _refuse_vendors(patch)
+            trailers += [STABLE] if options.needed and STABLE not in trailers else []
+    if options.format == "openeuler":
+        paragraphs.insert(0, _header(commit, upstream, options))
+    else:
+        paragraphs[:0] = [f"commit {commit} upstream."] if commit else []
+        if ours:
+            trailers.append(f"Assisted-by: {_blank('AGENT_NAME:MODEL_VERSION of what wrote it, or strike this line')}")
+    signed = f"Signed-off-by: {options.signoff}"
+    if options.signoff and signed not in trailers:
+        trailers.append(signed)
     lines = [
         f"From {'0' * 40} Mon Sep 17 00:00:00 2001",
-        f"From: {options.signoff or message['From']}",
+        f"From: {author}",
         f"Date: {message['Date']}",
-        f"Subject: [{prefix}] {subject}",
+        f"Subject: [{'PATCH' if count == 1 else f'PATCH {number}/{count}'}] {subject}",
         "",
-        body,
+        "\n\n".join(paragraphs),
         *(["", *trailers] if trailers else []),
         "---",
     ]
-    return subject, "\n".join(lines) + "\n" + rest
+    cve = upstream.cve if upstream else ""
+    return _Mail(patch, subject, origin, cve, "\n".join(lines) + "\n" + rest)
 
 
-def _header(patch: Path, log: str, options: Options) -> str:
+def _refuse_vendors(patch: Path) -> None:
+    """Refuse what no stable tree has the code for."""
+    bug = next((bug for bug in manifest.load().bugs if series.patch_name(patch) in bug.patches), None)
+    if bug and not bug.upstream:
+        raise BadInput(f"{series.patch_name(patch)}: no tree of stable's has this code: give another --format")
+
+
+def _header(commit: str, upstream: Upstream | None, options: Options) -> str:
     """Return the header that openEuler's checks parse."""
-    upstream = _upstream(patch, log)
     origin = ["openEuler inclusion"]
-    if upstream:
-        origin = ["mainline inclusion", f"from mainline-{upstream.version}", f"commit {upstream.commit}"]
+    if commit:
+        version = upstream.version if upstream else _blank("the first release with it, as in v5.4-rc1")
+        origin = ["mainline inclusion", f"from mainline-{version}", f"commit {commit}"]
     lines = [
         *origin,
         "category: bugfix",
-        f"bugzilla: {options.issue}",
-        f"CVE: {options.cve}",
+        f"bugzilla: {options.issue or _blank('the URL of your issue')}",
+        f"CVE: {options.cve or (upstream.cve if upstream else '') or 'NA'}",
         "",
-        f"Reference: {_COMMIT_URL + upstream.commit if upstream else 'NA'}",
+        f"Reference: {_COMMIT_URL + commit[:12] if upstream else 'NA'}",
         "",
         "-" * 32,
     ]
-    return "\n".join(lines) + "\n\n"
+    return "\n".join(lines)
 
 
-def _upstream(patch: Path, log: str) -> Upstream | None:
-    """Return the mainline fix that a patch is a backport of: its log begins with that."""
-    name = series.patch_name(patch)
-    bug: Bug = next(bug for bug in manifest.load().bugs if name in bug.patches)
-    said = re.match(r"commit ([0-9a-f]{12,40}) \(", log)
-    fixes = [item for item in bug.upstream if item.role == "fix" and item.version]
-    return next((item for item in fixes if said and item.commit.startswith(said[1])), None)
+def _upstream(commit: str) -> Upstream | None:
+    """Return the mainline fix with this id, or the beginning of one, if the manifest has it."""
+    fixes = (item for bug in manifest.load().bugs for item in bug.upstream if item.role == "fix")
+    return next((item for item in fixes if item.commit.startswith(commit)), None)
+
+
+def _cover(mails: Sequence[_Mail], options: Options) -> str:
+    """Return the cover letter: it answers the kernel's process/coding-assistants.rst point by point."""
+    names = {series.patch_name(mail.patch) for mail in mails}
+    bugs = manifest.load().bugs
+    findings = [(bug, each) for bug in bugs for each in bug.findings if names & {*each.fix_patches}]
+    unread = sorted(names & {name for _, each in findings for name in each.unverified})
+    return string.Template(_COVER.read_text(encoding="utf-8")).substitute(
+        count=len(mails),
+        title=options.title,
+        patches=_items(f"{mail.subject}: {mail.origin}" for mail in mails),
+        signed=f"Signed off by {options.signoff}." if options.signoff else _blank("nobody has signed off: you do"),
+        files=_items(dict.fromkeys(name for mail in mails for name in series.touched_files(mail.patch))),
+        reproducers=_items(line for bug, each in findings for line in _reproducers(bug, each))
+        or f"  {_blank('how to reproduce it')}\n",
+        ran=_items(options.ran)
+        or f"  {_blank('nothing was run for this letter: kmend verify, then export --evidence DIR')}\n",
+        unread=_items(f"{name}: has hunks for files that could not be read: inferred" for name in unread),
+        cves=_items(f"{mail.cve}: {mail.subject}" for mail in mails if mail.cve),
+    )
+
+
+def _items(lines: Iterable[str]) -> str:
+    return "".join(f"  - {line}\n" for line in lines)
+
+
+def _reproducers(bug: Bug, finding: Finding) -> list[str]:
+    """Return what shows a fault, each with the cases that are red where it is."""
+    shows = [
+        f"{finding.id}: {test.id}: {', '.join(test.proof[finding.id])}"
+        for test in bug.tests
+        if finding.id in test.proof
+    ]
+    shows += [f"{finding.id}: {test.id}, its race forced" for test in bug.selftests if finding.id in test.races]
+    return [*shows, f"kmend verify --tree DIR --bug {finding.id}"] if shows else []

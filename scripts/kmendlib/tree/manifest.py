@@ -57,12 +57,18 @@ def _frozen(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Upstream:
-    """A mainline commit: its full id, its subject, what it did, and the first release that has it, if known."""
+    """A mainline commit: its full id, its subject, what it did, and the first release that has it, if known.
+
+    Author and trailers are the commit's own, word by word; empty where nobody here could read them.
+    """
 
     commit: str
     subject: str
     role: str  # "fix" or "cause"
     version: str = ""  # as in "v5.9-rc1"
+    author: str = ""  # "Name <address>"
+    trailers: tuple[str, ...] = ()
+    cve: str = ""
 
 
 @dataclass(frozen=True)
