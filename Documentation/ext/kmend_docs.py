@@ -30,6 +30,7 @@ SETS = {
     "statuses": audit.Status,
     "results": words.Outcome,
     "verdicts": words.Verdict,
+    "has": words.Has,
 }
 _RULE = re.compile(r".*\n-+  -+\n")
 

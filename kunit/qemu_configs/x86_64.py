@@ -22,6 +22,9 @@ CONFIG_SERIAL_8250_CONSOLE=y''',
 					      '-smp', '2',
 					      '-bios', 'qboot.rom'])
 
+# How kmend knows an image: ELF's number of the machine, and what else is at which place.
+IMAGE = {'elf': 62, 'magic': (0x202, b'HdrS')}
+
 # For kmend's races: registers by their numbers at GDB's remote protocol, and how a
 # call looks.  A return address that no register has lies on top of the stack.
 GDB = {'arguments': (5, 4, 3, 2), 'stack': 7, 'pc': 16, 'returns': None}

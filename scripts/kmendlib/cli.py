@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from kmendlib.host import files, proc, setup, streams
 from kmendlib.host.errors import BadInput, ExitCode, KmendError
-from kmendlib.host.words import Outcome, Verdict, Word, visible
+from kmendlib.host.words import Has, Outcome, Verdict, Word, visible
 from kmendlib.tree import arches, manifest
 from kmendlib.tree.audit import Status
 
@@ -121,6 +121,28 @@ def parser() -> argparse.ArgumentParser:
     )
     add_proof(verify, "jobs of make and guests")
     verify.add_argument("--out", type=Path, metavar="DIR", help="folder for the evidence (default: one in the cache)")
+
+    command = add(
+        "try",
+        "boot a kernel that somebody else built, and tell which bugs it has",
+        "Nothing of it is run but in a guest, it is only read, and nothing is built but, once, the guest's own parts."
+        " Packages of one kernel belong together, as those with its image and its modules. Evidence and page are as"
+        " verify's.",
+        _list("what it has", Has),
+    )
+    command.add_argument(
+        "kernel",
+        type=Path,
+        nargs="*",
+        metavar="KERNEL",
+        help="packages (.deb, .rpm), a folder with boot/ and lib/modules, or an image",
+    )
+    command.add_argument("--modules", type=Path, metavar="DIR", help="where the modules of the image are")
+    command.add_argument("--installed", action="store_true", help="this machine's own kernel")
+    add_bugs(command)
+    command.add_argument("--repeat", type=int, default=1, metavar="N", help="boot each test N times and report k of N")
+    command.add_argument("--jobs", type=int, metavar="N", help="guests at once, in all (default: one for each CPU)")
+    command.add_argument("--out", type=Path, metavar="DIR", help="folder for the evidence (default: one in the cache)")
 
     command = add(
         "audit",
@@ -270,12 +292,16 @@ def _bugs(ids: list[str] | None) -> tuple[manifest.Bug, ...]:
     return manifest.load().select(ids or [])
 
 
-def _request(arguments: argparse.Namespace) -> "Request":
+def _check_numbers(arguments: argparse.Namespace) -> None:
     if arguments.repeat < 1:
         raise BadInput(f"--repeat {arguments.repeat}: give a number of boots, 1 or more")
     # Its tokens must fit into a pipe.
     if arguments.jobs is not None and not 1 <= arguments.jobs <= 4096:
         raise BadInput(f"--jobs {arguments.jobs}: give a number of jobs, 1 to 4096")
+
+
+def _request(arguments: argparse.Namespace) -> "Request":
+    _check_numbers(arguments)
     bugs = _bugs(arguments.bug)
     chosen = arches.select(arguments.arch)
     setup.ensure(_say, _SHOWS)
@@ -297,6 +323,34 @@ def _verify(arguments: argparse.Namespace) -> ExitCode:
         print_report(evidence)
         _page([evidence], None)
     return evidence.run.exit_code()
+
+
+def _try(arguments: argparse.Namespace) -> ExitCode:
+    _check_numbers(arguments)
+    if not arguments.kernel and not arguments.installed:
+        raise BadInput("no kernel given: name packages, a folder or an image, or say --installed")
+    bugs = _bugs(arguments.bug)
+    setup.ensure(_say, [*_SHOWS, "bsdtar", "bsdcat"])
+    from kmendlib.host.progress import Display
+    from kmendlib.proof import shipped
+    from kmendlib.run import gravest
+    from kmendlib.show import page
+    from kmendlib.show.report import print_report
+    from kmendlib.tree import package
+
+    given = package.find(arguments.kernel, arguments.modules, arguments.installed)
+    request = shipped.Request(
+        tuple(map(str, arguments.kernel)), tuple(given), bugs, arguments.repeat, arguments.out, arguments.jobs or 0
+    )
+    with Display() as display:
+        evidences, code = shipped.try_out(request, display)
+    with _done():
+        for evidence in evidences:
+            print_report(evidence)
+        if evidences:
+            folder = evidences[0].folder
+            _page(evidences, (folder if len(given) == 1 else folder.parent) / page.NAME)
+    return gravest([code, *(evidence.run.exit_code() for evidence in evidences)])
 
 
 def _audit(arguments: argparse.Namespace) -> ExitCode:
@@ -493,6 +547,7 @@ def _check(_: argparse.Namespace) -> ExitCode:
 
 _COMMANDS = {
     "verify": _verify,
+    "try": _try,
     "audit": _audit,
     "apply": _apply,
     "unapply": _unapply,

@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from kmendlib.host.errors import ExitCode
-from kmendlib.host.words import Outcome, Verdict
+from kmendlib.host.words import Has, Outcome, Verdict
 
 # The kernel with the bug, and the mended one.
 STATES = ("before", "after")
+# Neither: a kernel that somebody else built.
+SHIPPED = "shipped"
 ORIGIN = "kmend"
 VERSION = (5, 3)
 # Of what kmend adds to KCIDB's names. One more whenever an older kmend would read it wrong.
@@ -43,11 +45,32 @@ class Claim:
         finding: the finding's id; empty in evidence that does not say it.
         status: what the audit says of it in the tree, or empty likewise.
         cases: the test cases that fail where the fault is and pass where it is not.
+        luck: they may pass where it is, too.
     """
 
     finding: str
     status: str
     cases: tuple[str, ...]
+    luck: bool = False
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a kernel as it was shipped has of a finding.
+
+    Attributes:
+        finding: its id.
+        arch: the kernel's architecture.
+        has: the word for it.
+        why: what that rests on, in a line.
+        seconds: from power-on to what decided it; None where nothing was booted.
+    """
+
+    finding: str
+    arch: str
+    has: Has
+    why: str
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +89,7 @@ class Row:
         testbed: the patches that bring the code which the bug is in, where the tree lacks it.
         not_run: why it is not to be run at all, or empty.
         race: the finding whose race is forced in its boots, or empty.
+        shipped: the kernel is as somebody else built it; a claim says what it means if its cases pass.
     """
 
     bug: str
@@ -79,6 +103,7 @@ class Row:
     testbed: tuple[str, ...] = ()
     not_run: str = ""
     race: str = ""
+    shipped: bool = False
 
     @property
     def key(self) -> tuple[str, str, str, str]:
@@ -93,7 +118,9 @@ class Row:
     @property
     def states(self) -> tuple[str, ...]:
         """The states that are booted."""
-        return () if self.not_run else STATES[1:] if self.control else STATES
+        if self.not_run:
+            return ()
+        return (SHIPPED,) if self.shipped else STATES[1:] if self.control else STATES
 
     @property
     def slug(self) -> str:
@@ -344,6 +371,8 @@ class BootResult:
     @property
     def wrong(self) -> bool:
         """Whether it did not come out as it must; a race that was not lost is no trouble."""
+        if self.state == SHIPPED:
+            return self.verdict not in (Verdict.PASS, Verdict.SKIP)
         if self.state == "after":
             return not self.green
         return not self.red if self.row.proof else self.verdict in (Verdict.MISS, Verdict.ERROR)
@@ -486,10 +515,45 @@ class Proof:
             or (claim.status == "fixed" and any(result.shows(claim.cases, "FAIL") for result in after))
         )
 
-    def _judge(self) -> tuple[Outcome, ExitCode]:
+    @property
+    def found(self) -> list[Found]:
+        """What each claim of a kernel as it was shipped comes to."""
+        return [self._found(claim) for claim in self.row.claims]
+
+    def _found(self, claim: Claim) -> Found:
+        row, results = self.row, self.results
+        absent = claim.status in ABSENT
+        if row.not_run or not self.trusted:
+            has = Has.NOT_IN if absent and self.trusted else Has.CANNOT_TELL
+            return Found(claim.finding, row.arch, has, row.not_run or "the evidence is not as the run left it")
+        red = [result for result in results if result.shows(claim.cases, "FAIL")]
+        green = [result for result in results if result.shows(claim.cases, "PASS")]
+        chosen = red or [result for result in results if result not in green] or green
+        times = [result.ending.ktap_seconds or result.ending.seconds for result in chosen]
+        seconds = max(times, default=None)
+        count = f"{len(red or green)}/{row.boots} in {row.suite}"
+        if red and not absent:
+            return Found(claim.finding, row.arch, Has.HAS, _how(claim, red[0], count), seconds)
+        if len(results) < row.boots:
+            return Found(claim.finding, row.arch, Has.CANNOT_TELL, f"{len(results)} of {row.boots} boots were run")
+        if len(green) < len(results):
+            judged = chosen[0].judged
+            said = {case: judged.cases.get(case, "MISS") for case in claim.cases}
+            case = next(case for case in claim.cases if said[case] != "PASS")
+            why = judged.why if judged.verdict is not Verdict.PASS else f"{case}: {said[case]}"
+            return Found(claim.finding, row.arch, Has.CANNOT_TELL, f"{row.suite}: {why}", seconds)
+        if claim.luck:
+            why = f"{row.suite} passed, as it does by luck where the fault is, too"
+            return Found(claim.finding, row.arch, Has.CANNOT_TELL, why, seconds)
+        has = Has.NOT_IN if absent else Has.FREE
+        return Found(claim.finding, row.arch, has, _how(claim, green[0], count), seconds)
+
+    def _judge(self) -> tuple[Outcome | Has, ExitCode]:
         after = {result.verdict for result in self.of("after")}
         if not self.trusted:
             return Outcome.NOT_TRUSTED, ExitCode.USAGE
+        if self.row.shipped:
+            return worst((each.has for each in self.found), Has.CANNOT_TELL)
         if self.row.not_run:
             return Outcome.NOT_RUN, ExitCode.NOTHING
         if self.proved:
@@ -509,7 +573,7 @@ class Proof:
         return (Outcome.SKIP, ExitCode.NOTHING) if self.skipped else (Outcome.NOT_PROVED, ExitCode.FAILED)
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> Outcome | Has:
         """What came of it, in a word."""
         return self._judge()[0]
 
@@ -517,6 +581,23 @@ class Proof:
     def exit_code(self) -> ExitCode:
         """The exit code that it asks for."""
         return self._judge()[1]
+
+
+# What the audit calls a finding whose code is not there.
+ABSENT = ("not-applicable", "not built")
+
+
+def _how(claim: Claim, result: BootResult, count: str) -> str:
+    """Say how a boot showed what it did."""
+    if result.forced and race_case(claim.finding) in claim.cases:
+        return f"race {result.forced.end} {count}{', as reported' if result.forced.reported else ''}"
+    return f"{claim.cases[0]}: {'failed' if result.shows(claim.cases, 'FAIL') else 'passed'} {count}"
+
+
+def worst(words: Iterable[Has], default: Has = Has.NOT_IN) -> tuple[Has, ExitCode]:
+    """Return the gravest of some words, and the exit code that it stands for: the audit's."""
+    word = min(words, key=list(Has).index, default=default)
+    return word, {Has.HAS: ExitCode.FAILED, Has.CANNOT_TELL: ExitCode.NOTHING}.get(word, ExitCode.OK)
 
 
 def gravest(codes: Iterable[ExitCode]) -> ExitCode:
@@ -552,6 +633,7 @@ class Run:
         command: the command that asks for the same.
         qemu: QEMU's version, by architecture.
         seconds: wall time, by what it was spent on.
+        shipped: of a kernel that somebody else built: its package, that one's digest, its release, and its debugging.
         distrust: why nothing of it may be shown as a pass; empty if it is as the run left it. Not part of KCIDB.
     """
 
@@ -569,6 +651,7 @@ class Run:
     command: str = ""
     qemu: Mapping[str, str] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    shipped: Mapping[str, str] = field(default_factory=dict)
     distrust: str = ""
 
     def build_id(self, arch: str, state: str) -> str:
@@ -599,10 +682,20 @@ class Run:
             for row in self.rows
         ]
 
+    @property
+    def found(self) -> list[Found]:
+        """What a kernel as it was shipped has of each finding: what one test decided outweighs what others could not."""
+        order = (Has.HAS, Has.FREE, Has.NOT_IN, Has.CANNOT_TELL)
+        each = sorted((one for proof in self.proofs for one in proof.found), key=lambda one: order.index(one.has))
+        firsts = {one.finding: one for one in reversed(each) if self.shipped}
+        return [firsts[id] for id in dict.fromkeys(claim.finding for row in self.rows for claim in row.claims) if firsts]
+
     def exit_code(self) -> ExitCode:
         """Return the exit code that it stands for: the gravest of its rows', or that nothing was run."""
         if self.distrust:
             return ExitCode.USAGE
+        if self.shipped:
+            return worst(one.has for one in self.found)[1]
         ran = [proof for proof in self.proofs if not proof.row.not_run]
         return gravest(proof.exit_code for proof in ran) if ran else ExitCode.NOTHING
 
@@ -652,7 +745,7 @@ class Run:
 
 
 _KEY = ("bug", "arch", "suite", "kind")
-_MISC = ("base", "kunit", "command", "qemu", "seconds", "files")
+_MISC = ("base", "kunit", "command", "qemu", "seconds", "files", "shipped")
 # KCIDB's names for what is known of a build.
 _BUILD = {
     "id": "id",

@@ -56,7 +56,7 @@ _QEMU = r"""
 echo "${0##*/} $*" >> "$lab/calls"
 for word; do
 	case $last in
-	-kernel) state=$(cat "$word");;
+	-kernel) state=$(head -n 1 "$word");;
 	-gdb) socket=${word#unix:}; socket=${socket%%,*};;
 	esac
 	last=$word
@@ -168,7 +168,7 @@ class Lab:
     def only_own_tools(self, without: str) -> None:
         """Leave in PATH what is needed alone, but for one program."""
         needed = [need.file for need in setup.needs()]
-        for name in [*needed, "sh", "env", "grep", "cat", "mv", "dirname", "readlink", "id", "python3"]:
+        for name in [*needed, "sh", "env", "grep", "cat", "head", "mv", "dirname", "readlink", "id", "python3"]:
             if found := shutil.which(name, path=self.environment["PATH"]):
                 if name != without and not (self.bin / Path(name).name).exists():
                     (self.bin / Path(name).name).symlink_to(found)

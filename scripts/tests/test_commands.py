@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+import kernels
 from conftest import UNLOCKED, WAIT_EVENT, MakeTree, access_c
 from kmendlib.host.paths import SCRIPTS
 from kmendlib.tree.manifest import PATCHES
@@ -114,6 +115,12 @@ def verify(code: int, name: str, *rows: str, words: str = VERIFY, **more: Any) -
     return Case(name, words, code, **(usual | more))
 
 
+def tried(code: int, name: str, words: str, *rows: str, **more: Any) -> Case:
+    """Return a case of `kmend try` that comes to its end; `rows` are lines of the table, and what stands below."""
+    usual: dict[str, Any] = {"out": (*rows, "^evidence: out", r"^page: out/report\.html$"), "err": ("unpack",), "base": True}
+    return Case(name, f"try {words} --out out", code, **(usual | {"wrote": TRIED} | more))
+
+
 def boots(**logs: str) -> dict[str, str]:
     """Return what boots print where it is not as usual, as in after_kunit="kunit_oops"."""
     return {name.replace("_", "-"): log for name, log in logs.items()}
@@ -125,6 +132,8 @@ def ran(*edits: str, **logs: str) -> dict[str, Any]:
     return {"first": VERIFY, "base": True, "wrote": SHOWN, "logs": boots(**logs), **edited}
 
 
+TRIED = ("out", "out/report.html", "out/junit.xml", "out/summary.md", "out/*results.json", "out/*")
+QUEUE = "^pci-cfg-wait/unlocked-queue +"
 SKIPPED, PANIC, FAILED, BROKEN, OTHER = "kunit_all_skipped", "kunit_oops", "kunit_fail", "empty!", "list_corruption"
 TIMEOUT = ('"verdict": "FAIL"', '"verdict": "TIMEOUT"')
 PAGE = ("page.html", "page.junit.xml", "page.summary.md")
@@ -436,6 +445,78 @@ CASES = [
     error(2, "lava --jobs 0", f"{LAVA} --jobs 0", "--jobs 0"),
     # setup
     Case("setup", "setup", 0, err=(r"\Aall \d+ needs are met\n\Z",)),
+    # try
+    tried(
+        0, "try", "pkgs/good.deb", r"^linux-image-lab 6\.12\.99-1 \(x86_64\) *$", QUEUE + "free of it .*race held 1/1",
+        "^riscv-kvm-exit/exit-order +not in it +only kernels for riscv64", "^nfsd.* not in it +CONFIG_NFSD is not set",
+        "^kvm-shadow/early-free +not in it +no symbol",
+        err=("unpack", "guest's own parts are built", "test pci:cfg_reset", "unlocked-queue: free of it: race held"),
+        has={"out/results.json": '"debugging": "DEBUG_LIST"', "out/report.html": "race held 1/1"},
+        calls=("^make .*nfsd:cb_shutdown", r"^qemu-system-x86_64 .*printk\.time=0"),
+    ),
+    tried(
+        1, "try: has it", "pkgs/bad.deb", QUEUE + "has it .*race broken 1/1", has={"out/results.json": '"end": "broken"'},
+    ),
+    tried(
+        1, "try: two kernels", "pkgs/good.deb pkgs/bad.deb --jobs 1", r"6\.12\.99", QUEUE + "free", r"6\.1\.99", QUEUE + "has it",
+        has={"out/report.html": r"1: linux-image-lab 6\.12\.99-1[^§]*2: linux-image-lab 6\.1\.99-1"},
+    ),
+    tried(
+        4, "try: the race is never met", "pkgs/good.deb", QUEUE + "cannot tell +[0-9]+ .*MISS", "^pci:cfg_reset .*MISS: ",
+        races={"after": "nothing"},
+    ),
+    tried(
+        4, "try: a kernel that panics", "pkgs/good.deb", QUEUE + "cannot tell .*PANIC", "^pci:cfg_reset .*PANIC: ",
+        races={"after": "nothing"}, logs=boots(after_kselftest="kselftest_no_init"),
+    ),
+    tried(
+        4, "try: prints nothing", "pkgs/good.deb", QUEUE + "cannot tell .*MISS", "without a word on the console",
+        races={"after": "nothing"}, logs=boots(after_kselftest="empty"),
+    ),
+    tried(
+        4, "try: QEMU fails", "pkgs/good.deb", QUEUE + "cannot tell .*ERROR", "ERROR: QEMU ended with code 1: qemu: no firmware",
+        races={"after": "nothing"}, logs=boots(after_kselftest="empty!"),
+    ),
+    tried(
+        4, "try: a test that skips", "pkgs/nfsd.deb", "^nfsd-cb-shutdown/inflight-leak +cannot tell",
+        "^nfsd-cb-shutdown/no-wait +cannot tell +only a KUnit suite",
+    ),
+    tried(0, "try: --bug", "pkgs/nfsd.deb --bug pci-cfg-wait", QUEUE + "free of it", has_not="inflight-leak", has={"out/results.json": "pci"}),
+    tried(0, "try: --repeat", "pkgs/good.deb --repeat 2", QUEUE + "free of it .*held 2/2"),
+    tried(0, "try: an RPM", "pkgs/good.rpm", r"^kernel-6\.12\.99-1 \(x86_64\)", QUEUE + "free of it"),
+    tried(0, "try: image and modules", "pkgs/image.deb pkgs/modules.deb", r"^image 6\.12\.99-1", "^kvm-shadow.*no symbol"),
+    tried(0, "try: a folder", "pkgs/root", "^pkgs/root 6", "^kvm-shadow.*no symbol"),
+    tried(
+        4, "try: a bare image", "pkgs/bzImage --modules pkgs/root/lib/modules", r"^pkgs/bzImage \(x86_64\)", QUEUE + "free",
+        "^nfsd-cb-shutdown/inflight-leak +cannot tell", has={"out/results.json": "unknown: no configuration"},
+    ),
+    tried(
+        2, "try: one of two is damaged", "pkgs/bad.deb pkgs/other.deb", QUEUE + "has it",
+        err=("unpack", "kmend: error: module nfsd is of 6.12.1, the kernel is 6.12.99-lab"),
+    ),
+    Case(
+        "try: shown again", "report out", 0, first="try pkgs/good.deb --out out", base=True, wrote=SHOWN,
+        out=("^linux-image-lab", QUEUE + "free of it", "^evidence: out$", "^page: "),
+    ),
+    error(2, "try: nothing", "try", "no kernel given: name packages"),
+    error(2, "try: no such file", "try none.deb", "none.deb: cannot be read: No such file"),
+    error(2, "try: no kernel in it", "try pkgs/doc.deb", "pkgs/doc.deb: no kernel in this package"),
+    error(2, "try: a tree", "try tree", "tree: no boot/vmlinuz-VERSION in this folder"),
+    error(2, "try: --modules without an image", "try pkgs/good.deb --modules pkgs", "--modules goes with one image"),
+    error(2, "try: --modules without modules", "try pkgs/bzImage --modules here", "--modules here: no modules below it"),
+    error(2, "try: --repeat 0", "try pkgs/good.deb --repeat 0", "--repeat 0"),
+    error(2, "try: a pipe", "try /dev/null", "/dev/null: cannot be read: not a regular file"),
+    *(
+        Case(f"try: {name}", f"try pkgs/{name} --out out", 2, base=True, wrote=("out",), err=("unpack", f"kmend: error: .*{says}"))
+        for name, says in {
+            "foreign": "pkgs/foreign: no kernel for x86_64, ",
+            "empty": "pkgs/empty: no kernel: only 0 bytes",
+            "cut.deb": "pkgs/cut.deb: a package that is cut off or damaged",
+            "bomb.deb": "pkgs/bomb.deb: unpacks to more than 64 MiB",
+            "modules.deb": "pkgs/modules.deb: modules of .* without an image",
+            "other.deb": "module nfsd is of 6.12.1, the kernel is 6.12.99-lab",
+        }.items()
+    ),
     Case(
         "setup: installs what is missing", "setup", 0, lacks="bison", brings="bison", err=(
             "^installing: bison$", "needs are met",
@@ -466,6 +547,8 @@ def lab_of(case: Case, root: Path, make_tree: MakeTree) -> Lab:
     tree = make_tree(TREES[case.tree], version="6.12.99", kunit=True)
     (root / "mine.patch").write_text(mine(), encoding="utf-8")
     lab = Lab(root)
+    if f"{case.first} {case.words}".strip().startswith("try"):
+        kernels.write_all(root / "pkgs")
     if case.base:
         lab.base(tree)
     for name, log in case.logs.items():

@@ -18,7 +18,7 @@ import pytest
 
 from kmendlib import cli
 from kmendlib.host.errors import ExitCode
-from kmendlib.host.words import Outcome, Verdict
+from kmendlib.host.words import Has, Outcome, Verdict
 from kmendlib.tree.audit import Status
 from kmendlib.tree.manifest import REPO
 
@@ -116,7 +116,7 @@ def test_translated_reference_has_all_that_the_program_has() -> None:
     terms = re.findall(r"^``(.*)``$", (REPO / FOLDER / "reference.rst").read_text(), re.MULTILINE)
     (commands,) = (each for each in cli.parser()._actions if isinstance(each, argparse._SubParsersAction))
     ours = [f"kmend {name}" for name in commands.choices]
-    ours += [str(word.value) for words in (ExitCode, Status, Outcome, Verdict) for word in words]
+    ours += [str(word.value) for words in (ExitCode, Status, Outcome, Verdict, Has) for word in words]
     assert terms == ours
 
 

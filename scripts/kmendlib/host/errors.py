@@ -19,10 +19,10 @@ class ExitCode(IntEnum):
         return code
 
     OK = 0, "proved, or clean"
-    FAILED = 1, "a test did not give the verdict it must; audit: something is affected; port: conflicts"
+    FAILED = 1, "a test did not give the verdict it must; audit, try: a bug is there; port: conflicts"
     USAGE = 2, "usage or bad input"
     PANIC = 3, "the guest panicked where it must not"
-    NOTHING = 4, "nothing to do, or all skipped; audit: something is unknown"
+    NOTHING = 4, "nothing to do, or all skipped; audit, try: something is not known"
     INFRASTRUCTURE = 5, "infrastructure: build, QEMU, disk"
     FAULT = 70, "a fault of kmend itself"
     TIMEOUT = 124, "time-out"

@@ -38,6 +38,15 @@ class Outcome(Word):
     NOT_TRUSTED = "NOT TRUSTED", "the evidence is not as the run left it: cut off, edited, or from an older kmend"
 
 
+class Has(Word):
+    """What a kernel as it was shipped has of a finding; the gravest first."""
+
+    HAS = "has it", "a boot showed it: its race was forced and lost, or the cases that show it failed"
+    CANNOT_TELL = "cannot tell", "no boot decided it; the reason says what is missing"
+    FREE = "free of it", "each boot showed that it cannot happen: its race was held, or the cases that prove it passed"
+    NOT_IN = "not in it", "the kernel was built without that code: by its architecture, an option, or an absent symbol"
+
+
 class Verdict(Word):
     """What one boot came to.  Only a complete plan can be PASS."""
 

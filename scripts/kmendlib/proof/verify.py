@@ -17,7 +17,7 @@ from kmendlib.proof import build, evidence, guest, ktap, race
 from kmendlib.proof.evidence import Evidence
 from kmendlib.proof.jobs import GUEST_EXTRA, Jobs
 from kmendlib.proof.plan import KERNEL, MODULES, PROGRAMS, Bed, Facts, Plan, Request, Target, plan, plan_bug, variants
-from kmendlib.run import ORIGIN, STATES, Boot, Build, GuestSpec, Run
+from kmendlib.run import ORIGIN, STATES, Boot, BootResult, Build, GuestSpec, Run
 from kmendlib.tree import arches, bases, overlay, series, source
 from kmendlib.tree.apply import refuse_prepared
 from kmendlib.tree.audit import BugAudit, audit
@@ -52,7 +52,12 @@ Consumer = Callable[[Bench, Boot, str], None]
 
 
 def boot_here(bench: Bench, boot: Boot, kernel: str) -> None:
-    """Boot on QEMU, with its race if it has one, and record the verdict."""
+    """Boot on QEMU and record the verdict."""
+    bench.evidence.add(result_of(bench, boot, kernel))
+
+
+def result_of(bench: Bench, boot: Boot, kernel: str) -> BootResult:
+    """Boot on QEMU, with its race if it has one, and return what came of it."""
     console = bench.evidence.folder / boot.console
     forced = None
     with bench.jobs.slot(boot.guest.memory + GUEST_EXTRA):
@@ -63,7 +68,7 @@ def boot_here(bench: Bench, boot: Boot, kernel: str) -> None:
             ending = guest.boot(guest.command(boot.guest), console, boot.guest.limit)
     judged = ktap.judge(ending, boot.test, bench.parse)
     judged = race.judge(judged, forced) if forced else judged
-    bench.evidence.add(boot.result(ending, judged, kernel, start, forced))
+    return boot.result(ending, judged, kernel, start, forced)
 
 
 def _fitting(tree: Path, choices: Iterable[Sequence[Path]]) -> frozenset[Path]:

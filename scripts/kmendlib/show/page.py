@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from kmendlib.host import files
-from kmendlib.host.words import Outcome
+from kmendlib.host.words import Has, Outcome
 from kmendlib.proof import ktap
 from kmendlib.proof.evidence import Evidence, digest, inside
-from kmendlib.run import STATES, BootResult, Proof, Run
+from kmendlib.run import STATES, BootResult, Found, Proof, Run
 from kmendlib.show import timeline
 from kmendlib.show.report import counts
 from kmendlib.host.text import template
@@ -30,6 +30,7 @@ _PATCH_LINES = 1500
 
 _TONES: dict[str, str] = {
     **{Outcome.PROVED: "good", Outcome.PASS: "good", Outcome.SKIP: "idle", Outcome.NOT_RUN: "idle"},
+    **{Has.HAS: "bad", Has.CANNOT_TELL: "warn", Has.FREE: "good", Has.NOT_IN: "idle"},
     **{"affected": "bad", "unknown": "warn", "latent": "warn", "fixed": "good", "not-applicable": "idle"},
 }
 _MARKS = {"good": "✔", "bad": "✘", "idle": "○", "warn": "▲"}
@@ -164,7 +165,7 @@ def of_status(evidence: Evidence, status: str) -> dict[str, list[str]]:
 
 def proved(run: Run) -> dict[str, list[str]]:
     """Return the bugs with a proof, and the architectures on which nothing spoke against it."""
-    words: dict[str, dict[str, set[Outcome]]] = {}
+    words: dict[str, dict[str, set[str]]] = {}
     for proof in run.proofs:
         words.setdefault(proof.row.bug, {}).setdefault(proof.row.arch, set()).add(proof.outcome)
     found = {
@@ -186,7 +187,7 @@ def not_proved(run: Run) -> dict[tuple[str, str, str], list[str]]:
 def left_out(run: Run) -> dict[tuple[str, str, str], list[str]]:
     """Return what could not be run or shown: the architectures by bug, suite if it is about one, and the reason."""
     found: dict[tuple[str, str, str], list[str]] = {}
-    for proof in run.proofs if not run.distrust else ():
+    for proof in run.proofs if not run.distrust and not run.shipped else ():
         row = proof.row
         why = [("", reason) for reason in ([row.not_run] if row.not_run else row.left_out)]
         if proof.outcome is Outcome.SKIP:
@@ -204,6 +205,13 @@ def matrix(runs: Sequence[Run], bug: str) -> dict[tuple[str, str], dict[tuple[st
             if proof.row.bug == bug:
                 found.setdefault((proof.row.suite, proof.row.kind), {})[proof.row.arch, number] = proof
     return found
+
+
+def found(evidences: Sequence[Evidence]) -> dict[str, list[Found | None]]:
+    """Return what kernels as they were shipped have, by finding: one entry for each kernel."""
+    kernels = [{each.finding: each for each in evidence.run.found} for evidence in evidences if evidence.run.shipped]
+    ids = dict.fromkeys(id for kernel in kernels for id in kernel)
+    return {id: [kernel.get(id) for kernel in kernels] for id in ids}
 
 
 def forced(run: Run, bug: str) -> dict[tuple[str, str], dict[str, BootResult]]:
@@ -235,6 +243,6 @@ def render(evidences: Sequence[Evidence]) -> str:
         most=_BOOTS,
         read=_READ,
         **{each.__name__: each for each in (console, counts, digest_of, patch, series, source)},
-        **{each.__name__: each for each in (of_status, proved, not_proved, left_out, forced)},
+        **{each.__name__: each for each in (of_status, proved, not_proved, left_out, found, forced)},
     )
     return text

@@ -8,18 +8,23 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kmendlib.host.words import Outcome, Verdict, visible
+from kmendlib.host.words import Has, Outcome, Verdict, visible
 from kmendlib.proof.evidence import Evidence
-from kmendlib.run import Proof, RaceEnd
+from kmendlib.run import Proof, RaceEnd, Run
 from kmendlib.host.text import template
+from kmendlib.tree import manifest
 
-_STYLE = {Outcome.PROVED: "green", Outcome.PASS: "green", Outcome.SKIP: "yellow", Outcome.NOT_RUN: "yellow"}
+_STYLE: dict[str, str] = {Outcome.PROVED: "green", Outcome.PASS: "green", Outcome.SKIP: "yellow", Outcome.NOT_RUN: "yellow"}
+_WIDEST = max(len(finding.id) for bug in manifest.load().bugs for finding in bug.findings)
+_STYLE |= {Has.HAS: "red", Has.CANNOT_TELL: "yellow", Has.FREE: "green", Has.NOT_IN: "dim"}
 
 
 def counts(proof: Proof) -> list[str]:
     """Say how many boots of each state came out as they must, and in what time; nothing where none were to be run."""
     if not proof.trusted or proof.row.not_run:
         return []
+    if proof.row.shipped:
+        return [f"{each.finding}: {each.has}: {each.why}" for each in proof.found]
     red, green = ("broken", "held") if proof.row.race else ("red" if proof.row.proof else "hit", "green")
     before = "control" if proof.row.control else _count(proof, "before", red)
     return [before, _count(proof, "after", green)]
@@ -44,6 +49,16 @@ def _count(proof: Proof, state: str, word: str) -> str:
     return f"{said},\nas reported {sum(race.reported for race in races)}/{len(races)}"
 
 
+def _found(run: Run, table: Table) -> None:
+    """Fill the table of a kernel as it was shipped: what it has of each finding."""
+    for name, width in (("finding", _WIDEST), ("verdict", 11), ("s", 3)):
+        table.add_column(name, no_wrap=True, min_width=width)
+    table.add_column("why", overflow="fold")
+    for each in run.found:
+        seconds = "" if each.seconds is None else f"{each.seconds:3.0f}"
+        table.add_row(visible(each.finding), Text(each.has, _STYLE[each.has]), seconds, Text(visible(each.why)))
+
+
 def print_report(evidence: Evidence, console: Console | None = None) -> None:
     """Print the summary table, then each run that did not give the verdict it must with its last lines.
 
@@ -55,9 +70,11 @@ def print_report(evidence: Evidence, console: Console | None = None) -> None:
     title = Text(visible(evidence.run.title), "table.title")
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, title=title)
     table.title_justify = "left"
-    for name in ("bug", "arch", "suite", "before", "after", "result"):
+    if evidence.run.shipped:
+        _found(evidence.run, table)
+    for name in ("bug", "arch", "suite", "before", "after", "result") if not evidence.run.shipped else ():
         table.add_column(name, overflow="fold")
-    for proof in evidence.run.proofs:
+    for proof in evidence.run.proofs if not evidence.run.shipped else ():
         cells = [proof.row.bug, proof.row.arch, proof.row.suite, *(counts(proof) or ["-", "-"])]
         style = _STYLE.get(proof.outcome, "red")
         table.add_row(*(Text(visible(cell)) for cell in cells), Text(proof.outcome, style))

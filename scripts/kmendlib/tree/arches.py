@@ -2,6 +2,7 @@
 """The architectures: one file each in ``kunit/qemu_configs``, in the form that kunit.py reads too."""
 
 import importlib.util
+import mmap
 import sys
 import types
 from collections.abc import Callable
@@ -48,6 +49,28 @@ class Registers:
 
 
 @dataclass(frozen=True)
+class Image:
+    """How an image of an architecture is known.
+
+    Attributes:
+        elf: its number in ELF's headers.
+        magic: place and bytes, in images that are no ELF.
+        words: further words for kernels that somebody else built.
+    """
+
+    elf: int
+    magic: tuple[int, bytes]
+    words: tuple[str, ...] = ()
+
+    def fits(self, data: bytes | mmap.mmap) -> bool:
+        """Tell whether an image is of the architecture."""
+        at, magic = self.magic
+        if data[:5] == b"\x7fELF\x02":
+            return int.from_bytes(data[18:20], "little") == self.elf
+        return data[at : at + len(magic)] == magic
+
+
+@dataclass(frozen=True)
 class Arch:
     """An architecture by kmend's name (``riscv64``), what kunit.py knows of it, and how kernels are built for it.
 
@@ -58,6 +81,7 @@ class Arch:
         make: further words for make.
         fragment: name and text of a configuration fragment that comes last.
         registers: for races.
+        image: how its images are known.
     """
 
     name: str
@@ -66,6 +90,7 @@ class Arch:
     make: tuple[str, ...] = ()
     fragment: tuple[str, str] | None = None
     registers: Registers | None = None
+    image: Image | None = None
 
     @property
     def qemu(self) -> str:
@@ -117,7 +142,17 @@ def load(name: str) -> Arch:
         spec.loader.exec_module(module)
     except SystemExit as missing:
         raise Infrastructure(f"{missing}: run kmend setup") from None
-    return Arch(name, module.QEMU_ARCH, registers=Registers(**module.GDB, call=module.gdb_call))
+    registers = Registers(**module.GDB, call=module.gdb_call)
+    return Arch(name, module.QEMU_ARCH, registers=registers, image=Image(**module.IMAGE))
+
+
+def of_image(data: bytes | mmap.mmap) -> str:
+    """Return the architecture of an image; nothing where it is none.
+
+    Raises:
+        Infrastructure: an architecture's firmware is missing.
+    """
+    return next((name for name in names() if (image := load(name).image) and image.fits(data)), "")
 
 
 def select(argument: str) -> tuple[str, ...]:

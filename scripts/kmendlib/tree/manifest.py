@@ -120,12 +120,14 @@ class Guest:
     memory: in MiB.
     machine: the values of a further QEMU -machine option, by architecture.
     modules: kernel modules that the guest finds in /lib/modules, by architecture; those that they need come along.
+    loads: modules that init loads first, where a kernel that was shipped has them as such.
     """
 
     cpus: tuple[int, ...] = (2,)
     memory: int = 1024
     machine: dict[str, str] = field(default_factory=dict)
     modules: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    loads: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,8 @@ class Selftest:
     arches: those of the bug's architectures where it can run; empty for all.
     controls: others where it must be green as well, or say why it is skipped.
     races: ids of the findings whose races are forced while it runs.
+    hits: by the finding's id, cases that fail for that fault alone, but where it is may pass by luck.
+    also: by the finding's id, cases that prove it as well, where those of `proof` cannot run.
     seconds: how long it puts on load.
     limit: wall time of a boot in seconds.
     guest: what its boots need.
@@ -198,6 +202,8 @@ class Selftest:
     arches: tuple[str, ...] = ()
     controls: tuple[str, ...] = ()
     races: tuple[str, ...] = ()
+    hits: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    also: dict[str, tuple[str, ...]] = field(default_factory=dict)
     seconds: int = 5
     limit: int = 180
     kind: ClassVar[str] = "kselftest"
@@ -225,6 +231,8 @@ class Bug:
     versions: the mainline releases that had its code shape.
     testbed: the variants of a patch that brings code which a tree lacks, so that the bug can be shown there.
     needs: what a tree must have for an architecture, so that the bug can be shown there; `{arch}` is its folder's name.
+    options: what a kernel that has its code sets, each.
+    symbols: functions of which a kernel with its code has one, where not every kernel with those options has it.
     built_from: folders whose files make compiles from another folder alone, and that one; `{arch}` likewise.
     """
 
@@ -239,6 +247,8 @@ class Bug:
     selftests: tuple[Selftest, ...]
     testbed: tuple[str, ...] = ()
     needs: str = ""
+    options: tuple[str, ...] = ()
+    symbols: tuple[str, ...] = ()
     built_from: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -352,6 +362,9 @@ def _in_guest(bug: str, table: dict[str, Any], folder: Path, config: str) -> dic
     return {key: value for key, value in table.items() if key not in guest} | {
         config: folder / table[config],
         "proof": {f"{bug}/{name}": cases for name, cases in table.get("proof", {}).items()},
+        **{
+            key: {f"{bug}/{name}": cases for name, cases in table[key].items()} for key in ("hits", "also") if key in table
+        },
         **({"races": tuple(f"{bug}/{name}" for name in table["races"])} if "races" in table else {}),
         "guest": Guest(**guest),
     }
