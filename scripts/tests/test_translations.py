@@ -3,6 +3,9 @@
 
 The originals of that commit and of today are compared by their content, so it does not matter how many commits lie
 between, or how they were put together.  All that needs history, which a shallow clone has not got.
+
+What does not need it: a page has the commands, names and figures of its original, and the words of the glossary, a table
+in the index page: a term, the words for it, and those that are not to be used.
 """
 
 from __future__ import annotations
@@ -25,6 +28,16 @@ from kmendlib.tree.manifest import REPO
 FOLDER = Path("Documentation/translations/zh_CN")
 # For who works on kmend itself.
 ENGLISH_ALONE = {"Documentation/development.rst"}
+
+GLOSSARY = FOLDER / "index.rst"
+_HEAD = ["英文", "译法", "不用"]
+
+# What a translation leaves as it is: what is marked as literal, commands that stand alone, and figures.
+_KEPT = re.compile(
+    r"``(?P<rst>.+?)``|^ +(?P<command>(?:\$ )?(?:scripts/|\./|make -C |PYTHONPATH=|KMEND_)[^#\n]+)"
+    r"|(?P<figure>(?<![\w.,-])\d[\d,.]*(?![\w.-]))",
+    re.MULTILINE | re.DOTALL,
+)
 
 _FIELD = r"^(?::{0}:[ \t]*(\S+)|<!--\s*{0}:\s*(\S+)\s*-->)[ \t]*$"
 
@@ -97,6 +110,61 @@ def untranslated(repo: Path) -> list[str]:
         path.relative_to(repo).as_posix() for path in docs.rglob("*.rst") if docs / "translations" not in path.parents
     ]
     return sorted({"README.md", *ours} - ENGLISH_ALONE - there)
+
+
+def glossary(repo: Path) -> list[tuple[list[str], list[str]]]:
+    """Read the words that are used, and those that are not, of each term."""
+    rows = [re.split(" {2,}", line.rstrip()) for line in (repo / GLOSSARY).read_text(encoding="utf-8").split("\n")]
+    start = rows.index(_HEAD) + 2
+    end = next(number for number in range(start, len(rows)) if not rows[number][0].strip("="))
+    return [(row[1].split("、"), row[2].split("、") if len(row) > 2 else []) for row in rows[start:end]]
+
+
+def prose(repo: Path, page: Path) -> list[str]:
+    """Return the lines of a page; of the index those above the glossary."""
+    lines = (repo / page).read_text(encoding="utf-8").split("\n")
+    if page == GLOSSARY:
+        del lines[next(number for number, line in enumerate(lines) if line.split() == _HEAD) :]
+    return lines
+
+
+def wrong_words(repo: Path) -> list[str]:
+    """Say where a page has a word that is not to be used, and what is used for it."""
+    terms = glossary(repo)
+    return [
+        f"{page}:{number}: {word}: {'、'.join(used)}"
+        for page in pages(repo)
+        for number, line in enumerate(prose(repo, page), 1)
+        for used, unused in terms
+        for word in unused
+        if word in line
+    ]
+
+
+def kept(text: str) -> set[str]:
+    """Return what a translation leaves as it is."""
+    found = {(match["rst"] or match["command"] or match["figure"]) for match in _KEPT.finditer(text)}
+    return {re.sub("<.*?>", "<>", " ".join(each.split())).rstrip(",.") for each in found}
+
+
+def test_translations_have_the_words_of_the_glossary() -> None:
+    wrong = wrong_words(REPO)
+    assert not wrong, "\n".join(wrong)
+
+
+def test_words_of_the_glossary_are_in_use() -> None:
+    text = "\n".join(line for page in pages(REPO) for line in prose(REPO, page))
+    unused = [word for used, _ in glossary(REPO) for word in used if word not in text]
+    assert not unused, f"{GLOSSARY}: not on any page: {'、'.join(unused)}"
+
+
+def test_translations_have_what_is_no_words() -> None:
+    missing = {
+        str(page): lost
+        for page in pages(REPO)
+        if (lost := kept((REPO / mirrored(page)).read_text(encoding="utf-8")) - kept("\n".join(prose(REPO, page))))
+    }
+    assert not missing
 
 
 def test_translations_have_not_fallen_behind() -> None:
@@ -220,6 +288,31 @@ def test_original_that_is_newer_than_what_is_followed(repo: Path) -> None:
     write(repo, new, f":Original: Documentation/audit.rst\n:Follows: {follows}\n")
     commit(repo)
     assert problem(repo, new) == f"{new}: Documentation/audit.rst was not there in {follows}"
+
+
+def test_word_that_is_not_to_be_used(repo: Path) -> None:
+    follows = header((repo / PAGE).read_text())["Follows"]
+    table = ["====  ======  ==========", "英文  译法    不用", "====  ======  =========="]
+    table += ["seal  校验和  封印、封条", "tree  内核树", "====  ======  ==========", "", "封印"]
+    write(repo, GLOSSARY, "\n".join(["校验和", *table]))
+    assert glossary(repo) == [(["校验和"], ["封印", "封条"]), (["内核树"], [])]
+    assert wrong_words(repo) == []
+    translate(repo, follows)
+    write(repo, PAGE, (repo / PAGE).read_text() + "结果和封条\n")
+    assert wrong_words(repo) == [f"{PAGE}:9: 封条: 校验和"]
+
+
+@pytest.mark.parametrize(
+    ("english", "lost"),
+    [
+        ("It took 1,024 s.", {"1,024"}),
+        ("See ``patches/series/\n  BASE``.", {"patches/series/ BASE"}),
+        ("::\n\n    scripts/kmend audit TREE   # only read\n", {"scripts/kmend audit TREE"}),
+        ("In ``kunit/<path in the tree>``, v6.12 and 6.12.117 and x86_64, on the same 3 CPUs.", {"6.12.117"}),
+    ],
+)
+def test_what_a_translation_lost(english: str, lost: set[str]) -> None:
+    assert kept(english) - kept("在 ``kunit/<内核树中的路径>`` 中，3 个 CPU 用了 1024 秒") == lost
 
 
 def test_without_history(repo: Path, tmp_path: Path) -> None:
