@@ -26,8 +26,6 @@ from kmendlib.tree.audit import Status
 from kmendlib.tree.manifest import REPO
 
 FOLDER = Path("Documentation/translations/zh_CN")
-# For who works on kmend itself.
-ENGLISH_ALONE = {"Documentation/development.rst"}
 
 GLOSSARY = FOLDER / "index.rst"
 _HEAD = ["英文", "译法", "不用"]
@@ -103,13 +101,13 @@ def problem(repo: Path, page: Path) -> str:
 
 
 def untranslated(repo: Path) -> list[str]:
-    """Return the pages for users that have no translation."""
+    """Return the pages that have no translation."""
     there = {mirrored(page) for page in pages(repo)}
     docs = repo / "Documentation"
     ours = [
         path.relative_to(repo).as_posix() for path in docs.rglob("*.rst") if docs / "translations" not in path.parents
     ]
-    return sorted({"README.md", *ours} - ENGLISH_ALONE - there)
+    return sorted({"README.md", *ours} - there)
 
 
 def glossary(repo: Path) -> list[tuple[list[str], list[str]]]:
@@ -174,7 +172,7 @@ def test_translations_have_not_fallen_behind() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_every_page_for_users_is_translated() -> None:
+def test_every_page_is_translated() -> None:
     missing = untranslated(REPO)
     assert not missing, f"not in {FOLDER}: {', '.join(missing)}"
 
@@ -186,10 +184,6 @@ def test_translated_reference_has_all_that_the_program_has() -> None:
     ours = [f"kmend {name}" for name in commands.choices]
     ours += [str(word.value) for words in (ExitCode, Status, Outcome, Verdict, Has) for word in words]
     assert terms == ours
-
-
-def test_what_is_not_translated_is_there() -> None:
-    assert [name for name in ENGLISH_ALONE if not (REPO / name).is_file()] == []
 
 
 PAGE = FOLDER / "guides/tree.rst"
