@@ -20,7 +20,7 @@ from kmendlib.tree.manifest import PATCHES
 from kmendlib.tree.tree import Tree
 
 EVENTFD, MAIN, HOST = "virt/kvm/eventfd.c", "virt/kvm/kvm_main.c", "include/linux/kvm_host.h"
-EARLY, LIST, ANSWERS = NAMES = ("early-free", "shared-list", "batch-answers")
+EARLY, LIST, ANSWERS = ("early-free", "shared-list", "batch-answers")
 BUG = manifest.load().bug("kvm-shadow")
 A, F, U, N = Status.AFFECTED, Status.FIXED, Status.UNKNOWN, Status.NOT_APPLICABLE
 Files = tuple[str, str | None, str]

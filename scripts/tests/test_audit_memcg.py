@@ -23,7 +23,6 @@ UNQUEUE = "memcg-uncharge/unlocked-unqueue"
 FOUR_SITES = "memcg-uncharge/v4.19-four-sites.patch"
 RECLAIM_SITES = "memcg-uncharge/v4.19-reclaim-sites.patch"
 ACTIVE_LIST = "memcg-uncharge/v4.19-active-list.patch"
-UNQUEUE_FIRST = "memcg-uncharge/v6.12-unqueue-first.patch"
 
 HUGE, VMSCAN, SWAP, PAGE_ALLOC = "mm/huge_memory.c", "mm/vmscan.c", "mm/swap.c", "mm/page_alloc.c"
 MEMCONTROL, MEMCONTROL_V1 = "mm/memcontrol.c", "mm/memcontrol-v1.c"

@@ -405,10 +405,6 @@ CASES = [
         **ran(*TIMEOUT, after_kunit=FAILED, after_kselftest="kselftest_skip"),
     ),
     Case(
-        "report: a time-out, then QEMU fails", REPORT, 124, out=(r"\(TIMEOUT\)",),
-        **ran(*TIMEOUT, after_kunit=FAILED, after_kselftest=BROKEN),
-    ),
-    Case(
         "report: a panic, then a time-out", REPORT, 3, out=(r"\(TIMEOUT\)",),
         **ran(*TIMEOUT, after_kunit=PANIC, after_kselftest="kselftest_hang"),
     ),

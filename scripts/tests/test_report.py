@@ -2,6 +2,7 @@
 """Reports: which runs make a proof, the exit code of those that do not, and evidence that cannot be trusted."""
 
 import io
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.console import Console
 from kmendlib.host.errors import BadInput, ExitCode
 from kmendlib.proof import evidence
 from kmendlib.proof.evidence import Evidence
-from kmendlib.run import Build, Run
+from kmendlib.run import Build, Run, gravest
 from kmendlib.show import report
 
 PROOF = "case_that_proves"
@@ -77,6 +78,12 @@ GREEN = boot("after", "PASS", "PASS")
 )
 def test_proof_needs_red_before_and_green_after(before: dict[str, Any], after: dict[str, Any], code: ExitCode) -> None:
     assert code_of([before, after]) == code
+
+
+def test_gravest_of_two() -> None:
+    order = "USAGE PANIC TIMEOUT INFRASTRUCTURE FAILED NOTHING OK".split()
+    for one, two in itertools.combinations([ExitCode[name] for name in order], 2):
+        assert gravest([two, one]) is gravest([one, two]) is one
 
 
 def test_missing_boot_is_no_proof() -> None:
