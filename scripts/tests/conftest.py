@@ -267,6 +267,12 @@ def lay(root: Path, files: Mapping[str, str | None], version: str) -> Path:
     return root
 
 
+def by_status(**tables: Mapping[str, Any]) -> list[Any]:
+    """Return parameters of a test: each value of some tables, with the status that the table is named after."""
+    rows = ((Status[status], name, value) for status, table in tables.items() for name, value in table.items())
+    return [pytest.param(value, status, id=f"{status}: {name}") for status, name, value in rows]
+
+
 def coccicheck(rule: str, *words: str | Path, mode: str = "report") -> list[str]:
     """Return what a rule prints as "make coccicheck" runs it, on files or a folder."""
     command = ["spatch", "-D", mode, "--no-show-diff", "--very-quiet", "--no-includes", "--cocci-file"]

@@ -13,7 +13,18 @@ from typing import Any
 
 import pytest
 
-from conftest import ACCESS, UNLOCKED, WAIT_EVENT, WAKE_INSIDE, WAKE_OUTSIDE, MakeTree, access_c, coccicheck, tree_hash
+from conftest import (
+    ACCESS,
+    UNLOCKED,
+    WAIT_EVENT,
+    WAKE_INSIDE,
+    WAKE_OUTSIDE,
+    MakeTree,
+    access_c,
+    by_status,
+    coccicheck,
+    tree_hash,
+)
 from kmendlib.host.errors import ExitCode, Infrastructure
 from kmendlib.tree import code, manifest
 from kmendlib.tree.audit import Audit, Status, audit, worst
@@ -117,27 +128,13 @@ UNKNOWN = {
 }
 
 
-@pytest.mark.parametrize("name", AFFECTED)
-def test_affected(make_tree: MakeTree, name: str) -> None:
-    found = look(make_tree(access_c(AFFECTED[name])))
-    assert found.bugs[0].status is Status.AFFECTED
-    assert found.exit_code() is ExitCode.FAILED
-
-
-@pytest.mark.parametrize("name", FIXED)
-def test_fixed(make_tree: MakeTree, name: str) -> None:
-    found = look(make_tree(access_c(FIXED[name])))
-    assert found.bugs[0].status is Status.FIXED, found.to_text()
-    assert found.exit_code() is ExitCode.OK
-    assert found.patches == ()
-
-
-@pytest.mark.parametrize("name", UNKNOWN)
-def test_unknown(make_tree: MakeTree, name: str) -> None:
-    found = look(make_tree(access_c(UNKNOWN[name])))
-    assert found.bugs[0].status is Status.UNKNOWN, found.to_text()
-    assert found.exit_code() is ExitCode.NOTHING
-    assert found.patches == ()
+@pytest.mark.parametrize(("wait", "status"), by_status(AFFECTED=AFFECTED, FIXED=FIXED, UNKNOWN=UNKNOWN))
+def test_status(make_tree: MakeTree, wait: str, status: Status) -> None:
+    found = look(make_tree(access_c(wait)))
+    assert found.bugs[0].status is status, found.to_text()
+    codes = {Status.AFFECTED: ExitCode.FAILED, Status.FIXED: ExitCode.OK, Status.UNKNOWN: ExitCode.NOTHING}
+    assert found.exit_code() is codes[status]
+    assert status is Status.AFFECTED or found.patches == ()
 
 
 @pytest.mark.parametrize("wake", [WAKE_INSIDE, edit(WAKE_INSIDE, "wake_up_all(", "wake_up_all_locked(")])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import MakeTree, coccicheck
+from conftest import MakeTree, by_status, coccicheck
 from kmendlib.tree import manifest
 from kmendlib.tree.audit import FindingAudit, Status, audit
 from kmendlib.tree.tree import Tree
@@ -483,16 +483,10 @@ def test_affected(make_tree: MakeTree, name: str) -> None:
     assert found.fix == ((fix,) if fix else ())
 
 
-@pytest.mark.parametrize("name", FIXED)
-def test_fixed(make_tree: MakeTree, name: str) -> None:
-    found = look(make_tree(), FIXED[name])
-    assert found.status is Status.FIXED, found
-
-
-@pytest.mark.parametrize("name", UNKNOWN)
-def test_unknown(make_tree: MakeTree, name: str) -> None:
-    found = look(make_tree(), UNKNOWN[name])
-    assert found.status is Status.UNKNOWN, found
+@pytest.mark.parametrize(("files", "status"), by_status(FIXED=FIXED, UNKNOWN=UNKNOWN))
+def test_not_affected(make_tree: MakeTree, files: Files, status: Status) -> None:
+    found = look(make_tree(), files)
+    assert found.status is status, found
 
 
 @pytest.mark.parametrize("name", [HUGE, VMSCAN, SWAP])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import coccicheck, lay, look_at
+from conftest import by_status, coccicheck, lay, look_at
 from kmendlib.tree import manifest
 from kmendlib.tree.audit import Status
 
@@ -447,17 +447,11 @@ def test_no_wait_affected(make_nfsd: MakeNfsd, name: str) -> None:
     assert any(reason in evidence.reason for evidence in found.evidence), found
 
 
-@pytest.mark.parametrize("name", SOUND)
-def test_no_wait_fixed(make_nfsd: MakeNfsd, name: str) -> None:
-    found = look_at(make_nfsd(SOUND[name]), BUG, NO_WAIT)
-    assert found.status is Status.FIXED, found
-
-
-@pytest.mark.parametrize("name", STRANGE)
-def test_no_wait_unknown(make_nfsd: MakeNfsd, name: str) -> None:
-    # A wait that cannot be understood is no proof of its absence.
-    found = look_at(make_nfsd(STRANGE[name]), BUG, NO_WAIT)
-    assert found.status is Status.UNKNOWN, found
+# A wait that cannot be understood is no proof of its absence.
+@pytest.mark.parametrize(("callback", "status"), by_status(FIXED=SOUND, UNKNOWN=STRANGE))
+def test_no_wait_not_affected(make_nfsd: MakeNfsd, callback: str, status: Status) -> None:
+    found = look_at(make_nfsd(callback), BUG, NO_WAIT)
+    assert found.status is status, found
 
 
 def test_no_wait_unknown_where_the_caller_waits(make_nfsd: MakeNfsd) -> None:

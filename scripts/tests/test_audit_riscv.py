@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import coccicheck, lay, look_at
+from conftest import by_status, coccicheck, lay, look_at
 from kmendlib.tree import manifest
 from kmendlib.tree.audit import Status, audit
 from kmendlib.tree.tree import Tree
@@ -293,23 +293,11 @@ ORDER_UNKNOWN = {
 }
 
 
-@pytest.mark.parametrize("name", WRONG)
-def test_wrong_order(make_riscv: MakeRiscv, name: str) -> None:
-    found = look_at(make_riscv(WRONG[name]), BUG, "exit-order")
-    assert found.status is Status.AFFECTED, found
-    assert found.evidence[0].file == MAIN and found.evidence[0].line
-
-
-@pytest.mark.parametrize("name", RIGHT)
-def test_right_order(make_riscv: MakeRiscv, name: str) -> None:
-    found = look_at(make_riscv(RIGHT[name]), BUG, "exit-order")
-    assert found.status is Status.FIXED, found
-
-
-@pytest.mark.parametrize("name", ORDER_UNKNOWN)
-def test_order_that_is_not_known(make_riscv: MakeRiscv, name: str) -> None:
-    found = look_at(make_riscv(ORDER_UNKNOWN[name]), BUG, "exit-order")
-    assert found.status is Status.UNKNOWN, found
+@pytest.mark.parametrize(("main", "status"), by_status(AFFECTED=WRONG, FIXED=RIGHT, UNKNOWN=ORDER_UNKNOWN))
+def test_order(make_riscv: MakeRiscv, main: str, status: Status) -> None:
+    found = look_at(make_riscv(main), BUG, "exit-order")
+    assert found.status is status, found
+    assert status is not Status.AFFECTED or (found.evidence[0].file == MAIN and found.evidence[0].line)
 
 
 @pytest.mark.parametrize("generic", [PER_VM, PER_VM_NEW_NAMES], ids=["old names", "new names"])
@@ -496,21 +484,15 @@ def test_leak_that_is_never_taken(make_riscv: MakeRiscv, name: str) -> None:
     assert "b8d13949a612" in found.evidence[0].reason
 
 
-@pytest.mark.parametrize("name", TAKEN)
-def test_leak(make_riscv: MakeRiscv, name: str) -> None:
-    assert look_at(make_riscv(TAKEN[name]), BUG, "init-leak").status is Status.AFFECTED
+@pytest.mark.parametrize(("main", "status"), by_status(AFFECTED=TAKEN))
+def test_leak(make_riscv: MakeRiscv, main: str, status: Status) -> None:
+    assert look_at(make_riscv(main), BUG, "init-leak").status is status
 
 
-@pytest.mark.parametrize("name", SOUND)
-def test_no_leak(make_riscv: MakeRiscv, name: str) -> None:
-    found = look_at(make_riscv(SOUND[name], mmu=OR_NONE), BUG, "init-leak")
-    assert found.status is Status.FIXED, found
-
-
-@pytest.mark.parametrize("name", INIT_UNKNOWN)
-def test_leak_that_is_not_known(make_riscv: MakeRiscv, name: str) -> None:
-    found = look_at(make_riscv(INIT_UNKNOWN[name], mmu=OR_NONE), BUG, "init-leak")
-    assert found.status is Status.UNKNOWN, found
+@pytest.mark.parametrize(("main", "status"), by_status(FIXED=SOUND, UNKNOWN=INIT_UNKNOWN))
+def test_leak_where_the_mode_can_be_none(make_riscv: MakeRiscv, main: str, status: Status) -> None:
+    found = look_at(make_riscv(main, mmu=OR_NONE), BUG, "init-leak")
+    assert found.status is status, found
 
 
 def test_no_word_of_the_mode(make_riscv: MakeRiscv) -> None:

@@ -12,53 +12,43 @@ from kmendlib.host import setup
 from kmendlib.host.errors import Infrastructure
 
 
-def apt(root: Path, name: str, text: str) -> None:
-    path = root / "etc/apt" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-
-
-def test_backports_from_one_line_source(tmp_path: Path) -> None:
-    apt(
-        tmp_path,
+MIRROR = "http://mirror.example/debian"
+KEY = "/usr/share/keyrings/debian-archive-keyring.gpg"
+SOURCES = {
+    "one line each": (
         "sources.list",
         "# deb http://old.example/debian bookworm main\n"
         "deb http://security.example/debian-security bookworm-security main\n"
-        "deb http://mirror.example/debian bookworm main contrib\n",
-    )
-    assert setup.backports_line("bookworm", tmp_path) == "deb http://mirror.example/debian bookworm-backports main"
-
-
-def test_backports_keep_the_options(tmp_path: Path) -> None:
-    apt(tmp_path, "sources.list.d/a.list", "deb [signed-by=/k.gpg arch=amd64] http://m.example/d bookworm main\n")
-    expected = "deb [signed-by=/k.gpg arch=amd64] http://m.example/d bookworm-backports main"
-    assert setup.backports_line("bookworm", tmp_path) == expected
-
-
-def test_backports_from_deb822(tmp_path: Path) -> None:
-    apt(
-        tmp_path,
+        f"deb {MIRROR} bookworm main contrib\n",
+        f"deb {MIRROR} bookworm-backports main",
+    ),
+    "with options": (
+        "sources.list.d/a.list",
+        f"deb [signed-by=/k.gpg arch=amd64] {MIRROR} bookworm main\n",
+        f"deb [signed-by=/k.gpg arch=amd64] {MIRROR} bookworm-backports main",
+    ),
+    "deb822": (
         "sources.list.d/debian.sources",
         "Types: deb\nURIs: http://mirror.example/debian-security\nSuites: bookworm-security\nComponents: main\n\n"
-        "Types: deb\nURIs: http://mirror.example/debian\nSuites: bookworm bookworm-updates\nComponents: main\n"
-        "Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n",
-    )
-    expected = (
-        "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] "
-        "http://mirror.example/debian bookworm-backports main"
-    )
-    assert setup.backports_line("bookworm", tmp_path) == expected
-
-
-def test_disabled_or_other_sources_do_not_count(tmp_path: Path) -> None:
-    apt(
-        tmp_path,
+        f"Types: deb\nURIs: {MIRROR}\nSuites: bookworm bookworm-updates\nComponents: main\nSigned-By: {KEY}\n",
+        f"deb [signed-by={KEY}] {MIRROR} bookworm-backports main",
+    ),
+    "disabled, or others": (
         "sources.list.d/x.sources",
         "Enabled: no\nTypes: deb\nURIs: http://a.example\nSuites: bookworm\nComponents: main\n\n"
         "Types: deb-src\nURIs: http://b.example\nSuites: bookworm\nComponents: main\n\n"
         "Types: deb\nURIs: http://c.example\nSuites: bookworm\nComponents: contrib\n",
-    )
-    assert setup.backports_line("bookworm", tmp_path) is None
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "text", "line"), SOURCES.values(), ids=SOURCES.keys())
+def test_backports_come_from_the_machines_own_mirror(tmp_path: Path, name: str, text: str, line: str | None) -> None:
+    path = tmp_path / "etc/apt" / name
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    assert setup.backports_line("bookworm", tmp_path) == line
 
 
 def test_every_need_names_both_packages() -> None:
