@@ -16,8 +16,14 @@ from kmendlib.proof.jobs import BUILD_MEMORY, Jobs
 
 @pytest.fixture
 def three() -> Iterator[Jobs]:
+    """A budget for three; what waits for ever is called off."""
+    limit = threading.Timer(30, proc.stopping.set)
+    limit.start()
     with contextlib.closing(Jobs(3, 3 * BUILD_MEMORY)) as jobs:
         yield jobs
+    limit.cancel()
+    limit.join()
+    proc.stopping.clear()
 
 
 def free(jobs: Jobs) -> int:

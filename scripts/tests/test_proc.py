@@ -55,7 +55,7 @@ def test_make_can_clean_up_when_stopped(tmp_path: Path) -> None:
 def test_child_that_ignores_the_request_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proc, "_GRACE_SECONDS", 0.3)
     started = time.monotonic()
-    with proc.child(["sh", "-c", "trap '' TERM; echo on; sleep 60; sleep 60"], stdout=subprocess.PIPE) as process:
+    with proc.child(["sh", "-c", "trap '' TERM; echo on; sleep 10; sleep 10"], stdout=subprocess.PIPE) as process:
         assert process.stdout and process.stdout.readline() == b"on\n"
     assert time.monotonic() - started < 5
 
