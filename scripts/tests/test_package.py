@@ -183,3 +183,20 @@ def test_tools_run_as_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     (tmp_path / "a.gz").write_bytes(gzip.compress(b"x"))
     assert package._unpacked(tmp_path / "a.gz") == b"65534\n/\n"
+
+
+def test_an_image_of_another_version_than_its_name(tmp_path: Path) -> None:
+    contents = kernels.files() | {f"boot/vmlinuz-{RELEASE}": kernels.image(release="6.12.1")}
+    with pytest.raises(BadInput, match=f"the image is of 6.12.1, the rest of {RELEASE}"):
+        opened(tmp_path, kernels.deb(tmp_path / "a.deb", kernels.archive(contents)))
+
+
+def test_a_system_map(tmp_path: Path) -> None:
+    """Debian's says that the real one is elsewhere."""
+    real = b"ffffffff81000000 T _text\nffffffff81000040 T second\nffffffff81000100 D last\n"
+    for content, known in ((real, {"_text", "second", "last"}), (b"ffffffffffffffff B The real System.map is elsewhere\n", set())):
+        shutil.rmtree(tmp_path / "scratch", ignore_errors=True)
+        contents = kernels.files() | {f"boot/System.map-{RELEASE}": content}
+        kernel = opened(tmp_path, kernels.deb(tmp_path / "a.deb", kernels.archive(contents)))
+        assert set(kernel.addresses) == known
+        assert not known or kernel.addresses["second"] == (0xFFFFFFFF81000040, 0xC0)

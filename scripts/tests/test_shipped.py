@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What is booted of a kernel that somebody else built, and what its boots say of each finding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import kernels
+from kmendlib.host.errors import ExitCode
+from kmendlib.host.words import Has, Verdict
+from kmendlib.proof import shipped
+from kmendlib.run import SHIPPED, BootResult, Claim, Ending, Forced, Judgement, Proof, RaceEnd, Row, Run, race_case
+from kmendlib.tree import manifest
+from kmendlib.tree.config import Config
+from kmendlib.tree.package import Shipped
+
+MANIFEST = manifest.load()
+ALL = frozenset(option for bug in MANIFEST.bugs for option in bug.options)
+RACE = "pci-cfg-wait/unlocked-queue"
+
+
+def kernel_of(tmp_path: Path, arch: str = "x86_64", options: frozenset[str] | None = ALL, kvm: str | None = "") -> Shipped:
+    """Return a kernel with some options, and with a module kvm that holds a symbol, if it has one."""
+    modules = {}
+    if kvm is not None:
+        (tmp_path / "kvm.ko").write_bytes(kernels.module("kvm", holds=kvm))
+        modules["kvm"] = tmp_path / "kvm.ko"
+    config = None if options is None else Config("config", options)
+    return Shipped("6.12.99-lab", "lab", "", arch, tmp_path / "image", config, None, {}, modules, tmp_path)
+
+
+def statuses(kernel: Shipped) -> dict[str, str]:
+    """Return what is known of each bug before anything is booted."""
+    return {bug.id: shipped.absent(bug, kernel)[0] for bug in MANIFEST.bugs}
+
+
+def test_what_a_kernel_lacks(tmp_path: Path) -> None:
+    nowhere = {"riscv-kvm-exit": "not-applicable", "kvm-shadow": "not-applicable"}
+    rest = dict.fromkeys(("pci-cfg-wait", "nfsd-cb-shutdown", "memcg-uncharge"), "")
+    assert statuses(kernel_of(tmp_path)) == nowhere | rest
+    assert statuses(kernel_of(tmp_path, "riscv64"))["riscv-kvm-exit"] == ""
+    assert statuses(kernel_of(tmp_path, options=ALL - {"CONFIG_NFSD_V4"}))["nfsd-cb-shutdown"] == "not built"
+    for name in MANIFEST.bug("kvm-shadow").symbols:
+        assert statuses(kernel_of(tmp_path, kvm=name))["kvm-shadow"] == ""
+
+
+def test_without_a_configuration_nothing_is_said_to_be_left_out(tmp_path: Path) -> None:
+    assert "not built" not in statuses(kernel_of(tmp_path, options=None)).values()
+
+
+def test_symbols_that_only_the_guest_can_tell(tmp_path: Path) -> None:
+    """KVM is built in, and there is no System.map: the guest is asked, on an architecture without the test as well."""
+    for arch in ("arm64", "loongarch64"):
+        kernel = kernel_of(tmp_path, arch, kvm=None)
+        rows = [row for row, test in shipped.plan(kernel, MANIFEST.select(["kvm-shadow"]), 1) if test]
+        assert [claim.finding for row in rows for claim in row.claims if claim.status] == [
+            finding.id for finding in MANIFEST.bug("kvm-shadow").findings
+        ]
+    known = replace(kernel_of(tmp_path, "arm64", kvm=None), addresses={"_text": (0, 0)})
+    assert statuses(known)["kvm-shadow"] == "not-applicable"
+
+
+def test_each_finding_has_a_row(tmp_path: Path) -> None:
+    for arch in ("x86_64", "riscv64"):
+        rows = [row for row, _ in shipped.plan(kernel_of(tmp_path, arch), MANIFEST.bugs, 1)]
+        assert {claim.finding for row in rows for claim in row.claims} == {
+            finding.id for bug in MANIFEST.bugs for finding in bug.findings
+        }
+        assert len({row.key for row in rows}) == len(rows)
+
+
+@pytest.mark.parametrize("console, said", [("", None), ("kmend-symbol: end\n", []), ("", None)])
+def test_symbols_of_a_console(console: str, said: list[str] | None) -> None:
+    assert shipped._symbols(console) == said
+    assert shipped._symbols("kmend-symbol: ffff0 20 a_name\nkmend-symbol: end\n") == ["a_name"]
+    assert shipped._symbols("kmend-symbol: ffff0 20 a_name\n") is None
+
+
+CASES = ("one", "two")
+PLAIN, LUCK, ABSENT = (Claim("a/x", status, CASES, luck) for status, luck in (("", False), ("", True), ("not-applicable", False)))
+
+
+def result(row: Row, number: int, verdict: Verdict, cases: Mapping[str, str], forced: Forced | None = None) -> BootResult:
+    """Return what came of a boot."""
+    return BootResult(row, SHIPPED, number, Ending(None, Path("log"), 9.0), Judgement(verdict, "why", cases), "id", "", forced)
+
+
+def has(claim: Claim, *boots: tuple[Verdict, str], planned: int | None = None) -> Has:
+    """Return what boots say of a claim; each by its verdict and its cases' results, by their first letters."""
+    row = Row("a", "arm64", "a:b", "kselftest", (claim,), len(boots) if planned is None else planned, shipped=True)
+    words = {"P": "PASS", "F": "FAIL", "S": "SKIP", "M": "MISS"}
+    results = tuple(
+        result(row, number, verdict, {case: words[letter] for case, letter in zip(CASES, letters, strict=False)})
+        for number, (verdict, letters) in enumerate(boots, 1)
+    )
+    return Proof(row, results).found[0].has
+
+
+GOOD, BAD = (Verdict.PASS, "PP"), (Verdict.FAIL, "FF")
+
+
+@pytest.mark.parametrize(
+    "claim, boots, word",
+    [
+        (PLAIN, [GOOD], Has.FREE),
+        (PLAIN, [GOOD, GOOD], Has.FREE),
+        (PLAIN, [BAD], Has.HAS),
+        (PLAIN, [GOOD, BAD], Has.HAS),
+        (PLAIN, [GOOD, (Verdict.PANIC, "")], Has.CANNOT_TELL),
+        (PLAIN, [(Verdict.PANIC, "FF")], Has.HAS),
+        (PLAIN, [(Verdict.FAIL, "FP")], Has.CANNOT_TELL),
+        (PLAIN, [(Verdict.PASS, "SP")], Has.CANNOT_TELL),
+        (PLAIN, [(Verdict.SKIP, "SS")], Has.CANNOT_TELL),
+        (PLAIN, [(Verdict.MISS, "")], Has.CANNOT_TELL),
+        (PLAIN, [(Verdict.TIMEOUT, "P")], Has.CANNOT_TELL),
+        # What luck decides: a hit is one, a pass is nothing.
+        (LUCK, [BAD], Has.HAS),
+        (LUCK, [GOOD], Has.CANNOT_TELL),
+        (LUCK, [GOOD, GOOD], Has.CANNOT_TELL),
+        # A symbol that is not there, one that is, and a guest that could not say.
+        (ABSENT, [GOOD], Has.NOT_IN),
+        (ABSENT, [(Verdict.SKIP, "PP")], Has.NOT_IN),
+        (ABSENT, [(Verdict.SKIP, "FF")], Has.CANNOT_TELL),
+        (ABSENT, [(Verdict.MISS, "")], Has.CANNOT_TELL),
+    ],
+)
+def test_what_boots_say(claim: Claim, boots: list[tuple[Verdict, str]], word: Has) -> None:
+    assert has(claim, *boots) == word
+
+
+def test_a_boot_that_was_not_run_decides_nothing() -> None:
+    assert has(PLAIN, GOOD, planned=2) == Has.CANNOT_TELL
+    assert has(PLAIN, BAD, planned=2) == Has.HAS
+
+
+@pytest.mark.parametrize("end, word", [(RaceEnd.HELD, Has.FREE), (RaceEnd.BROKEN, Has.HAS), (RaceEnd.NO_CONTACT, Has.CANNOT_TELL)])
+def test_a_race(end: RaceEnd, word: Has) -> None:
+    case = race_case(RACE)
+    row = Row("pci-cfg-wait", "arm64", "pci:cfg_reset", "kselftest", (Claim(RACE, "", (case,)),), race=RACE, shipped=True)
+    said = {RaceEnd.HELD: "PASS", RaceEnd.BROKEN: "FAIL", RaceEnd.NO_CONTACT: "MISS"}[end]
+    forced = Forced(RACE, end, reported=end is RaceEnd.BROKEN)
+    (found,) = Proof(row, (result(row, 1, Verdict.PASS, {case: said}, forced),)).found
+    assert found.has == word
+    assert found.why.startswith(f"race {end} 1/1") == (word != Has.CANNOT_TELL)
+    assert ("as reported" in found.why) == (end is RaceEnd.BROKEN)
+
+
+def test_what_one_test_decides_outweighs_what_another_cannot() -> None:
+    rows = tuple(Row("a", "arm64", name, "kselftest", (PLAIN,), shipped=True) for name in ("a:first", "a:second"))
+    run = Run("kmend:1", "lab", rows, shipped={"release": "6"})
+    for verdicts, word, code in (
+        (((Verdict.SKIP, "SKIP"), (Verdict.PASS, "PASS")), Has.FREE, ExitCode.OK),
+        (((Verdict.FAIL, "FAIL"), (Verdict.PASS, "PASS")), Has.HAS, ExitCode.FAILED),
+        (((Verdict.SKIP, "SKIP"), (Verdict.MISS, "MISS")), Has.CANNOT_TELL, ExitCode.NOTHING),
+    ):
+        both = zip(rows, verdicts, strict=True)
+        results = tuple(result(row, 1, verdict, dict.fromkeys(CASES, said)) for row, (verdict, said) in both)
+        done = replace(run, results=results)
+        assert [found.has for found in done.found] == [word] and done.exit_code() == code
+        assert Run.from_kcidb(done.to_kcidb()).found == done.found
+    assert replace(done, distrust="edited").exit_code() == ExitCode.USAGE
