@@ -589,6 +589,8 @@ ABSENT = ("not-applicable", "not built")
 
 def _how(claim: Claim, result: BootResult, count: str) -> str:
     """Say how a boot showed what it did."""
+    if claim.status in ABSENT:
+        return f"{claim.cases[0]} in this kernel"
     if result.forced and race_case(claim.finding) in claim.cases:
         return f"race {result.forced.end} {count}{', as reported' if result.forced.reported else ''}"
     return f"{claim.cases[0]}: {'failed' if result.shows(claim.cases, 'FAIL') else 'passed'} {count}"

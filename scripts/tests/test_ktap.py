@@ -141,3 +141,17 @@ def test_control_characters_do_not_reach_the_report(tmp_path: Path, parse: ktap.
 
 def test_tree_without_parser_gives_none(tmp_path: Path) -> None:
     assert ktap.load_parser(tmp_path) is None
+
+
+def test_why_the_guest_gave_up(tmp_path: Path) -> None:
+    """As on a kernel that takes no module without a signature."""
+    console = tmp_path / "log"
+    console.write_text("Freeing memory\nkmend-init: errno 129 from module sunrpc.ko\nreboot: Power down\n")
+    judged = ktap.judge(Ending(End.EXIT, console, 1.0, code=0), "nfsd:cb_shutdown", lambda lines: Nothing())
+    assert judged.verdict is Verdict.MISS and judged.reason.endswith("console log: kmend-init: errno 129 from module sunrpc.ko")
+
+
+class Nothing:
+    """What the parser finds where nothing is."""
+
+    subtests: tuple[()] = ()

@@ -169,7 +169,8 @@ def judge(boot: Ending, suite: str, parse: Parser) -> Judgement:
             return result(Verdict.ERROR, f"QEMU ended with code {boot.code}: {complaint}")
         return result(Verdict.MISS, "the guest ended without a word on the console")
     if not run:
-        return result(Verdict.MISS, f"no results of '{suite}' in the console log")
+        said = next((line for line in lines if line.startswith("kmend-init: ")), "")
+        return result(Verdict.MISS, f"no results of '{suite}' in the console log{said and f': {said}'}")
     counts = test.counts
     if counts.errors or counts.crashed:
         return result(Verdict.MISS, f"KTAP of '{suite}' is incomplete: {counts}")
