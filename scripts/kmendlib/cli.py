@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 from kmendlib.host import files, proc, setup, streams
 from kmendlib.host.errors import BadInput, ExitCode, KmendError
 from kmendlib.host.words import Has, Outcome, Verdict, Word, visible
-from kmendlib.tree import arches, manifest
+from kmendlib.tree import arches, manifest, series
 from kmendlib.tree.audit import Status
 
 if TYPE_CHECKING:
@@ -120,6 +120,14 @@ def parser() -> argparse.ArgumentParser:
         _list("results", Outcome) + "\n\n" + _list("verdicts of a boot", Verdict),
     )
     add_proof(verify, "jobs of make and guests")
+    verify.add_argument(
+        "--patch",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="prove this patch of your own in the place of kmend's fix; may be given again, in order",
+    )
     verify.add_argument("--out", type=Path, metavar="DIR", help="folder for the evidence (default: one in the cache)")
 
     command = add(
@@ -304,11 +312,23 @@ def _request(arguments: argparse.Namespace) -> "Request":
     _check_numbers(arguments)
     bugs = _bugs(arguments.bug)
     chosen = arches.select(arguments.arch)
+    patches = tuple(getattr(arguments, "patch", ()))
+    for patch in patches:
+        series.touched_files(patch)
     setup.ensure(_say, _SHOWS)
     # rich is one of the things that setup installs.
     from kmendlib.proof.plan import Request
 
-    return Request(arguments.tree, arguments.base, bugs, chosen, arguments.repeat, arguments.out, arguments.jobs or 0)
+    return Request(
+        arguments.tree,
+        arguments.base,
+        bugs,
+        chosen,
+        arguments.repeat,
+        arguments.out,
+        arguments.jobs or 0,
+        patches=patches,
+    )
 
 
 def _verify(arguments: argparse.Namespace) -> ExitCode:

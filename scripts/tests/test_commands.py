@@ -86,6 +86,7 @@ FIX = "pci-cfg-wait/v3.4-v5.8.patch"
 BUGS = "--bug pci-cfg-wait"
 MENDED = ("tree/drivers/pci/access.c", "tree/.kmend*")
 ADDED = ("tree/drivers/pci/Kconfig", "tree/drivers/pci/pci_cfg_wait_kunit.c", "tree/include/kunit/kernel_versions.h")
+ADDED += ("tree/drivers/pci/.kunitconfig",)
 ADDED += ("tree/tools/testing/selftests/kselftest_klog.h", "tree/tools/testing/selftests/pci*")
 READ = ("out", "out/results.json", "out/audit.json", "out/SHA256SUMS", "out/patches*")
 SHOWN = ("out/report.html", "out/junit.xml", "out/summary.md")
@@ -268,8 +269,10 @@ CASES = [
     # port
     Case(
         "port", PORT, 0, out=(
-            "ported$", FIX, "merged by wiggle", "new.patch"), err=(r"compiling drivers/pci/access\.o",
+            "ported$", FIX, "merged by wiggle", "new.patch$",
+            r"prove    scripts/kmend verify --tree \S+ --bug pci-cfg-wait/unlocked-queue --patch new\.patch$",
         ),
+        err=(r"compiling drivers/pci/access\.o",),
         wrote=("new.patch",), tree="commented", calls=(r"^make .*drivers/pci/access\.o$",),
     ),
     Case("port: a conflict", PORT, 1, out=("not done$", "problem", "README"), wrote=("new*",), tree="unmendable"),
@@ -378,6 +381,27 @@ CASES = [
         0, "verify: the default base", SUITE + ".*PROVED", words=f"verify {BUGS} --out out",
         out=(r"^linux-6\.12\.y \(6\.12\.99\) *$", "PROVED"), err=("compile", "test"),
     ),
+    verify(
+        0, "verify --patch", SUITE + "red 1/1.*green 1/1.* PROVED *$", words=f"{VERIFY} --patch mine.patch",
+        has={"out/patches/after/series": r"/mine\.patch$", "out/results.json": "--bug pci-cfg-wait --patch /"},
+        has_not=r"v3\.4-v5\.8",
+    ),
+    verify(
+        3, "verify --patch: the audit and the boots see no fix", SUITE + r"red 1/1.*green 0/1.*NOT PROVED *$",
+        words=f"{VERIFY} --patch other.patch",
+        err=("the audit does not see that pci-cfg-wait/unlocked-queue is mended by .*other.patch: the boots tell",),
+    ),
+    Case(
+        "verify --patch: it does not fit", f"{VERIFY} --patch mine.patch --patch mine.patch", 2, base=True,
+        err=("^kmend: error: mine.patch does not apply to .* without fuzz",),
+    ),
+    Case(
+        "verify --patch: nothing to mend", f"{VERIFY} --patch mine.patch", 4, tree="fixed", base=True,
+        err=("^kmend: error: .*: nothing for a patch to mend: affected by none of pci-cfg-wait/unlocked-queue$",),
+    ),
+    error(2, "verify --patch: no patch", f"{VERIFY} --patch tree/Makefile", "tree/Makefile: no patch in it", base=True),
+    error(2, "verify --patch: no such file", f"{VERIFY} --patch no", "no: cannot be read", base=True),
+    error(2, "lava --patch", f"{LAVA} --patch mine.patch", "unrecognized arguments"),
     error(2, "verify --repeat 0", f"{VERIFY} --repeat 0", "--repeat 0: .*1 or more"),
     error(2, "verify --repeat many", f"{VERIFY} --repeat many", "--repeat: invalid int"),
     error(2, "verify --jobs 0", f"{VERIFY} --jobs 0", "--jobs 0: .*1 to 4096"),
@@ -530,6 +554,14 @@ CASES = [
 ]
 
 
+# It mends nothing.
+OTHER = """--- a/drivers/pci/new.c
++++ b/drivers/pci/new.c
+@@ -0,0 +1 @@
++/* Nothing. */
+"""
+
+
 def mine() -> str:
     """Return a fix as a user of kmend might have made it, as a mail."""
     head, _, rest = (PATCHES / FIX).read_text(encoding="utf-8").split("\n\n", 2)
@@ -542,6 +574,7 @@ def lab_of(case: Case, root: Path, make_tree: MakeTree) -> Lab:
     """Make the place that a case asks for."""
     tree = make_tree(TREES[case.tree], version="6.12.99", kunit=True)
     (root / "mine.patch").write_text(mine(), encoding="utf-8")
+    (root / "other.patch").write_text(OTHER, encoding="utf-8")
     lab = Lab(root)
     if f"{case.first} {case.words}".strip().startswith("try"):
         kernels.write_all(root / "pkgs")

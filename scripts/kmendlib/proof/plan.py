@@ -33,6 +33,7 @@ class Request:
         jobs: how much runs at once: jobs of make, and guests; 0 for as many as there are CPUs.
         kunit: ``own`` or ``compat`` where it is not to be as the base has it; the kselftests are left out then.
         forced: whether races are forced; a farm has no stub, so luck decides there.
+        patches: the user's own fix, in place of kmend's.
     """
 
     tree: Path | None
@@ -44,6 +45,7 @@ class Request:
     jobs: int = 0
     kunit: str = ""
     forced: bool = True
+    patches: tuple[Path, ...] = ()
 
     def command(self) -> str:
         """Return the command line that asks for the same."""
@@ -53,6 +55,7 @@ class Request:
         for bug in () if list(self.bugs) == list(whole.values()) else self.bugs:
             narrowed = bug.id not in whole or len(bug.findings) < len(whole[bug.id].findings)
             words += [word for id in ([f.id for f in bug.findings] if narrowed else [bug.id]) for word in ("--bug", id)]
+        words += [word for patch in self.patches for word in ("--patch", str(patch.resolve()))]
         words += ["--arch", ",".join(self.arches)]
         words += ["--repeat", str(self.repeat)] if self.repeat > 1 else []
         return shlex.join(words)

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -83,7 +84,8 @@ class Ported:
         if self.problem:
             lines += [f"  problem  the merge {self.problem}", f"  see      {self.wrote}/README"]
         else:
-            lines += ["  audit    fixed", f"  wrote    {self.wrote}"]
+            words = ["scripts/kmend", "verify", "--tree", self.tree, "--bug", self.finding, "--patch", self.wrote]
+            lines += ["  audit    fixed", f"  wrote    {self.wrote}", f"  prove    {shlex.join(map(str, words))}"]
         return "\n".join(lines)
 
 

@@ -18,7 +18,7 @@ from kmendlib.proof.evidence import Evidence
 from kmendlib.proof.jobs import GUEST_EXTRA, Jobs
 from kmendlib.proof.plan import KERNEL, MODULES, PROGRAMS, Bed, Facts, Plan, Request, Target, plan, plan_bug, variants
 from kmendlib.run import ORIGIN, STATES, Boot, BootResult, Build, GuestSpec, Run
-from kmendlib.tree import arches, bases, overlay, series, source
+from kmendlib.tree import arches, bases, overlay, own, series, source
 from kmendlib.tree.apply import refuse_prepared
 from kmendlib.tree.audit import BugAudit, audit
 from kmendlib.tree.bases import Base
@@ -354,7 +354,11 @@ def verify(request: Request, display: Display, consume: Consumer = boot_here) ->
         tree = copy or (tools if workspace == default else source.fetch_base(workspace, display.say))
         parse = ktap.parser_for(tools.path)
         name = str(request.tree or workspace.name)
-        audited = audit(tree, request.bugs, latent=True)
+        if request.patches:
+            audited = own.mended(tree, request.bugs, request.patches, display.say)
+            request = replace(request, bugs=tuple(each.bug for each in audited.bugs))
+        else:
+            audited = audit(tree, request.bugs, latent=True)
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kmend-")))
         todo = plan(audited, request, base, look(tree, audited.bugs, known, kunit, scratch))
         stages = make_stages(tree, todo, scratch)

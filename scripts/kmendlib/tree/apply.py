@@ -196,6 +196,10 @@ def _tests(
                 continue
             hooks.append(hook)
             files |= overlay.suite(suite)
+            # Where kunit.py looks, given the folder; it is of use with the tree's own KUnit alone.
+            place = next(name for name in suite.sources if name.endswith(".c")).rpartition("/")[0] + "/.kunitconfig"
+            if not small and not (tree.path / place).exists():
+                files[place] = suite.kunitconfig
         for selftest in bug.bug.selftests:
             folder = f"tools/testing/selftests/{selftest.collection}"
             wanted = {f"tools/testing/selftests/{name}": SELFTESTS / name for name in selftest.sources}
