@@ -34,7 +34,7 @@ from kmendlib.tree.package import Given, Shipped
 UNPACKING = 128
 # A load puts less on than in `verify`: what decides is forced, or happens in the first seconds.
 SECONDS = 3
-# A load that lasts longer on a busy host does so up to this factor.
+# What is longer on a busy host is so up to this factor.
 BUSY = 4.0
 # Of a configuration: what makes a fault show.
 DEBUGGING = ("CONFIG_DEBUG_LIST", "CONFIG_LIST_HARDENED", "CONFIG_KASAN", "CONFIG_PROVE_LOCKING")
@@ -141,11 +141,15 @@ def spec_of(kernel: Shipped, arch: Arch, test: Selftest, bug: Bug, programs: Pat
         BadInput: a module that it needs is missing, or of another kernel.
     """
     # A race needs the load for as long as it takes, and a busy host gets less done in a guest's second.
-    seconds = round(test.seconds * min(proc.slowness(), BUSY)) if test.races else min(test.seconds, SECONDS)
+    busy = min(proc.slowness(), BUSY)
+    seconds = round(test.seconds * busy) if test.races else min(test.seconds, SECONDS)
     spec = guest_of(replace(test, seconds=seconds), arch, test.guest.cpus[0])
     loads = kernel.order(test.guest.loads)
     modules = loads | kernel.order(test.guest.modules.get(arch.name, ()))
     words = (*spec.words, *PLAIN, *(arch.image.words if arch.image else ()))
+    if busy > 1:
+        # The program's own limit is for an idle host; the boot's, which is stretched as well, comes after it.
+        words += (f"kmend.timeout={round(test.limit * busy * 0.8)}",)
     if loads:
         words += ("kmend.modules=" + ",".join(f"{name}.ko" for name in loads),)
     if bug.symbols:
