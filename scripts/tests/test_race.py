@@ -211,6 +211,21 @@ def test_guest_without_symbols() -> None:
 
 
 @pytest.mark.usefixtures("quick")
+def test_symbols_of_a_system_map() -> None:
+    """A kernel without KALLSYMS_ALL prints no data; where it lies its functions say."""
+    script = diagram.scripts("pci-cfg-wait")[0]
+    running = Race(script, REGISTERS, Path("none"))
+    first, second, third = list(script.names())[:3]
+    running.known = {first: (0x1000, 8), second: (0x2000, 16), third: (0x3000, 8), "not_asked_for": (0x4000, 8)}
+    running.hear(f"kmend-symbol: ffff1000 8 {first}")
+    running.hear(f"kmend-symbol: ffff9000 8 {third}")
+    running.hear("kmend-symbol: end")
+    running.finish()
+    assert running._symbols == {
+        first: race.Symbol(0xFFFF1000, 8), second: race.Symbol(0xFFFF2000, 16), third: race.Symbol(0xFFFF9000, 8)
+    }
+
+
 def test_kernel_without_the_functions(tmp_path: Path) -> None:
     script = diagram.script(TIMELINE)
     assert script

@@ -9,7 +9,7 @@ import re
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -375,6 +375,8 @@ class Race:
         self.path = path
         self._registers = registers
         self._symbols: dict[str, Symbol] = {}
+        # Those of a System.map, for what the guest's own list leaves out.
+        self.known: Mapping[str, tuple[int, int]] = {}
         self._complete = threading.Event()
         self._thread = threading.Thread(target=self._main, daemon=True)
 
@@ -392,8 +394,17 @@ class Race:
         if found[3]:
             self._symbols.setdefault(found[3], Symbol(int(found[1], 16), int(found[2], 16)))
         else:
+            self._relocate()
             self._complete.set()
             self._thread.start()
+
+    def _relocate(self) -> None:
+        """Add what a System.map alone has; the kernel may be elsewhere than there, all of it by the same distance."""
+        away = [self._symbols[name].address - self.known[name][0] for name in self._symbols if name in self.known]
+        for name in self.script.names() if away else ():
+            if name in self.known:
+                address, size = self.known[name]
+                self._symbols.setdefault(name, Symbol((address + away[0]) % WORD, size))
 
     def finish(self) -> Forced:
         """Wait for the end, which comes when the guest is gone; return the outcome."""
@@ -561,13 +572,16 @@ def stage(finding: str, arch: str) -> Iterator[Race]:
         yield Race(script, registers, Path(folder) / "gdb")
 
 
-def force(spec: GuestSpec, finding: str, console: Path) -> tuple[Ending, Forced]:
+def force(
+    spec: GuestSpec, finding: str, console: Path, known: Mapping[str, tuple[int, int]] | None = None
+) -> tuple[Ending, Forced]:
     """Boot a guest and force a race in it; boot again where nobody came to it, `BOOTS` times at the most.
 
     Args:
         spec: the guest, whose load drives the race's path.
         finding: the finding whose race it is.
         console: file that takes the console of the last boot.
+        known: address and size of each symbol of the kernel's System.map, if there is one.
 
     Raises:
         Infrastructure: QEMU cannot be started.
@@ -575,6 +589,7 @@ def force(spec: GuestSpec, finding: str, console: Path) -> tuple[Ending, Forced]
     """
     for _ in range(BOOTS):
         with stage(finding, spec.arch) as running:
+            running.known = known or {}
             words = guest.command(replace(spec, words=(*spec.words, *running.words())))
             ending = guest.boot([*words, *guest.stub_words(running.path)], console, spec.limit, running.hear)
             forced = running.finish()

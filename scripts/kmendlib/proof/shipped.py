@@ -8,7 +8,7 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from kmendlib.proof import build, evidence, ktap
 from kmendlib.proof.evidence import Evidence
 from kmendlib.proof.jobs import Jobs
 from kmendlib.proof.plan import guest_of
-from kmendlib.proof.verify import Bench, Stages, Walk, result_of
+from kmendlib.proof.verify import Bench, Stages, Walk, boot_here, result_of
 from kmendlib.run import ORIGIN, SHIPPED, Boot, Build, Claim, GuestSpec, Row, Run, race_case
 from kmendlib.tree import arches, bases, manifest, source
 from kmendlib.tree.arches import Arch
@@ -207,7 +207,7 @@ class Trial(Walk):
 
     def __init__(self, bench: Bench, request: Request, folder: Path, scratch: Path) -> None:
         """Try what was asked for; the evidence goes below a folder."""
-        super().__init__(bench, Stages({}, ()), self._boot_here)
+        super().__init__(bench, Stages({}, ()), boot_here)
         self.request = request
         self.folder = folder
         self.scratch = scratch
@@ -245,7 +245,8 @@ class Trial(Walk):
             if test:
                 for each in range(1, row.boots + 1):
                     boot = Boot(row, SHIPPED, each, test.id, specs[row.key])
-                    self.pending.append(self.boots.submit(self._boot_here, bench, boot, kept.run.builds[0].id))
+                    id = kept.run.builds[0].id
+                    self.pending.append(self.boots.submit(self.try_boot, bench, boot, id, kernel.addresses))
 
     def _evidence(self, number: int, kernel: Shipped, rows: tuple[Row, ...], started: float) -> Evidence:
         name = f"{kernel.release}-{kernel.arch}"
@@ -276,11 +277,11 @@ class Trial(Walk):
         kept.add(Build(run.build_id(kernel.arch, SHIPPED), kernel.arch, start=run.start, config=config))
         return kept
 
-    def _boot_here(self, bench: Bench, boot: Boot, kernel: str) -> None:
+    def try_boot(self, bench: Bench, boot: Boot, kernel: str, known: Mapping[str, tuple[int, int]]) -> None:
         """Boot once and record the verdict; say at once what it decides."""
         kept = bench.evidence
         bench.display.update(kept.run.tree, f"test {boot.row.suite}")
-        result = result_of(bench, boot, kernel)
+        result = result_of(bench, boot, kernel, known)
         said = _symbols((kept.folder / boot.console).read_text(encoding="utf-8", errors="replace"))
         for claim in boot.row.claims if said is not None else ():
             if claim.status:

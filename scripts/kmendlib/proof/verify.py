@@ -56,14 +56,16 @@ def boot_here(bench: Bench, boot: Boot, kernel: str) -> None:
     bench.evidence.add(result_of(bench, boot, kernel))
 
 
-def result_of(bench: Bench, boot: Boot, kernel: str) -> BootResult:
-    """Boot on QEMU, with its race if it has one, and return what came of it."""
+def result_of(
+    bench: Bench, boot: Boot, kernel: str, known: Mapping[str, tuple[int, int]] | None = None
+) -> BootResult:
+    """Boot on QEMU, with its race if it has one, and return what came of it; `known` as for `race.force`."""
     console = bench.evidence.folder / boot.console
     forced = None
     with bench.jobs.slot(boot.guest.memory + GUEST_EXTRA):
         start = evidence.now()
         if boot.row.race:
-            ending, forced = race.force(boot.guest, boot.row.race, console)
+            ending, forced = race.force(boot.guest, boot.row.race, console, known)
         else:
             ending = guest.boot(guest.command(boot.guest), console, boot.guest.limit)
     judged = ktap.judge(ending, boot.test, bench.parse)
