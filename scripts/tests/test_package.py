@@ -58,6 +58,13 @@ def test_packages_of_one_kernel(tmp_path: Path) -> None:
     assert (kernel.package, list(kernel.modules)) == ("0 6.12.99-1", ["kvm"])
 
 
+def test_two_images_of_one_release(tmp_path: Path) -> None:
+    """As two builds of one tree: neither is mixed up with the other."""
+    paths = [kernels.deb(tmp_path / f"{n}.deb", kernels.archive(kernels.files()), n) for n in ("before", "after")]
+    with pytest.raises(BadInput, match="two images of 6.12.99-lab, in before 6.12.99-1 and after 6.12.99-1"):
+        opened(tmp_path, *paths)
+
+
 def test_several_kernels(tmp_path: Path) -> None:
     paths = [
         kernels.deb(tmp_path / f"{release}.deb", kernels.archive(kernels.files(release=release)))

@@ -61,7 +61,13 @@ class Parts:
     modules: dict[str, Path] = field(default_factory=dict)
 
     def take(self, other: "Parts") -> None:
-        """Add what another package has of it."""
+        """Add what another package has of it.
+
+        Raises:
+            BadInput: both have an image.
+        """
+        if self.image and other.image:
+            raise BadInput(f"two images of {self.release}, in {self.package} and {other.package}: try one at a time")
         if other.image:
             self.package, self.digest = other.package, other.digest
         for name in ("image", "config", "map", "builtin"):
