@@ -376,7 +376,7 @@ class Race:
         self._registers = registers
         self._symbols: dict[str, Symbol] = {}
         # Those of a System.map, for what the guest's own list leaves out.
-        self.known: Mapping[str, tuple[int, int]] = {}
+        self.addresses: Mapping[str, tuple[int, int]] = {}
         self._complete = threading.Event()
         self._thread = threading.Thread(target=self._main, daemon=True)
 
@@ -400,10 +400,10 @@ class Race:
 
     def _relocate(self) -> None:
         """Add what a System.map alone has; the kernel may be elsewhere than there, all of it by the same distance."""
-        away = [self._symbols[name].address - self.known[name][0] for name in self._symbols if name in self.known]
+        away = [self._symbols[name].address - self.addresses[name][0] for name in self._symbols if name in self.addresses]
         for name in self.script.names() if away else ():
-            if name in self.known:
-                address, size = self.known[name]
+            if name in self.addresses:
+                address, size = self.addresses[name]
                 self._symbols.setdefault(name, Symbol((address + away[0]) % WORD, size))
 
     def finish(self) -> Forced:
@@ -589,7 +589,7 @@ def force(
     """
     for _ in range(BOOTS):
         with stage(finding, spec.arch) as running:
-            running.known = known or {}
+            running.addresses = known or {}
             words = guest.command(replace(spec, words=(*spec.words, *running.words())))
             ending = guest.boot([*words, *guest.stub_words(running.path)], console, spec.limit, running.hear)
             forced = running.finish()
