@@ -686,11 +686,12 @@ class Run:
 
     @property
     def found(self) -> list[Found]:
-        """What a kernel as it was shipped has of each finding: what one test decided outweighs what others could not."""
+        """What a shipped kernel has of each finding: what one test decided outweighs what others could not."""
         order = (Has.HAS, Has.FREE, Has.NOT_IN, Has.CANNOT_TELL)
         each = sorted((one for proof in self.proofs for one in proof.found), key=lambda one: order.index(one.has))
         firsts = {one.finding: one for one in reversed(each) if self.shipped}
-        return [firsts[id] for id in dict.fromkeys(claim.finding for row in self.rows for claim in row.claims) if firsts]
+        ids = dict.fromkeys(claim.finding for row in self.rows for claim in row.claims)
+        return [firsts[id] for id in ids if firsts]
 
     def exit_code(self) -> ExitCode:
         """Return the exit code that it stands for: the gravest of its rows', or that nothing was run."""

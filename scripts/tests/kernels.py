@@ -58,7 +58,8 @@ def deb(path: Path, data: bytes, name: str = "linux-image-lab", version: str = "
     control = archive({"./control": f"Package: {name}\nVersion: {version}\n".encode()})
     out = b"!<arch>\n"
     for member, content in (("debian-binary", b"2.0\n"), ("control.tar.gz", control), ("data.tar.gz", data)):
-        out += f"{member:16}{0:<12}{0:<6}{0:<6}{'100644':8}{len(content):<10}`\n".encode() + content + b"\n" * (len(content) % 2)
+        out += f"{member:16}{0:<12}{0:<6}{0:<6}{'100644':8}{len(content):<10}`\n".encode()
+        out += content + b"\n" * (len(content) % 2)
     path.write_bytes(out)
     return path
 
@@ -89,7 +90,8 @@ def write_all(place: Path) -> None:
     (place / "cut.deb").write_bytes((place / "good.deb").read_bytes()[:900])
     bomb = archive(good | {f"lib/modules/{RELEASE}/big.ko": bytes(80 << 20)})
     deb(place / "bomb.deb", bomb)
-    deb(place / "nfsd.deb", archive(files(config=CONFIG.replace("# CONFIG_NFSD is not set", "CONFIG_NFSD=y\nCONFIG_NFSD_V4=y"))))
+    built_in = CONFIG.replace("# CONFIG_NFSD is not set", "CONFIG_NFSD=y\nCONFIG_NFSD_V4=y")
+    deb(place / "nfsd.deb", archive(files(config=built_in)))
     other = {name: module("kvm", "6.12.1") if name.endswith(".ko") else content for name, content in good.items()}
     config = CONFIG.replace("# CONFIG_NFSD is not set", "CONFIG_NFSD=m\nCONFIG_NFSD_V4=y").encode()
     other |= {f"boot/config-{RELEASE}": config, f"lib/modules/{RELEASE}/nfsd.ko": module("nfsd", "6.12.1")}

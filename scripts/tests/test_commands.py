@@ -118,8 +118,9 @@ def verify(code: int, name: str, *rows: str, words: str = VERIFY, **more: Any) -
 
 def tried(code: int, name: str, words: str, *rows: str, **more: Any) -> Case:
     """Return a case of `kmend try` that comes to its end; `rows` are lines of the table, and what stands below."""
-    usual: dict[str, Any] = {"out": (*rows, "^evidence: out", r"^page: out/report\.html$"), "err": ("unpack",), "base": True}
-    return Case(name, f"try {words} --out out", code, **(usual | {"wrote": TRIED} | more))
+    ends = ("^evidence: out", r"^page: out/report\.html$")
+    usual: dict[str, Any] = {"out": (*rows, *ends), "err": ("unpack",), "wrote": TRIED, "base": True}
+    return Case(name, f"try {words} --out out", code, **(usual | more))
 
 
 def boots(**logs: str) -> dict[str, str]:
@@ -475,14 +476,17 @@ CASES = [
         calls=("^make .*nfsd:cb_shutdown", r"^qemu-system-x86_64 .*printk\.time=0"),
     ),
     tried(
-        1, "try: has it", "pkgs/bad.deb", QUEUE + "has it .*race broken 1/1", has={"out/results.json": '"end": "broken"'},
+        1, "try: has it", "pkgs/bad.deb", QUEUE + "has it .*race broken 1/1",
+        has={"out/results.json": '"end": "broken"'},
     ),
     tried(
-        1, "try: two kernels", "pkgs/good.deb pkgs/bad.deb --jobs 1", r"6\.12\.99", QUEUE + "free", r"6\.1\.99", QUEUE + "has it",
+        1, "try: two kernels", "pkgs/good.deb pkgs/bad.deb --jobs 1",
+        r"6\.12\.99", QUEUE + "free", r"6\.1\.99", QUEUE + "has it",
         has={"out/report.html": r"1: linux-image-lab 6\.12\.99-1[^§]*2: linux-image-lab 6\.1\.99-1"},
     ),
     tried(
-        4, "try: the race is never met", "pkgs/good.deb", QUEUE + "cannot tell +[0-9]+ .*MISS", "^pci:cfg_reset .*MISS: ",
+        4, "try: the race is never met", "pkgs/good.deb",
+        QUEUE + "cannot tell +[0-9]+ .*MISS", "^pci:cfg_reset .*MISS: ",
         races={"after": "nothing"},
     ),
     tried(
@@ -494,20 +498,28 @@ CASES = [
         races={"after": "nothing"}, logs=boots(after_kselftest="empty"),
     ),
     tried(
-        4, "try: QEMU fails", "pkgs/good.deb", QUEUE + "cannot tell .*ERROR", "ERROR: QEMU ended with code 1: qemu: no firmware",
+        4, "try: QEMU fails", "pkgs/good.deb",
+        QUEUE + "cannot tell .*ERROR", "ERROR: QEMU ended with code 1: qemu: no firmware",
         races={"after": "nothing"}, logs=boots(after_kselftest="empty!"),
     ),
     tried(
         4, "try: a test that skips", "pkgs/nfsd.deb", "^nfsd-cb-shutdown/inflight-leak +cannot tell",
         "^nfsd-cb-shutdown/no-wait +cannot tell +only a KUnit suite",
     ),
-    tried(0, "try: --bug", "pkgs/nfsd.deb --bug pci-cfg-wait", QUEUE + "free of it", has_not="inflight-leak", has={"out/results.json": "pci"}),
+    tried(
+        0, "try: --bug", "pkgs/nfsd.deb --bug pci-cfg-wait", QUEUE + "free of it",
+        has={"out/results.json": "pci"}, has_not="inflight-leak",
+    ),
     tried(0, "try: --repeat", "pkgs/good.deb --repeat 2", QUEUE + "free of it .*held 2/2"),
     tried(0, "try: an RPM", "pkgs/good.rpm", r"^kernel-6\.12\.99-1 \(x86_64\)", QUEUE + "free of it"),
-    tried(0, "try: image and modules", "pkgs/image.deb pkgs/modules.deb", r"^image 6\.12\.99-1", "^kvm-shadow.*no symbol"),
+    tried(
+        0, "try: image and modules", "pkgs/image.deb pkgs/modules.deb", r"^image 6\.12\.99-1",
+        "^kvm-shadow.*no symbol",
+    ),
     tried(0, "try: a folder", "pkgs/root", "^pkgs/root 6", "^kvm-shadow.*no symbol"),
     tried(
-        4, "try: a bare image", "pkgs/bzImage --modules pkgs/root/lib/modules", r"^pkgs/bzImage \(x86_64\)", QUEUE + "free",
+        4, "try: a bare image", "pkgs/bzImage --modules pkgs/root/lib/modules",
+        r"^pkgs/bzImage \(x86_64\)", QUEUE + "free",
         "^nfsd-cb-shutdown/inflight-leak +cannot tell", has={"out/results.json": "unknown: no configuration"},
     ),
     tried(
@@ -523,11 +535,14 @@ CASES = [
     error(2, "try: no kernel in it", "try pkgs/doc.deb", "pkgs/doc.deb: no kernel in this package"),
     error(2, "try: a tree", "try tree", "tree: no boot/vmlinuz-VERSION in this folder"),
     error(2, "try: --modules without an image", "try pkgs/good.deb --modules pkgs", "--modules goes with one image"),
-    error(2, "try: --modules without modules", "try pkgs/bzImage --modules here", "--modules here: no modules below it"),
+    error(2, "try: --modules without modules", "try pkgs/bzImage --modules here", "here: no modules below it"),
     error(2, "try: --repeat 0", "try pkgs/good.deb --repeat 0", "--repeat 0"),
     error(2, "try: a pipe", "try /dev/null", "/dev/null: cannot be read: not a regular file"),
     *(
-        Case(f"try: {name}", f"try pkgs/{name} --out out", 2, base=True, wrote=("out",), err=("unpack", f"kmend: error: .*{says}"))
+        Case(
+            f"try: {name}", f"try pkgs/{name} --out out", 2, base=True, wrote=("out",),
+            err=("unpack", f"kmend: error: .*{says}"),
+        )
         for name, says in {
             "foreign": "pkgs/foreign: no kernel for x86_64, ",
             "empty": "pkgs/empty: no kernel: only 0 bytes",

@@ -148,7 +148,8 @@ def test_why_the_guest_gave_up(tmp_path: Path) -> None:
     console = tmp_path / "log"
     console.write_text("Freeing memory\nkmend-init: errno 129 from module sunrpc.ko\nreboot: Power down\n")
     judged = ktap.judge(Ending(End.EXIT, console, 1.0, code=0), "nfsd:cb_shutdown", lambda lines: Nothing())
-    assert judged.verdict is Verdict.MISS and judged.reason.endswith("console log: kmend-init: errno 129 from module sunrpc.ko")
+    assert judged.verdict is Verdict.MISS
+    assert judged.reason.endswith("console log: kmend-init: errno 129 from module sunrpc.ko")
 
 
 class Nothing:

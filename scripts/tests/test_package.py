@@ -173,7 +173,8 @@ def test_a_package_a_hundred_times_its_size(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize("left", [200, 2000, -40])
 def test_a_package_that_is_cut_off(left: int, tmp_path: Path) -> None:
-    whole = kernels.deb(tmp_path / "a.deb", kernels.archive(kernels.files() | {"usr/x": os.urandom(1 << 16)})).read_bytes()
+    contents = kernels.files() | {"usr/x": os.urandom(1 << 16)}
+    whole = kernels.deb(tmp_path / "a.deb", kernels.archive(contents)).read_bytes()
     (tmp_path / "a.deb").write_bytes(whole[:left])
     with pytest.raises(BadInput, match=r"a\.deb: (a package that is cut off or damaged|no kernel)"):
         opened(tmp_path, tmp_path / "a.deb")
@@ -201,7 +202,8 @@ def test_an_image_of_another_version_than_its_name(tmp_path: Path) -> None:
 def test_a_system_map(tmp_path: Path) -> None:
     """Debian's says that the real one is elsewhere."""
     real = b"ffffffff81000000 T _text\nffffffff81000040 T second\nffffffff81000100 D last\n"
-    for content, known in ((real, {"_text", "second", "last"}), (b"ffffffffffffffff B The real System.map is elsewhere\n", set())):
+    stub = b"ffffffffffffffff B The real System.map is elsewhere\n"
+    for content, known in ((real, {"_text", "second", "last"}), (stub, set())):
         shutil.rmtree(tmp_path / "scratch", ignore_errors=True)
         contents = kernels.files() | {f"boot/System.map-{RELEASE}": content}
         kernel = opened(tmp_path, kernels.deb(tmp_path / "a.deb", kernels.archive(contents)))

@@ -23,7 +23,9 @@ ALL = frozenset(option for bug in MANIFEST.bugs for option in bug.options)
 RACE = "pci-cfg-wait/unlocked-queue"
 
 
-def kernel_of(tmp_path: Path, arch: str = "x86_64", options: frozenset[str] | None = ALL, kvm: str | None = "") -> Shipped:
+def kernel_of(
+    tmp_path: Path, arch: str = "x86_64", options: frozenset[str] | None = ALL, kvm: str | None = ""
+) -> Shipped:
     """Return a kernel with some options, and with a module kvm that holds a symbol, if it has one."""
     modules = {}
     if kvm is not None:
@@ -81,12 +83,15 @@ def test_symbols_of_a_console(console: str, said: list[str] | None) -> None:
 
 
 CASES = ("one", "two")
-PLAIN, LUCK, ABSENT = (Claim("a/x", status, CASES, luck) for status, luck in (("", False), ("", True), ("not-applicable", False)))
+PLAIN, LUCK, ABSENT = Claim("a/x", "", CASES), Claim("a/x", "", CASES, luck=True), Claim("a/x", "not-applicable", CASES)
 
 
-def result(row: Row, number: int, verdict: Verdict, cases: Mapping[str, str], forced: Forced | None = None) -> BootResult:
+def result(
+    row: Row, number: int, verdict: Verdict, cases: Mapping[str, str], forced: Forced | None = None
+) -> BootResult:
     """Return what came of a boot."""
-    return BootResult(row, SHIPPED, number, Ending(None, Path("log"), 9.0), Judgement(verdict, "why", cases), "id", "", forced)
+    ending, judged = Ending(None, Path("log"), 9.0), Judgement(verdict, "why", cases)
+    return BootResult(row, SHIPPED, number, ending, judged, "id", "", forced)
 
 
 def has(claim: Claim, *boots: tuple[Verdict, str], planned: int | None = None) -> Has:
@@ -137,10 +142,13 @@ def test_a_boot_that_was_not_run_decides_nothing() -> None:
     assert has(PLAIN, BAD, planned=2) == Has.HAS
 
 
-@pytest.mark.parametrize("end, word", [(RaceEnd.HELD, Has.FREE), (RaceEnd.BROKEN, Has.HAS), (RaceEnd.NO_CONTACT, Has.CANNOT_TELL)])
+@pytest.mark.parametrize(
+    "end, word", [(RaceEnd.HELD, Has.FREE), (RaceEnd.BROKEN, Has.HAS), (RaceEnd.NO_CONTACT, Has.CANNOT_TELL)]
+)
 def test_a_race(end: RaceEnd, word: Has) -> None:
     case = race_case(RACE)
-    row = Row("pci-cfg-wait", "arm64", "pci:cfg_reset", "kselftest", (Claim(RACE, "", (case,)),), race=RACE, shipped=True)
+    claims = (Claim(RACE, "", (case,)),)
+    row = Row("pci-cfg-wait", "arm64", "pci:cfg_reset", "kselftest", claims, race=RACE, shipped=True)
     said = {RaceEnd.HELD: "PASS", RaceEnd.BROKEN: "FAIL", RaceEnd.NO_CONTACT: "MISS"}[end]
     forced = Forced(RACE, end, reported=end is RaceEnd.BROKEN)
     (found,) = Proof(row, (result(row, 1, Verdict.PASS, {case: said}, forced),)).found

@@ -400,7 +400,8 @@ class Race:
 
     def _relocate(self) -> None:
         """Add what a System.map alone has; the kernel may be elsewhere than there, all of it by the same distance."""
-        away = [self._symbols[name].address - self.addresses[name][0] for name in self._symbols if name in self.addresses]
+        shared = [name for name in self._symbols if name in self.addresses]
+        away = [self._symbols[name].address - self.addresses[name][0] for name in shared[:1]]
         for name in self.script.names() if away else ():
             if name in self.addresses:
                 address, size = self.addresses[name]

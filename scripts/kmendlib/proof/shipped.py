@@ -23,7 +23,7 @@ from kmendlib.proof import build, evidence, ktap
 from kmendlib.proof.evidence import Evidence
 from kmendlib.proof.jobs import Jobs
 from kmendlib.proof.plan import guest_of
-from kmendlib.proof.verify import Bench, Stages, Walk, boot_here, result_of
+from kmendlib.proof.verify import Bench, Stages, Walk, boot_here, emulator_version, result_of
 from kmendlib.run import ORIGIN, SHIPPED, Boot, Build, Claim, GuestSpec, Row, Run, race_case
 from kmendlib.tree import arches, bases, manifest, source
 from kmendlib.tree.arches import Arch
@@ -252,7 +252,8 @@ class Trial(Walk):
         name = f"{kernel.release}-{kernel.arch}"
         folder = self.folder if len(self.request.given) == 1 else self.folder / f"{number + 1}-{name}"
         (folder / kernel.arch).mkdir(parents=True)
-        helps = [option.removeprefix("CONFIG_") for option in DEBUGGING if kernel.config and option in kernel.config.set]
+        options = kernel.config.set if kernel.config else frozenset()
+        helps = [option.removeprefix("CONFIG_") for option in DEBUGGING if option in options]
         facts = {
             "release": kernel.release,
             "package": kernel.package,
@@ -266,7 +267,7 @@ class Trial(Walk):
             tree=kernel.release,
             start=evidence.now(),
             command=shlex.join(["scripts/kmend", "try", *self.request.words]),
-            qemu={kernel.arch: (proc.output([arches.load(kernel.arch).qemu, "--version"]) or "missing").splitlines()[0]},
+            qemu={kernel.arch: emulator_version(arches.load(kernel.arch).qemu)},
             shipped=facts,
         )
         config = f"{kernel.arch}/config" if kernel.config_file else ""

@@ -324,7 +324,8 @@ def _open(request: Request, display: Display) -> tuple[Tree | None, Base, source
     return tree, base, source.tree_workspace(tree)
 
 
-def _qemu(emulator: str) -> str:
+def emulator_version(emulator: str) -> str:
+    """Return the first line of what an emulator says of its version."""
     return (proc.output([emulator, "--version"]) or "missing").splitlines()[0]
 
 
@@ -374,7 +375,7 @@ def verify(request: Request, display: Display, consume: Consumer = boot_here) ->
             base=base.name,
             kunit=kunit,
             command=request.command(),
-            qemu={arch.name: _qemu(arch.qemu) for arch in known.values()},
+            qemu={arch.name: emulator_version(arch.qemu) for arch in known.values()},
         )
         kept = Evidence(folder, run)
         kept.add_audit(audited.to_json() | {"tree": name}, tree.path)

@@ -351,7 +351,9 @@ def _ready(parts: Parts, scratch: Path) -> Shipped:
     if image.stat().st_size < 4096:
         raise BadInput(f"{parts.image}: no kernel: only {image.stat().st_size} bytes")
     data = _mapped(image)
-    inner = _inner(data, scratch) if data[4:8] == b"zimg" or (data[0x202:0x206] == b"HdrS" and not parts.config) else None
+    # A bzImage is looked into for its configuration alone.
+    looked_into = data[4:8] == b"zimg" or (data[0x202:0x206] == b"HdrS" and not parts.config)
+    inner = _inner(data, scratch) if looked_into else None
     plain = _mapped(inner) if inner else data
     if inner and data[4:8] == b"zimg":
         image, data = inner, plain
