@@ -68,9 +68,15 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def force(tmp_path: Path, waker: list[State], fault: str = "", at: int = 40) -> tuple[Forced, Guest]:
-    script = diagram.script(TIMELINE)
+    return force_rows(tmp_path, TIMELINE["rows"], [QUEUER, waker], fault, at)
+
+
+def force_rows(
+    tmp_path: Path, rows: object, programs: list[list[State]], fault: str = "", at: int = 40
+) -> tuple[Forced, Guest]:
+    script = diagram.script({**TIMELINE, "rows": rows})
     assert script
-    guest = play(tmp_path / "gdb", QUEUER, waker, fault=fault, at=at)
+    guest = play(tmp_path / "gdb", *programs, fault=fault, at=at)
     running = Race(script, REGISTERS, guest.path)
     for name, (address, size) in SYMBOLS.items():
         running.hear(f"[    1.0] kmend-symbol: {address:x} {size:x} {name}\r")
@@ -179,19 +185,45 @@ def test_first_place_again_begins_anew(tmp_path: Path) -> None:
     rows = [["", "waker()", {"see": "enter waker keep seen = arg0 for 8"}], *TIMELINE["rows"][1:]]  # type: ignore[misc]
     rows[2] = ["insert(new)", "", {"park": "call insert in queuer if arg0 in seen keep new = arg0"}]
     rows.append(["", "back", {"pass": "leave waker"}])
-    script = diagram.script({**TIMELINE, "rows": rows})
-    assert script
     # Nobody inserts what the first one has.
     waker = [(0x20, 0, 0), (0x200, LIST, 0x24), (0x24, 0, 0), (0x200, NEW, 0x24), *WAKER_BROKEN[2:]]
-    guest = play(tmp_path / "gdb", waker, QUEUER)
-    running = Race(script, REGISTERS, guest.path)
-    for name, (address, size) in SYMBOLS.items():
-        running.hear(f"kmend-symbol: {address:x} {size:x} {name}")
-    running.hear("kmend-symbol: end")
-    outcome = running.finish()
-    guest.server.close()
+    outcome, _ = force_rows(tmp_path, rows, [waker, QUEUER])
     assert outcome.end is RaceEnd.BROKEN and [seen.what for seen in outcome.seen][:3] == ["see", "park", "mark"]
     assert outcome.seen[0].seconds == 0
+
+
+@pytest.mark.usefixtures("quick")
+def test_condition_sees_what_its_own_place_keeps(tmp_path: Path) -> None:
+    """An object may begin before what an argument points to."""
+    park = "enter waker if arg0 in seen and arg0[8] not in seen keep seen = arg0-8 for 16"
+    rows = [["", "waker()", {**TIMELINE["rows"][0][2], "park": park}], *TIMELINE["rows"][1:]]  # type: ignore[dict-item]
+    outcome, _ = force_rows(tmp_path, rows, [QUEUER, WAKER_BROKEN])
+    assert outcome.end is RaceEnd.BROKEN
+
+
+@pytest.mark.usefixtures("quick")
+def test_lane_that_was_seen_comes_back_though_it_is_not_parked(tmp_path: Path) -> None:
+    rows = [
+        ["", "waker()", {"see": "enter waker"}],
+        ["insert(new)", "", {"park": "call insert in queuer", "control": "enter queuer"}],
+        ["", "lock()", {"held": "stay lock"}],
+        ["", "back", {"mark": "leave waker", "pass": "leave waker"}],
+    ]
+    outcome, _ = force_rows(tmp_path, rows, [QUEUER, WAKER_BROKEN])
+    assert outcome.end is RaceEnd.BROKEN
+    assert [(seen.what, seen.where) for seen in outcome.seen][-1] == ("mark", "back from waker")
+
+
+@pytest.mark.usefixtures("quick")
+def test_boot_cpu_is_not_the_first_to_be_parked_on_its_way_back(tmp_path: Path) -> None:
+    rows = [
+        ["", "waker()", {"park": "leave waker"}],
+        ["insert(new)", "", {"mark": "enter waker", "pass": "enter waker", "control": "leave waker"}],
+        ["insert(new)", "", {"held": "stay lock"}],
+    ]
+    waker = [(0x100, 0, 0x10), *WAKER_BROKEN]
+    outcome, _ = force_rows(tmp_path, rows, [waker, waker])
+    assert outcome.end is RaceEnd.BROKEN and outcome.seen[0].cpu == outcome.control[0].cpu == 1
 
 
 @pytest.mark.usefixtures("quick")

@@ -22,8 +22,8 @@ from kmendlib.tree import arches, diagram, manifest
 from kmendlib.tree.arches import Registers
 from kmendlib.tree.diagram import TICK, Place, Script, Step, Value
 
-# Ticks of the vCPUs that run while another is parked: 0.4 to 1 second of the guest's time.
-TICKS = 100
+# Ticks of the vCPUs that run while another is parked: 2 to 5 seconds of the guest's time.
+TICKS = 500
 ATTEMPTS = 40
 # As often another CPU is waited for before the boot CPU is the first that is parked.
 SPARE = 3
@@ -32,7 +32,7 @@ BOOTS = 3
 # Instructions of a lane's own in a function: a lock that is free takes a few hundred, KASAN's among them.
 STAY = 2000
 # Seconds in which a guest with a parked vCPU, whose other vCPUs have their interrupts on, comes to a tick.
-STOP_LIMIT = 20.0
+STOP_LIMIT = 5.0
 WORD = 1 << 64
 
 
@@ -158,18 +158,21 @@ class Machine:
 
     def holds(self, cpu: int, state: Sequence[int], one: Place) -> bool:
         """Tell whether a place's conditions hold where a vCPU stands; if so, keep what it keeps."""
+        fresh = {}
+        for name, value, add, size in one.keep:
+            found = self.value(cpu, state, value)
+            if found is None:
+                return False
+            fresh[name] = Symbol(found + add, size)
         for condition in one.conditions:
-            value, target = self.value(cpu, state, condition.value), self.find(condition.name)
-            if value is None or target is None:
+            now = self.value(cpu, state, condition.value)
+            target = fresh.get(condition.name) or self.find(condition.name)
+            if now is None or target is None:
                 return False
             size = max(target.size, 1) if condition.inside else 1
-            if (target.address <= value < target.address + size) != condition.wanted:
+            if (target.address <= now < target.address + size) != condition.wanted:
                 return False
-        for name, kept, size in one.keep:
-            value = self.value(cpu, state, kept)
-            if value is None:
-                return False
-            self.objects[name] = Symbol(value, size)
+        self.objects |= fresh
         return True
 
     # places
@@ -216,7 +219,7 @@ class Machine:
                 else:
                     for name in names[:1]:
                         known = self.entered.get((step.lane, name)) if one.kind == "leave" else None
-                        if known and step.lane in lanes:
+                        if known:
                             armed.back.setdefault(known[0], []).append((known[1], step, one))
                         elif one.kind == "enter":
                             armed.at.setdefault(self.symbols[name].address, []).append((step, one))
@@ -242,6 +245,13 @@ class Machine:
                 return False
         return True
 
+    def _spares(self, cpu: int, step: Step, lanes: dict[int, int]) -> bool:
+        """Tell whether it is too early to park this vCPU."""
+        # With nohz=off the boot CPU keeps the time: no timer of the others would end without it.
+        early = step.what in ("park", "control") and cpu == self.cpus[0] and not lanes and self._spared < SPARE
+        self._spared += early
+        return early
+
     def _judge(self, cpu: int, armed: _Armed, lanes: dict[int, int]) -> _Hit | None:
         """Tell whether a vCPU is at one of the places."""
         state = self.state(cpu)
@@ -250,17 +260,13 @@ class Machine:
             return None
         self._judged[cpu] = pc
         for step, one in armed.at.get(pc, []):
-            if self.holds(cpu, state, one):
-                # With nohz=off the boot CPU keeps the time: no timer of the others would end without it.
-                if step.what in ("park", "control") and cpu == self.cpus[0] and not lanes and self._spared < SPARE:
-                    self._spared += 1
-                    continue
+            if self.holds(cpu, state, one) and not self._spares(cpu, step, lanes):
                 if one.kind == "enter":
                     name = next(name for name in one.functions if self.symbols.get(name, Symbol(0, 0)).address == pc)
                     self.entered[step.lane, name] = self.returns(cpu, state)
                 return _Hit(cpu, step, one, pc)
         for stack, step, one in armed.back.get(pc, []):
-            if state[self._registers.stack] == stack:
+            if state[self._registers.stack] == stack and not self._spares(cpu, step, lanes):
                 return _Hit(cpu, step, one, pc)
         for step, one in armed.entries.get(pc, []):
             if not self.holds(cpu, state, one):
@@ -445,7 +451,7 @@ class Race:
         return ""
 
     def _possible(self, machine: Machine, one: Place) -> bool:
-        kept = {name for step in self.script.steps for place in step.places for name, _, _ in place.keep}
+        kept = {name for step in self.script.steps for place in step.places for name, *_ in place.keep}
         if any(condition.name not in kept and not machine.find(condition.name) for condition in one.conditions):
             return False
         names = [name for name in one.functions if name in kept or machine.find(name)]
@@ -507,7 +513,7 @@ class Race:
         while True:
             step = rest[0]
             others = [self.script.held] if len(rest) == 1 and what == "seen" else []
-            if seen and not self._lanes:
+            if seen and not self._lanes and any(place.keep for place in steps[0].places):
                 # While nobody is parked no clock is needed: whoever comes to the first place begins anew.
                 others.append(steps[0])
             hit = self._go_for(machine, step, others, bool(self._lanes))

@@ -44,7 +44,7 @@ class Place:
         number: which of the calls in the caller, from 1; 0 for all.
         offset: of what is written, in the object.
         conditions: what must hold, too.
-        keep: names for values, with the sizes of the objects there.
+        keep: names for values, with what is added to each, and the sizes of the objects there.
     """
 
     text: str
@@ -54,7 +54,7 @@ class Place:
     number: int = 0
     offset: int = 0
     conditions: tuple[Condition, ...] = ()
-    keep: tuple[tuple[str, Value, int], ...] = ()
+    keep: tuple[tuple[str, Value, int, int], ...] = ()
 
 
 _PLACE = re.compile(
@@ -63,7 +63,7 @@ _PLACE = re.compile(
 )
 _VALUE = r"arg(\d)((?:\[-?\d+\])*)"
 _CONDITION = re.compile(_VALUE + r" (is|in|is not|not in) (\w+)")
-_KEEP = re.compile(r"(\w+) = " + _VALUE + r"(?: for (\d+))?")
+_KEEP = re.compile(r"(\w+) = " + _VALUE + r"(-\d+)?(?: for (\d+))?")
 
 
 def _value(argument: str, offsets: str) -> Value:
@@ -89,7 +89,7 @@ def place(text: str) -> Place:
         said = _KEEP.fullmatch(part)
         if not said:
             raise ValueError(f"nothing to keep: {part}")
-        keep.append((said[1], _value(said[2], said[3]), int(said[4] or 1)))
+        keep.append((said[1], _value(said[2], said[3]), int(said[4] or 0), int(said[5] or 1)))
     return Place(
         text,
         found["kind"],
@@ -150,7 +150,7 @@ class Script:
             for one in step.places:
                 names = [*one.functions, *one.callers, *(condition.name for condition in one.conditions)]
                 found |= dict.fromkeys(names)
-        kept = {name for step in self.steps for one in step.places for name, _, _ in one.keep}
+        kept = {name for step in self.steps for one in step.places for name, *_ in one.keep}
         return [name for name in found if name not in kept]
 
 
