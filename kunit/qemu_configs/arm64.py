@@ -18,6 +18,9 @@ CONFIG_SERIAL_AMBA_PL011_CONSOLE=y''',
 # How kmend knows an image: ELF's number of the machine, and what else is at which place.
 IMAGE = {'elf': 183, 'magic': (0x38, b'ARM\x64')}
 
+# For kmend: what the kernel is told where QEMU counts instructions for a clock (-icount).
+TIMED = ()
+
 # For kmend's races: registers by their numbers at GDB's remote protocol, and how a
 # call looks.
 GDB = {'arguments': (0, 1, 2, 3), 'stack': 31, 'pc': 32, 'returns': 30}

@@ -30,6 +30,9 @@ CONFIG_SERIAL_OF_PLATFORM=y''',
 IMAGE = {'elf': 258, 'magic': (0x38, b'\xcd\x23\x82\x81'),
 	 'words': ('initcall_blacklist=i8042_init',)}
 
+# For kmend: what the kernel is told where QEMU counts instructions for a clock (-icount).
+TIMED = ()
+
 # For kmend's races: registers by their numbers at GDB's remote protocol, and how a
 # call looks.
 GDB = {'arguments': (4, 5, 6, 7), 'stack': 3, 'pc': 33, 'returns': 1}

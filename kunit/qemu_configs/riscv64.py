@@ -36,6 +36,9 @@ CONFIG_PCI_HOST_GENERIC=y''',
 # How kmend knows an image: ELF's number of the machine, and what else is at which place.
 IMAGE = {'elf': 243, 'magic': (0x38, b'RSC\x05')}
 
+# For kmend: what the kernel is told where QEMU counts instructions for a clock (-icount).
+TIMED = ()
+
 # For kmend's races: registers by their numbers at GDB's remote protocol, and how a
 # call looks.
 GDB = {'arguments': (10, 11, 12, 13), 'stack': 2, 'pc': 32, 'returns': 1}

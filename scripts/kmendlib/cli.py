@@ -30,6 +30,8 @@ def _list(title: str, words: Iterable[Word | ExitCode]) -> str:
     return "\n".join([f"{title}:", *(f"  {name:{width}}  {meaning}" for name, meaning in named)])
 
 
+# QEMU knows more seeds than anybody tries.
+SEEDS = 1 << 30
 # What shows evidence, among the things that setup installs.
 _SHOWS = ("python:rich", "python:jinja2", "python:jsonschema", "python:junitparser")
 
@@ -105,7 +107,7 @@ def parser() -> argparse.ArgumentParser:
             help=f"architectures, of {', '.join(arches.names())} (default: {arches.DEFAULT})",
         )
         command.add_argument(
-            "--repeat", type=int, default=1, metavar="N", help="boot each suite N times and report k of N"
+            "--repeat", type=int, default=1, metavar="N", help="boot each suite with N seeds and report k of N"
         )
         command.add_argument(
             "--jobs", type=int, metavar="N", help=f"{jobs} at once, in all (default: one for each CPU)"
@@ -127,6 +129,9 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         metavar="FILE",
         help="prove this patch of your own in the place of kmend's fix; may be given again, in order",
+    )
+    verify.add_argument(
+        "--seed", type=int, default=1, metavar="S", help="the first seed: with the same one a boot is the same again"
     )
     verify.add_argument("--out", type=Path, metavar="DIR", help="folder for the evidence (default: one in the cache)")
 
@@ -300,9 +305,15 @@ def _bugs(ids: list[str] | None) -> tuple[manifest.Bug, ...]:
     return manifest.load().select(ids or [])
 
 
+def _seed(arguments: argparse.Namespace) -> int:
+    return getattr(arguments, "seed", 1)
+
+
 def _check_numbers(arguments: argparse.Namespace) -> None:
     if arguments.repeat < 1:
         raise BadInput(f"--repeat {arguments.repeat}: give a number of boots, 1 or more")
+    if not 1 <= _seed(arguments) <= SEEDS:
+        raise BadInput(f"--seed {arguments.seed}: give a number, 1 to {SEEDS}")
     # Its tokens must fit into a pipe.
     if arguments.jobs is not None and not 1 <= arguments.jobs <= 4096:
         raise BadInput(f"--jobs {arguments.jobs}: give a number of jobs, 1 to 4096")
@@ -328,6 +339,7 @@ def _request(arguments: argparse.Namespace) -> "Request":
         arguments.out,
         arguments.jobs or 0,
         patches=patches,
+        seed=_seed(arguments),
     )
 
 

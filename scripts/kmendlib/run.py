@@ -148,7 +148,10 @@ class GuestSpec:
         initrd: the parts of its initramfs, unpacked one over the other; none if it has none.
         load: kernel modules that the guest's init loads, with those that they need.
         devices: values of QEMU's ``-device``.
-        limit: seconds of wall time on an idle host.
+        limit: seconds of its own clock.
+        timed: further words of the kernel's command line where that clock is its count of instructions; None where it
+            is the host's.
+        seed: what its randomness comes from: another one, another schedule.
     """
 
     arch: str
@@ -162,6 +165,8 @@ class GuestSpec:
     load: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
     limit: float = 120.0
+    timed: tuple[str, ...] | None = None
+    seed: int = 1
 
 
 @dataclass(frozen=True)
@@ -208,6 +213,7 @@ class End(StrEnum):
     SILENT = "silent"
     FLOOD = "flood"
     CUT = "cut"
+    STARVED = "starved"
 
 
 @dataclass(frozen=True)
@@ -222,6 +228,8 @@ class Ending:
         command: QEMU's words.
         stderr: what QEMU itself complained of.
         code: QEMU's exit code; None where it was killed, or nobody knows.
+        clock: seconds of the guest's clock at its last line; None where nobody knows.
+        work: CPU time of QEMU in seconds; likewise.
     """
 
     end: End | None
@@ -231,6 +239,8 @@ class Ending:
     command: str = ""
     stderr: str = ""
     code: int | None = None
+    clock: float | None = None
+    work: float | None = None
 
 
 @dataclass(frozen=True)
@@ -333,6 +343,8 @@ class BootResult:
         build: id of the kernel that was booted.
         start: when it began, as RFC 3339 has it.
         forced: what came of its race; None if it has none.
+        inputs: a digest of all that decides what its console says; empty where the host decides, too.
+        printed: that of its console; likewise.
     """
 
     row: Row
@@ -343,11 +355,19 @@ class BootResult:
     build: str
     start: str = ""
     forced: Forced | None = None
+    inputs: str = ""
+    printed: str = ""
 
     @property
     def verdict(self) -> Verdict:
         """The verdict."""
         return self.judged.verdict
+
+    @property
+    def seed(self) -> str:
+        """The seed that QEMU got; empty where it got none."""
+        found = re.search(r" -seed (\d+) ", self.ending.command)
+        return found[1] if found else ""
 
     @property
     def excerpt(self) -> str:
@@ -380,6 +400,7 @@ class BootResult:
     def to_kcidb(self) -> dict[str, Any]:
         """Return it as a test of KCIDB."""
         row, ending, judged = self.row, self.ending, self.judged
+        spent = {"guest_seconds": ending.clock, "cpu_seconds": ending.work}
         return {
             "build_id": self.build,
             "id": f"{self.build}-{row.path}-{self.number}",
@@ -401,6 +422,8 @@ class BootResult:
                 "command": ending.command,
                 "qemu_stderr": ending.stderr,
                 **({"forced": asdict(self.forced)} if self.forced else {}),
+                **({"inputs": self.inputs, "printed": self.printed} if self.inputs else {}),
+                **{name: spent for name, spent in spent.items() if spent is not None},
             },
         }
 
@@ -410,11 +433,13 @@ class BootResult:
         misc = test["misc"]
         seconds, said = (test["duration"], misc["ktap_seconds"]), (misc.get("command", ""), misc.get("qemu_stderr", ""))
         ending = Ending(None, Path(test["log_url"]), *seconds, *said)
+        ending = replace(ending, clock=misc.get("guest_seconds"), work=misc.get("cpu_seconds"))
         tail = tuple(test["log_excerpt"].split("\n"))
         judged = Judgement(Verdict(misc["verdict"]), misc["reason"], misc["cases"], tail)
         forced = _forced(misc["forced"]) if "forced" in misc else None
         build, start = test["build_id"], test.get("start_time", "")
-        return cls(row, misc["state"], misc["number"], ending, judged, build, start, forced)
+        digests = misc.get("inputs", ""), misc.get("printed", "")
+        return cls(row, misc["state"], misc["number"], ending, judged, build, start, forced, *digests)
 
 
 @dataclass(frozen=True)
@@ -636,6 +661,7 @@ class Run:
         qemu: QEMU's version, by architecture.
         seconds: wall time, by what it was spent on.
         shipped: of a kernel that somebody else built: its package, that one's digest, its release, and its debugging.
+        same: what its consoles are beside those of an earlier run, in lines.
         distrust: why nothing of it may be shown as a pass; empty if it is as the run left it. Not part of KCIDB.
     """
 
@@ -654,6 +680,7 @@ class Run:
     qemu: Mapping[str, str] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     shipped: Mapping[str, str] = field(default_factory=dict)
+    same: tuple[str, ...] = ()
     distrust: str = ""
 
     def build_id(self, arch: str, state: str) -> str:
@@ -743,12 +770,12 @@ class Run:
             tuple(_boot(row, boot) for row, boot in waiting if row),
             tree=checkout.get("tree_name", ""),
             start=checkout.get("start_time", ""),
-            **{name: misc[name] for name in _MISC if name in misc},
+            **_fields(cls, {name: misc[name] for name in _MISC if name in misc}),
         )
 
 
 _KEY = ("bug", "arch", "suite", "kind")
-_MISC = ("base", "kunit", "command", "qemu", "seconds", "files", "shipped")
+_MISC = ("base", "kunit", "command", "qemu", "seconds", "files", "shipped", "same")
 # KCIDB's names for what is known of a build.
 _BUILD = {
     "id": "id",

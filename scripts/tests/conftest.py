@@ -298,6 +298,7 @@ def planned(
     repeat: int = 1,
     kunit: str = "",
     forced: bool = True,
+    seed: int = 1,
     **changes: Any,
 ) -> Plan:
     """Plan for a made-up tree that has everything, and that every patch fits; `changes` are other `Facts`."""
@@ -306,5 +307,5 @@ def planned(
     known = {name: line.adapt(arches.load(name)) for name in names if line.has(name)}
     there = frozenset(bug.needs.format(arch=arch.folder) for bug in bugs for arch in known.values())
     facts = Facts("6.12.1", known, frozenset(p for each in said for choice in variants(each) for p in choice), there)
-    request = Request(None, base, tuple(bugs), tuple(names), repeat, kunit=kunit, forced=forced)
+    request = Request(None, base, tuple(bugs), tuple(names), repeat, kunit=kunit, forced=forced, seed=seed)
     return plan(Audit(Tree(Path("/tree"), "6.12.1"), tuple(said)), request, line, replace(facts, **changes))

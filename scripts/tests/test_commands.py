@@ -295,6 +295,12 @@ CASES = [
         wrote=(*READ, *SHOWN, *BUILT, *BOOTED, "out/x86_64/*-2.log", "out/x86_64/*-3.log"),
     ),
     verify(
+        0, "verify --repeat --seed", "loongarch64.*PROVED",
+        words=f"{VERIFY} --arch loongarch64,x86_64 --repeat 2 --seed 41",
+        calls=("loongarch64 .*-icount .* -seed 41 .*pci_cfg_wait", "loongarch64 .*-icount .* -seed 42 .*pci_cfg_wait"),
+        wrote=(*READ, *SHOWN, *BUILT, *BOOTED, "out/x86_64/*-2.log", "out/loongarch64*"),
+    ),
+    verify(
         1, "verify: red twice of three", SUITE + "red 2/3.*green 3/3.*NOT PROVED *$", "before not red in 1 of 3",
         words=f"{VERIFY} --repeat 3", logs=boots(
             before_kunit_1="kunit_pass"), wrote=(*READ, *SHOWN, *BUILT, "out/x86_64/*.log",
@@ -405,6 +411,7 @@ CASES = [
     error(2, "lava --patch", f"{LAVA} --patch mine.patch", "unrecognized arguments"),
     error(2, "verify --repeat 0", f"{VERIFY} --repeat 0", "--repeat 0: .*1 or more"),
     error(2, "verify --repeat many", f"{VERIFY} --repeat many", "--repeat: invalid int"),
+    error(2, "verify --seed 0", f"{VERIFY} --seed 0", "--seed 0: give a number"),
     error(2, "verify --jobs 0", f"{VERIFY} --jobs 0", "--jobs 0: .*1 to 4096"),
     error(2, "verify --jobs 4097", f"{VERIFY} --jobs 4097", "--jobs 4097: .*1 to 4096"),
     error(2, "verify --bug nope", "verify --bug nope", "pci-cfg-wait"),

@@ -241,6 +241,17 @@ def test_race_takes_the_place_of_what_luck_decides() -> None:
     assert sorted(tests) == ["pci:cfg_reset", "pci:cfg_reset", "pci_cfg_wait", "pci_cfg_wait"]
 
 
+def test_race_alone_is_on_the_hosts_clock() -> None:
+    """QEMU's stub stops a guest at the host's moments. Each further boot of a suite has the next seed."""
+    todo = planned([PCI], ["loongarch64"], repeat=2, seed=7)
+    found = {(boot.row.suite, boot.number): (boot.guest.timed, boot.guest.seed) for boot in boots(todo)}
+    own = arches.load("loongarch64").timed
+    assert own is not None
+    assert found == {
+        ("pci_cfg_wait", 1): (own, 7), ("pci_cfg_wait", 2): (own, 8), (FORCED, 1): (None, 7), (FORCED, 2): (None, 8),
+    }  # fmt: skip
+
+
 def test_on_a_farm_luck_decides() -> None:
     found = rows(planned([PCI], ["x86_64"], forced=False), PCI, "x86_64")
     assert list(found) == ["pci_cfg_wait", "pci:cfg_reset"]

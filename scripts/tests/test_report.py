@@ -252,3 +252,64 @@ def test_results_follow_kcidb_names(tmp_path: Path) -> None:
     data = json.loads((tmp_path / evidence.RESULTS).read_text())
     assert data["version"] == {"major": 5, "minor": 3}
     assert set(data) == {"version", "checkouts", "builds", "tests"}
+
+
+def consoles(folder: Path, **printed: str) -> Run:
+    """Leave evidence of boots of loads by the console that each left: ``after1`` is the first boot of after."""
+    (folder / "x").mkdir(parents=True)
+    tests = []
+    for name, text in printed.items():
+        state, number = name[:-1], int(name[-1])
+        log = f"x/{name}.log"
+        (folder / log).write_text(text)
+        test = boot(state, "PASS", "PASS", number=number, inputs=name, printed=evidence.digest(folder / log))
+        tests.append(test | {"log_url": log, "start_time": "2026-01-02T03:04:05+00:00", "id": f"kmend:1-x-{name}"})
+    kept = Evidence(folder, evidence_of(tests, boots=2).run)
+    kept.write()
+    return kept.run
+
+
+def test_consoles_are_held_against_those_of_an_earlier_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what was booted, not by its name; what was not booted before is nothing to compare with."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert evidence.compare(tmp_path / "runs/0", consoles(tmp_path / "runs/0", after1="1\n2\n")) == ()
+    (tmp_path / "runs/junk").mkdir()
+    (tmp_path / "runs/junk/results.json").write_text('{"tests": [{"misc": 3}, 4]}')
+    same = evidence.compare(tmp_path / "runs/1", consoles(tmp_path / "runs/1", after1="1\n2\n", after2="x\n"))
+    assert same == (
+        "consoles that are the same, byte for byte, as on 2026-01-02T03:04:05+00:00: 1 of 1 that were booted before",
+    )
+    first, second, total = evidence.compare(
+        tmp_path / "runs/2", consoles(tmp_path / "runs/2", before1="b\n", after1="1\n3\n", after2="x\ny\n")
+    )
+    assert first.startswith("x/after1.log: not as on 2026-01-02T03:04:05+00:00: line 2 is '3', and was '2' (")
+    assert second.startswith("x/after2.log: not as on") and "line 2 is 'y', and was 'the end'" in second
+    assert total.endswith(": 0 of 2 that were booted before")
+
+
+@pytest.mark.parametrize("last", ["[    1.000000] reboot: Power down\r\n", "[    1.000000] Kernel panic - not syncing: why\n"])
+def test_console_counts_up_to_the_last_word(last: str, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"1\n" + last.encode() + b"[    1.000001] WARNING: a CPU that is still")
+    assert evidence.said(log) == b"1\n" + last.encode()
+    log.write_bytes(b"1\n2")
+    assert evidence.said(log) == b"1\n2"
+
+
+def test_what_a_run_says_of_its_consoles_is_shown(tmp_path: Path) -> None:
+    run = replace(evidence_of([RED, GREEN]).run, same=("consoles that are the same",))
+    assert Run.from_kcidb(run.to_kcidb()).same == run.same
+    out = io.StringIO()
+    report.print_report(Evidence(tmp_path, run), Console(file=out, width=100))
+    assert "\nconsoles that are the same\n" in out.getvalue()
+
+
+def test_seeds_that_were_red_are_named(tmp_path: Path) -> None:
+    """Where luck decides, the same seed shows it again."""
+    results = [
+        boot("before", verdict, "", number=number, command=f"qemu -seed {40 + number} -smp 2")
+        for number, verdict in enumerate(("PASS", "PANIC", "FAIL"), 1)
+    ]
+    good = [boot("after", "PASS", "", number=number) for number in (1, 2, 3)]
+    (proof,) = evidence_of([*results, *good], boots=3, proof=False).run.proofs
+    assert report.counts(proof)[0] == "hit 2/3 2.0s,\nseeds 42, 43"

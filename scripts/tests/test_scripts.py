@@ -50,14 +50,18 @@ def test_mutate_that_is_asked_for_nothing() -> None:
     assert (done.returncode, done.stderr) == (1, "no wrong driver is called so\n")
 
 
-@pytest.fixture
-def benchmark() -> Any:
-    loader = importlib.machinery.SourceFileLoader("benchmark", str(SCRIPTS / "benchmark"))
-    spec = importlib.util.spec_from_loader("benchmark", loader)
+def script(name: str) -> Any:
+    loader = importlib.machinery.SourceFileLoader(name, str(SCRIPTS / name))
+    spec = importlib.util.spec_from_loader(name, loader)
     assert spec
     module = importlib.util.module_from_spec(spec)
     loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def benchmark() -> Any:
+    return script("benchmark")
 
 
 @pytest.mark.parametrize("arch", arches.names())
@@ -86,3 +90,45 @@ def test_benchmark_gives_kunit_the_states_of_the_proof(make_tree: MakeTree, tmp_
         assert (made / "drivers/pci/pci_cfg_wait_kunit.c").exists()
         assert (made / "Makefile").samefile(root / "Makefile") and os.access(made / "drivers/pci/probe.sh", os.X_OK)
     assert tree_hash(root) == before
+
+
+def endured(*consoles: str, verdicts: str = "PASS PASS") -> list[dict[str, Any]]:
+    """Return the results of runs of one boot, by what its console was."""
+    return [
+        {
+            "checkouts": [{"misc": {"seconds": {"total": 60.0}}}],
+            "tests": [{"log_url": "x/log", "misc": {"verdict": verdict, "inputs": "in", "printed": printed}}],
+        }
+        for printed, verdict in zip(consoles, verdicts.split(), strict=True)
+    ]
+
+
+def test_endurance_adds_up() -> None:
+    endurance = script("endurance")
+    assert endurance.add_up(endured("a", "a")) == (
+        ["2 runs, 2 boots, 2 min: 0 of 1 verdicts differed, and 0 of 1 consoles"], True,
+    )  # fmt: skip
+    lines, same = endurance.add_up(endured("a", "b"))
+    assert not same and lines[0] == "x/log: 2 consoles of the same" and lines[-1].endswith("and 1 of 1 consoles")
+    lines, same = endurance.add_up(endured("a", "a", verdicts="PASS FAIL"))
+    assert not same and lines[0] == "x/log: FAIL 1, PASS 1, of 2 runs"
+    missing = endured("a", "a")
+    missing[1]["tests"] = []
+    assert endurance.add_up(missing)[1] is False and endurance.add_up([])[1] is False
+
+
+def test_endurance_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    endurance = script("endurance")
+    (tmp_path / "kmend").write_text(
+        "#!/bin/sh\nfor out; do :; done\necho run >> $0.calls\n[ $(wc -l < $0.calls) = 2 ] && exit 143\n"
+        f"mkdir $out; echo '{json.dumps(endured('a', 'a')[0])}' > $out/results.json; touch $out/SHA256SUMS\n"
+    )
+    (tmp_path / "kmend").chmod(0o755)
+    monkeypatch.setattr(endurance, "SCRIPTS", tmp_path)
+    words = ["endurance", str(tmp_path / "out"), "--runs", "3", "--", "--arch", "x86_64"]
+    monkeypatch.setattr("sys.argv", words)
+    assert endurance.main() == 130
+    assert endurance.main() == 0
+    assert (tmp_path / "kmend.calls").read_text().count("run") == 4
+    monkeypatch.setattr("sys.argv", words[:-1] + ["arm64"])
+    assert endurance.main() == 2

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
+from kmendlib.host import share
 from kmendlib.host.errors import ExitCode, Infrastructure
 from kmendlib.host.files import naming
 
@@ -69,6 +70,8 @@ def held_signals() -> Iterator[None]:
 _GRACE_SECONDS = 5.0
 # A command that prints nothing for so long, in seconds on an idle host, hangs: the longest step, a link, takes minutes.
 SILENCE_LIMIT = 1800.0
+# No load stretches a limit further.
+_SLOWEST = 8.0
 # What is called short is over in less.
 _SHORT = 300.0
 
@@ -294,5 +297,5 @@ def output(command: Sequence[str]) -> str | None:
 
 
 def slowness() -> float:
-    """Return by how much limits are stretched: the load on each CPU of the host, never below 1."""
-    return max(1.0, os.getloadavg()[0] / len(os.sched_getaffinity(0)))
+    """Return by how much limits are stretched: the load on each CPU that is ours, from 1 to `_SLOWEST`."""
+    return min(_SLOWEST, max(1.0, os.getloadavg()[0] / share.cpus()))

@@ -56,7 +56,7 @@ class Verdict(Word):
     TIMEOUT = "TIMEOUT", "the time limit was reached, or the console went silent"
     MISS = "MISS", "the boot ended without all of its results: none at all, cut off, or a console without end"
     SKIP = "SKIP", "every case said that it cannot run here, and why"
-    ERROR = "ERROR", "there was nothing to judge: QEMU failed, or the kernel did not build"
+    ERROR = "ERROR", "there was nothing to judge: QEMU failed, the host gave it no time, or the kernel did not build"
 
 
 # Control characters, lone surrogates, and what is invisible or turns the direction of text around.

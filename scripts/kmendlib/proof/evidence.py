@@ -14,8 +14,10 @@ lava/: see lava.py.
 
 import datetime
 import hashlib
+import itertools
 import json
 import os
+import re
 import shutil
 import threading
 from collections.abc import Sequence
@@ -33,6 +35,9 @@ from kmendlib.run import FORMAT, KCIDB_STATUS, VERSION, BootResult, Build, Run, 
 RESULTS = "results.json"
 AUDIT = "audit.json"
 SEAL = "SHA256SUMS"
+_LAST = re.compile(
+    rb"(?:reboot: (?:Power down|Restarting system|System halted)|Kernel panic - not syncing)[^\n]*(?:\n|$)"
+)
 # Lines of source that are kept above and below each that the audit names.
 AROUND = 4
 
@@ -154,6 +159,60 @@ def digest(path: Path) -> str:
     """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def compare(folder: Path, run: Run) -> tuple[str, ...]:
+    """Say in lines whether consoles are as they were when the same was booted before.
+
+    Args:
+        folder: the run's; the earlier ones are beside it, and in the cache.
+        run: the run.
+    """
+    found: dict[str, tuple[str, Path, str]] = {}
+    places = (folder.resolve().parent, cache() / "evidence")
+    folders = {path for place in places for path in place.glob(f"*/{RESULTS}")}
+    # What was made last counts.
+    for path in sorted(folders - {folder.resolve() / RESULTS}, key=lambda path: path.stat().st_mtime, reverse=True):
+        try:
+            tests = json.loads(files.read_text(path))["tests"]
+            for test in tests:
+                inputs, printed = (test["misc"].get(name, "") for name in ("inputs", "printed"))
+                if inputs:
+                    found.setdefault(inputs, (test["start_time"], path.parent / test["log_url"], printed))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            continue
+    again = [(result, *found[result.inputs]) for result in run.results if result.inputs in found]
+    other = [each for each in again if each[0].printed != each[3]]
+    lines = [
+        f"{result.ending.console}: not as on {date}: {_difference(folder / result.ending.console, log)}"
+        for result, date, log, _ in other
+    ]
+    if again:
+        last = max(date for _, date, _, _ in again)
+        same = f"{len(again) - len(other)} of {len(again)}"
+        lines.append(f"consoles that are the same, byte for byte, as on {last}: {same} that were booted before")
+    return tuple(lines)
+
+
+def said(console: Path) -> bytes:
+    """Return a console up to the guest's last word.
+
+    QEMU ends a guest when its main thread comes to it: what other CPUs print until then is the host's chance.
+    """
+    text = console.read_bytes()
+    last = _LAST.search(text)
+    return text[: last.end()] if last else text
+
+
+def _difference(now: Path, then: Path) -> str:
+    """Name the first line in which two consoles differ."""
+    try:
+        both = [said(path).decode(errors="replace").splitlines() for path in (now, then)]
+    except OSError as error:
+        return f"{then}: {error.strerror}"
+    pairs = enumerate(itertools.zip_longest(*both, fillvalue="the end"), 1)
+    number, (new, old) = next(((n, pair) for n, pair in pairs if pair[0] != pair[1]), (0, ("", "")))
+    return f"line {number} is '{new[:200]}', and was '{old[:200]}' ({then})" if number else f"{then} was changed"
 
 
 def _source(path: Path, line: int) -> dict[str, Any] | None:

@@ -2,28 +2,18 @@
 """One budget for all that runs at once: compilers and guests take their jobs from one GNU make jobserver."""
 
 import contextlib
+import math
 import os
 import select
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
+from kmendlib.host import share
 from kmendlib.host.proc import stopping
 
 # In MiB.  make's: the link of a vmlinux with KASAN takes the most.  A guest's: what QEMU takes on top of its memory.
 BUILD_MEMORY = 2048
 GUEST_EXTRA = 512
-
-
-def cpus() -> int:
-    """Return how many CPUs this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
-def _available() -> int:
-    """Return the host's available memory, in MiB."""
-    lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines())
-    return int(lines["MemAvailable"].split()[0]) >> 10
 
 
 class Jobs:
@@ -38,11 +28,11 @@ class Jobs:
         """Fill the budget.
 
         Args:
-            count: jobs at once; as many as there are CPUs where it is 0.
+            count: jobs at once; as many as there are CPUs for us where it is 0.
             memory: MiB that may be in use; what is available now where it is 0.
         """
-        self.count = count or cpus()
-        self._memory = memory or _available()
+        self.count = count or math.ceil(share.cpus())
+        self._memory = memory or share.memory()
         self._used = 0
         self._freed = threading.Condition()
         self._lock = threading.Lock()

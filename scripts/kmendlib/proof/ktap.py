@@ -28,6 +28,8 @@ _SPLAT = re.compile(
 )
 # The tests are over: how an architecture stops its CPUs is not what they are about.
 _POWER_OFF = re.compile(r"reboot: (?:Power down|Restarting system|System halted)")
+# The guest's clock, which may stand before each line.
+_STAMP = re.compile(r"\[ *\d+\.\d{6}\] ")
 # At the start of the line: a subtest's own is indented.
 _VERSION = re.compile(r"K?TAP version \d")
 # Lines of test results and their diagnostics may quote the kernel log.
@@ -105,6 +107,12 @@ def _first(pattern: re.Pattern[str], lines: list[str]) -> str:
     return next((line.strip() for line in lines if pattern.search(line) and not _KTAP_LINE.match(line)), "")
 
 
+def plain(line: str) -> str:
+    """Return a line of a console without the time that stands before it."""
+    stamp = _STAMP.match(line)
+    return line[stamp.end() :] if stamp else line
+
+
 def ended(lines: Iterable[str]) -> bool:
     """Tell whether a console goes on to where a guest ends by itself: it powers off, or panics."""
     return any(_POWER_OFF.match(line) or "Kernel panic - not syncing" in line for line in lines)
@@ -114,9 +122,9 @@ def telling(lines: list[str]) -> int | None:
     """Return the number of the line of a console that says most of how a boot went wrong; None if none does."""
     for pattern in (_PANIC, _SPLAT):
         for number, line in enumerate(lines):
-            if pattern.search(line) and not _KTAP_LINE.match(line):
+            if pattern.search(line) and not _KTAP_LINE.match(plain(line)):
                 return number
-    return next((number for number, line in enumerate(lines) if _NOT_OK.match(line)), None)
+    return next((number for number, line in enumerate(lines) if _NOT_OK.match(plain(line))), None)
 
 
 def _document(lines: list[str], suite: str) -> list[str]:
@@ -138,6 +146,7 @@ def judge(boot: Ending, suite: str, parse: Parser) -> Judgement:
     text = boot.console.read_bytes().decode(errors="replace").replace("\r", "")
     lines = [re.sub(r"[^\t\x20-\uffff]", "?", line) for line in text.split("\n")]
     tail = tuple(line for line in lines[-TAIL_LINES - 1 :] if line)
+    lines = list(map(plain, lines))
     end = next((number for number, line in enumerate(lines) if _POWER_OFF.match(line)), len(lines))
     lines = lines[:end]
     # KTAP allows lines of others anywhere, but the parser takes one that comes within a header for the header's end.
@@ -155,8 +164,11 @@ def judge(boot: Ending, suite: str, parse: Parser) -> Judgement:
         return result(Verdict.PANIC, panic)
     if boot.end in (End.TIMEOUT, End.SILENT):
         what = "time limit reached" if boot.end is End.TIMEOUT else "no output any more"
+        clock = f"{boot.seconds:.0f} s" if boot.clock is None else f"{boot.clock:.0f} s of the guest's clock"
         last = tail[-1] if tail else "nothing printed at all"
-        return result(Verdict.TIMEOUT, f"{what} after {boot.seconds:.0f} s; last line: {last}")
+        return result(Verdict.TIMEOUT, f"{what} after {clock}; last line: {last}")
+    if boot.end is End.STARVED:
+        return result(Verdict.ERROR, f"the host gave it no time: it was not over in {boot.seconds:.0f} s")
     if boot.end is End.FLOOD:
         return result(Verdict.MISS, f"console flooded with over {boot.console.stat().st_size >> 20} MiB")
     if boot.end is End.CUT:

@@ -53,6 +53,8 @@ _SUFFIXES = (".yaml", ".yml", ".log")
 # Brackets in a line that a safe parser has to read.
 _DEEP = 100
 
+# A farm's guests are on the host's clock.
+FIXED = (*guest.FIXED, *guest.HOST_CLOCK)
 # The guest's last words, each with the end of its line: LAVA logs whole lines, and stops reading at what this matches.
 # After a panic nothing may follow, and a job must go on with its next boot.
 END = r"reboot: (?:Power down|Restarting system|System halted)[^\n]*\n|Kernel panic - not syncing[^\n]*\n"
@@ -98,7 +100,7 @@ def _words(boot: Boot) -> dict[str, list[str]]:
     """Return QEMU's words as a job has them: the machine's, and those that come with each file, by LAVA's label."""
     spec = replace(boot.guest, kernel=Path("{kernel}"), initrd=(Path("{initrd}"),) if boot.guest.initrd else ())
     kernel = [*guest.size_words(spec), *guest.kernel_words(spec), *guest.device_words(spec)]
-    return {"machine": [*guest.FIXED, *spec.machine], "kernel": kernel, "initrd": guest.initrd_words(spec)}
+    return {"machine": [*FIXED, *spec.machine], "kernel": kernel, "initrd": guest.initrd_words(spec)}
 
 
 def _line(words: Iterable[str]) -> str:
@@ -153,7 +155,7 @@ def jobs(run: Run, url: str, farm: Farm) -> dict[str, str]:
         mine = [boot for boot in run.waiting if boot.row.arch == arch]
         machines = {tuple(_words(boot)["machine"]) for boot in mine}
         # What not all of them have comes with the kernel.
-        shared = machines.pop() if len(machines) == 1 else guest.FIXED
+        shared = machines.pop() if len(machines) == 1 else FIXED
         own = dict(itertools.pairwise(arches.load(arch).params.extra_qemu_params))
         device = f"device-{arch}.yaml"
         known = {"arch": arch, "options": [_line(shared)], "emulator": mine[0].guest.emulator, "file": device}

@@ -34,6 +34,7 @@ class Request:
         kunit: ``own`` or ``compat`` where it is not to be as the base has it; the kselftests are left out then.
         forced: whether races are forced; a farm has no stub, so luck decides there.
         patches: the user's own fix, in place of kmend's.
+        seed: the first boot's; each further one has the next.
     """
 
     tree: Path | None
@@ -46,6 +47,7 @@ class Request:
     kunit: str = ""
     forced: bool = True
     patches: tuple[Path, ...] = ()
+    seed: int = 1
 
     def command(self) -> str:
         """Return the command line that asks for the same."""
@@ -58,6 +60,7 @@ class Request:
         words += [word for patch in self.patches for word in ("--patch", str(patch.resolve()))]
         words += ["--arch", ",".join(self.arches)]
         words += ["--repeat", str(self.repeat)] if self.repeat > 1 else []
+        words += ["--seed", str(self.seed)] if self.seed > 1 else []
         return shlex.join(words)
 
 
@@ -310,8 +313,11 @@ def plan(audit: Audit, request: Request, base: Base, facts: Facts) -> Plan:
                 if row.states:
                     modules[arch].update(test.guest.modules.get(arch, ()))
                     guest = guest_of(test, facts.arches[arch], cpus)
-                    numbers = range(1, row.boots + 1)
-                    boots += [Boot(row, state, n, test.id, guest) for state in row.states for n in numbers]
+                    # QEMU's stub stops a guest at the host's moments.
+                    timed = None if race else facts.arches[arch].timed
+                    seeds = range(request.seed, request.seed + row.boots)
+                    seeded = [replace(guest, timed=timed, seed=seed) for seed in seeds]
+                    boots += [Boot(row, state, n, test.id, g) for state in row.states for n, g in enumerate(seeded, 1)]
     targets = []
     for name, built in facts.arches.items():
         mine = tuple(boot for boot in boots if boot.row.arch == name)

@@ -598,7 +598,7 @@ def force(
         with stage(finding, spec.arch) as running:
             running.addresses = known or {}
             words = guest.command(replace(spec, words=(*spec.words, *running.words())))
-            ending = guest.boot([*words, *guest.stub_words(running.path)], console, spec.limit, running.hear)
+            ending = guest.boot([*words, *guest.stub_words(running.path)], console, guest.limit(spec), running.hear)
             forced = running.finish()
         if forced.end is not RaceEnd.NO_CONTACT or forced.fault:
             break

@@ -2,6 +2,7 @@
 """Proves the bugs: walks a plan, builds each kernel as it is with the bug and mended, and has both booted."""
 
 import concurrent.futures
+import hashlib
 import shutil
 import tempfile
 import time
@@ -67,10 +68,14 @@ def result_of(
         if boot.row.race:
             ending, forced = race.force(boot.guest, boot.row.race, console, known)
         else:
-            ending = guest.boot(guest.command(boot.guest), console, boot.guest.limit)
+            ending = guest.boot(guest.command(boot.guest), console, guest.limit(boot.guest))
     judged = ktap.judge(ending, boot.test, bench.parse)
     judged = race.judge(judged, forced) if forced else judged
-    return boot.result(ending, judged, kernel, start, forced)
+    result = boot.result(ending, judged, kernel, start, forced)
+    if boot.guest.timed is not None:
+        inputs = guest.inputs(boot.guest, bench.evidence.run.qemu[boot.row.arch])
+        result = replace(result, inputs=inputs, printed=hashlib.sha256(evidence.said(console)).hexdigest())
+    return result
 
 
 def _fitting(tree: Path, choices: Iterable[Sequence[Path]]) -> frozenset[Path]:
@@ -384,6 +389,6 @@ def verify(request: Request, display: Display, consume: Consumer = boot_here) ->
         walk = Walk(Bench(workspace, tools.path, parse, kept, Jobs(request.jobs), display), stages, consume)
         stack.callback(walk.abandon)
         walk.go(todo.targets)
-    kept.update(seconds={"total": round(time.monotonic() - started, 1)})
+    kept.update(seconds={"total": round(time.monotonic() - started, 1)}, same=evidence.compare(folder, kept.run))
     kept.seal()
     return kept

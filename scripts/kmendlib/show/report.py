@@ -44,6 +44,9 @@ def _count(proof: Proof, state: str, word: str) -> str:
     expected = {Verdict.PASS} if word == "hit" else set()
     others = sorted({result.verdict for result in results if result not in good} - expected)
     said = f"{word} {len(good)}/{len(results)}{seconds}" + (f" ({', '.join(others)})" if others else "")
+    seeds = [result.seed for result in good if result.seed]
+    if word == "hit" and len(results) > 1 and seeds:
+        said += f",\nseed{'s' if seeds[1:] else ''} {', '.join(seeds)}"
     if not any(race.end is RaceEnd.BROKEN for race in races):
         return said
     return f"{said},\nas reported {sum(race.reported for race in races)}/{len(races)}"

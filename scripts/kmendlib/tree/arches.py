@@ -82,6 +82,7 @@ class Arch:
         fragment: name and text of a configuration fragment that comes last.
         registers: for races.
         image: how its images are known.
+        timed: further words of the kernel's command line where QEMU counts instructions for a clock; None if it must not.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Arch:
     fragment: tuple[str, str] | None = None
     registers: Registers | None = None
     image: Image | None = None
+    timed: tuple[str, ...] | None = None
 
     @property
     def qemu(self) -> str:
@@ -143,7 +145,8 @@ def load(name: str) -> Arch:
     except SystemExit as missing:
         raise Infrastructure(f"{missing}: run kmend setup") from None
     registers = Registers(**module.GDB, call=module.gdb_call)
-    return Arch(name, module.QEMU_ARCH, registers=registers, image=Image(**module.IMAGE))
+    image, timed = Image(**module.IMAGE), getattr(module, "TIMED", None)
+    return Arch(name, module.QEMU_ARCH, registers=registers, image=image, timed=timed)
 
 
 def of_image(data: bytes | mmap.mmap) -> str:

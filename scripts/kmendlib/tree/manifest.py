@@ -188,7 +188,7 @@ class Selftest:
     hits: by the finding's id, cases that fail for that fault alone, but where it is may pass by luck.
     also: by the finding's id, cases that prove it as well, where those of `proof` cannot run.
     seconds: how long it puts on load.
-    limit: wall time of a boot in seconds.
+    limit: seconds of the guest's clock that a boot may take.
     guest: what its boots need.
     """
 
