@@ -75,6 +75,15 @@ def test_each_finding_has_a_row(tmp_path: Path) -> None:
         assert len({row.key for row in rows}) == len(rows)
 
 
+def test_a_forced_boot_is_asked_for_its_race_alone(tmp_path: Path) -> None:
+    """While a vCPU is parked a load may look as if it hung."""
+    rows = [row for row, test in shipped.plan(kernel_of(tmp_path), MANIFEST.bugs, 1) if test]
+    assert [row for row in rows if row.race]
+    for row in rows:
+        cases = {case for claim in row.claims for case in claim.cases}
+        assert not row.race or cases == {race_case(row.race)}
+
+
 @pytest.mark.parametrize("console, said", [("", None), ("kmend-symbol: end\n", []), ("", None)])
 def test_symbols_of_a_console(console: str, said: list[str] | None) -> None:
     assert shipped._symbols(console) == said
