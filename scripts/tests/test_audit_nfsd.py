@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from conftest import by_status, coccicheck, lay, look_at
+from kmendlib.host.errors import BadInput
 from kmendlib.tree import manifest
-from kmendlib.tree.audit import Status
+from kmendlib.tree.apply import refuse_undecided
+from kmendlib.tree.audit import Status, audit
+from kmendlib.tree.tree import Tree
 
 BUG = manifest.load().bug("nfsd-cb-shutdown")
 CALLBACK = "fs/nfsd/nfs4callback.c"
@@ -461,7 +464,13 @@ def test_no_wait_unknown_where_the_caller_waits(make_nfsd: MakeNfsd) -> None:
 
 
 def test_no_wait_needs_no_other_file(make_nfsd: MakeNfsd) -> None:
-    assert look_at(make_nfsd(UNCOUNTED, None), BUG, NO_WAIT).status is Status.AFFECTED
+    root = make_nfsd(UNCOUNTED, None)
+    found = look_at(root, BUG, NO_WAIT, fix=True)
+    assert found.status is Status.AFFECTED
+    # A fix does: that is no word on whether one fits.
+    assert found.evidence[-1].reason == "no fix can be tried without fs/nfsd/state.h"
+    with pytest.raises(BadInput, match="affected, but no fix can be tried without fs/nfsd/state.h: give the whole"):
+        refuse_undecided(audit(Tree.open(root), manifest.load().select([f"{BUG.id}/{NO_WAIT}"])))
 
 
 LEAKS = {

@@ -131,6 +131,11 @@ def refuse_undecided(audit: Audit) -> None:
                         f"{audit.tree.path}/{finding.evidence[-1].file}: its lines end in CRLF, so no patch fits; "
                         "give a tree as its git repository has it (git config core.autocrlf false)"
                     )
+                if "can be tried without" in finding.evidence[-1].reason:
+                    raise BadInput(
+                        f"{audit.tree.path}: {finding.id} is affected, but {finding.evidence[-1].reason}: "
+                        "give the whole tree, or choose the others with --bug"
+                    )
                 raise BadInput(
                     f"{audit.tree.path}: {finding.id} is affected, but no fix fits {places}; "
                     "mend it by hand, or choose the others with --bug"

@@ -296,7 +296,9 @@ def _judge_bug(view: _View, bug: Bug, latent: bool, config: Config | None) -> Bu
             if status is Status.AFFECTED and names is None:
                 tried = ", ".join(finding.fix_patches)
                 dos = view.dos(finding)
-                reason = "its lines end in CRLF, so no patch fits" if dos else f"no fix fits this code: {tried}"
+                lacks = _lacks(view, finding)
+                reason = f"no fix can be tried without {lacks}" if lacks else f"no fix fits this code: {tried}"
+                reason = "its lines end in CRLF, so no patch fits" if dos else reason
                 evidence.append(Evidence(dos or evidence[0].file, 0, reason))
         option = config.lacks(rules.load(finding.rule).options) if config else ""
         if option and status is not Status.NOT_APPLICABLE:
@@ -305,6 +307,15 @@ def _judge_bug(view: _View, bug: Bug, latent: bool, config: Config | None) -> Bu
         unverified = tuple(name for name in fix if name in finding.unverified)
         findings.append(FindingAudit(finding.id, status, tuple(evidence), fix, covered, unverified))
     return BugAudit(bug, tuple(findings))
+
+
+def _lacks(view: _View, finding: Finding) -> str:
+    """Return a file that is not there, if each variant changes one such: of a part of a tree nobody knows what fits."""
+    lacking = []
+    for variant in finding.fix:
+        names = [name for patch in _paths(variant) for name in series.touched_files(patch)]
+        lacking.append(next((name for name in names if not view.get(name)), ""))
+    return next(iter(lacking), "") if all(lacking) else ""
 
 
 def _paths(names: Sequence[str]) -> list[Path]:
