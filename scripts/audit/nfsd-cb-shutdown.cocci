@@ -904,6 +904,9 @@ def judge_leak():
             say(at, LEAK, "unknown", "%s() queues a callback in a way that no rule knows" % fn)
         elif doubtful():
             lost = True
+        elif RUN not in f.calls:
+            lost = True
+            say(at, LEAK, "unknown", "there is no %s() here, so who runs a callback cannot be told" % RUN)
         elif f.latched:
             if not opens():
                 lost = True

@@ -554,6 +554,15 @@ LEAKS = {
 }
 
 
+def test_leak_where_who_runs_a_callback_has_another_name(make_nfsd: MakeNfsd) -> None:
+    """No latch is named that is not there."""
+    renamed = [text.replace("nfsd4_run_cb(", "nfsd4_start_cb(") for text in (COUNTED, OWNER)]
+    found = look_at(make_nfsd(*renamed), BUG, LEAK)
+    assert found.status is Status.UNKNOWN, found
+    assert [each.reason for each in found.evidence if "latch" in each.reason] == []
+    assert any("there is no nfsd4_run_cb() here" in each.reason for each in found.evidence), found
+
+
 @pytest.mark.parametrize("name", LEAKS)
 def test_inflight_leak(make_nfsd: MakeNfsd, name: str) -> None:
     callback, owner, status = LEAKS[name]
