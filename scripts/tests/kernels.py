@@ -87,7 +87,8 @@ def write_all(place: Path) -> None:
     for part, name in (("boot", "image"), ("lib", "modules")):
         deb(place / f"{name}.deb", archive({each: good[each] for each in good if each.startswith(part)}), name)
     deb(place / "doc.deb", archive({"usr/share/doc/x": b"x"}))
-    (place / "cut.deb").write_bytes((place / "good.deb").read_bytes()[:900])
+    whole = (place / "good.deb").read_bytes()
+    (place / "cut.deb").write_bytes(whole[: len(whole) - 60])
     bomb = archive(good | {f"lib/modules/{RELEASE}/big.ko": bytes(80 << 20)})
     deb(place / "bomb.deb", bomb)
     built_in = CONFIG.replace("# CONFIG_NFSD is not set", "CONFIG_NFSD=y\nCONFIG_NFSD_V4=y")

@@ -540,6 +540,7 @@ CASES = [
     error(2, "try: nothing", "try", "no kernel given: name packages"),
     error(2, "try: no such file", "try none.deb", "none.deb: cannot be read: No such file"),
     error(2, "try: no kernel in it", "try pkgs/doc.deb", "pkgs/doc.deb: no kernel in this package"),
+    error(2, "try: cut off", "try pkgs/cut.deb", "pkgs/cut.deb: a package that is cut off or damaged"),
     error(2, "try: a tree", "try tree", "tree: no boot/vmlinuz-VERSION in this folder"),
     error(2, "try: --modules without an image", "try pkgs/good.deb --modules pkgs", "--modules goes with one image"),
     error(2, "try: --modules without modules", "try pkgs/bzImage --modules here", "here: no modules below it"),
@@ -553,7 +554,6 @@ CASES = [
         for name, says in {
             "foreign": "pkgs/foreign: no kernel for x86_64, ",
             "empty": "pkgs/empty: no kernel: only 0 bytes",
-            "cut.deb": "pkgs/cut.deb: a package that is cut off or damaged",
             "bomb.deb": "pkgs/bomb.deb: unpacks to more than 64 MiB",
             "modules.deb": "pkgs/modules.deb: modules of .* without an image",
             "other.deb": "module nfsd is of 6.12.1, the kernel is 6.12.99-lab",
