@@ -7,6 +7,8 @@ import gzip
 import os
 import shutil
 import tarfile
+import tempfile
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -186,7 +188,8 @@ def test_tools_run_as_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     tool.parent.mkdir()
     tool.write_text("#!/bin/sh\nid -u; pwd; touch here 2>/dev/null && echo wrote; exit 0\n")
     tool.chmod(0o755)
-    for folder in (tmp_path, *list(tmp_path.parents)[:3]):
+    # Down from the folder of temporary files, which is left alone.
+    for folder in (tmp_path, *takewhile(lambda folder: folder != Path(tempfile.gettempdir()), tmp_path.parents)):
         folder.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     (tmp_path / "a.gz").write_bytes(gzip.compress(b"x"))
