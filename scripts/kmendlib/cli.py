@@ -570,8 +570,9 @@ def _setup(_: argparse.Namespace) -> ExitCode:
 
 def _check(_: argparse.Namespace) -> ExitCode:
     setup.ensure(_say)
-    # What the tests of the page, of the books, of port and of lava need.
-    setup.ensure(_say, ["chromium", "sphinx-build", "man", "wiggle", "python:lava_common", "python:yaml"])
+    # What the tests of the page, of the books, of port, of lava and of packages need.
+    more = ["chromium", "sphinx-build", "man", "wiggle", "python:lava_common", "python:yaml", "bsdtar", "bsdcat"]
+    setup.ensure(_say, more)
     from kmendlib.check import check
 
     return check()
