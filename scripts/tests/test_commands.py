@@ -336,7 +336,11 @@ CASES = [
         1, "verify: fixed, and red", SUITE + "red 1/1.*DISPUTED *$", "is fixed, but the tree as it is came out red",
         tree="fixed", logs=boots(after_kunit="kunit_fail"),
     ),
-    verify(3, "verify: a panic", SUITE + r".*\(PANIC\).*NOT PROVED *$", r"^ *\| ", logs=boots(after_kunit=PANIC)),
+    verify(
+        3, "verify: a panic", SUITE + r".*\(PANIC\).*NOT PROVED *$", r"^ *\| ", logs=boots(after_kunit=PANIC),
+        # KCIDB has no word for it.
+        has={"out/results.json": r'(?s)"path": "kunit.pci_cfg_wait",\s+"status": "FAIL",[^}]*"verdict": "PANIC"'},
+    ),
     verify(0, "verify: another crash", SELFTEST + ".*PROVED *$", "reported 0/1", logs=boots(before_kselftest=OTHER)),
     # A race: silence is not held, and what does not come to it proves nothing.
     verify(
