@@ -219,12 +219,8 @@ def both_kunits(own: Evidence, small: Evidence) -> tuple[int, int]:
     same = 0
     for key, said in first.items():
         other = second.get(key, (Verdict.MISS, {}, []))
-        alike = said == other
-        if key[1] == "before" and Verdict.PANIC in (said[0], other[0]):
-            # What the bug has damaged ends the guest sooner, or later, or never: they are alike as far as both came.
-            alike = all(one == two for one, two in zip(said[2], other[2], strict=False)) and bool(other[2])
         # Two runs without results are not the same result.
-        if alike and said[1] and said[2] and said[0] not in _NO_RESULT:
+        if said == other and said[1] and said[2] and said[0] not in _NO_RESULT:
             same += 1
             continue
         print(f"{' '.join(key)}: {said[:2]} with the kernel's KUnit, {other[:2]} with the small one")

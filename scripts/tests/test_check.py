@@ -144,21 +144,12 @@ def test_small_kunit_prints_what_kunit_prints(console: str, same: int, tmp_path:
     assert check.both_kunits(own, small) == (same, 1 - same)
 
 
-@pytest.mark.parametrize(
-    ("state", "console", "same"),
-    [
-        ("before", CONSOLE.partition("    ok 3 ")[0], 1),
-        ("after", CONSOLE.partition("    ok 3 ")[0], 0),
-        ("before", CONSOLE.partition("    ok 3 ")[0].replace("    ok 2 ", "    not ok 2 "), 0),
-        ("before", "", 0),
-    ],
-    ids=["with the bug", "mended", "with another result", "nothing"],
-)
-def test_panic_of_the_bug_is_met_by_luck(state: str, console: str, same: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("state", ["before", "after"])
+def test_panic_is_another_result(state: str, tmp_path: Path) -> None:
+    """With the bug, too: no case may leave it to luck whether the guest outlives it."""
     own = kunit_run(tmp_path / "own", verdict=Verdict.FAIL, state=state)
-    small = kunit_run(tmp_path / "small", console, Verdict.PANIC, state)
-    assert check.both_kunits(own, small) == (same, 1 - same)
-    assert check.both_kunits(small, own) == (same, 1 - same)
+    small = kunit_run(tmp_path / "small", CONSOLE.partition("    ok 3 ")[0], Verdict.PANIC, state)
+    assert check.both_kunits(own, small) == check.both_kunits(small, own) == (0, 1)
 
 
 def test_two_runs_without_results_are_not_the_same(tmp_path: Path) -> None:
