@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import shutil
@@ -21,6 +22,8 @@ REPO = TESTS.parents[1]
 LIMIT = 150
 # What a copy has of its own: what is mutated, and what looks at itself. The rest is linked.
 COPIED = ("scripts", "patches")
+# What a wrong driver leaves running ends with the namespace. A host that gives none has to live with it.
+ALONE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 
 @dataclass(frozen=True)
@@ -98,8 +101,15 @@ def copy(each: Wrong | None) -> Iterator[Path]:
         yield root
 
 
+@functools.cache
+def _alone() -> tuple[str, ...]:
+    may = shutil.which(ALONE[0]) and not subprocess.run([*ALONE, "true"], capture_output=True, check=False).returncode
+    return ALONE if may else ()
+
+
 def _pytest(root: Path, words: Sequence[str], limit: float = LIMIT) -> tuple[int, str]:
-    command = [sys.executable, "-P", "-B", "-m", "pytest", "-q", "-x", "--tb=no", "-rfE", "-p", "no:cacheprovider"]
+    command = [*_alone(), sys.executable, "-P", "-B", "-m", "pytest", "-q", "-x", "--tb=no", "-rfE"]
+    command += ["-p", "no:cacheprovider"]
     environment = os.environ | {"PYTHONPATH": str(root / "scripts")}
     try:
         done = subprocess.run(
