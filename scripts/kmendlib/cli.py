@@ -367,7 +367,7 @@ def _try(arguments: argparse.Namespace) -> ExitCode:
     from kmendlib.proof import shipped
     from kmendlib.run import gravest
     from kmendlib.show import page
-    from kmendlib.show.report import print_report
+    from kmendlib.show.report import print_reports
     from kmendlib.tree import package
 
     given = package.find(arguments.kernel, arguments.modules, arguments.installed)
@@ -377,9 +377,8 @@ def _try(arguments: argparse.Namespace) -> ExitCode:
     with Display() as display:
         evidences, code = shipped.try_out(request, display)
     with _done():
-        for evidence in evidences:
-            print_report(evidence)
         if evidences:
+            print_reports(evidences)
             folder = evidences[0].folder
             _page(evidences, (folder if len(given) == 1 else folder.parent) / page.NAME)
     return gravest([code, *(evidence.run.exit_code() for evidence in evidences)])

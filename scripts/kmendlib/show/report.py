@@ -2,6 +2,7 @@
 """The summary table of a run, and what went wrong below it: scripts/templates/notes.txt.j2, filled from here."""
 
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich import box
 from rich.console import Console
@@ -62,6 +63,39 @@ def _found(run: Run, table: Table) -> None:
         table.add_row(visible(each.finding), Text(each.has, _STYLE[each.has]), seconds, Text(visible(each.why)))
 
 
+def _compared(evidences: Sequence[Evidence], table: Table) -> None:
+    """Fill the table of several kernels as they were shipped, with those findings that were decided for one."""
+    kernels = [{each.finding: each.has for each in evidence.run.found} for evidence in evidences]
+    decided = [id for id in dict.fromkeys(id for kernel in kernels for id in kernel) if _is_decided(id, kernels)]
+    table.add_column("kernel", overflow="fold")
+    for id in decided:
+        table.add_column(id.partition("/")[2], overflow="fold")
+    for evidence, kernel in zip(evidences, kernels):
+        words = [kernel.get(id, Has.NOT_IN) for id in decided]
+        table.add_row(visible(evidence.run.tree), *(Text(word, _STYLE[word]) for word in words))
+
+
+def _is_decided(finding: str, kernels: Iterable[Mapping[str, Has]]) -> bool:
+    return any(kernel.get(finding) in (Has.HAS, Has.FREE) for kernel in kernels)
+
+
+def print_reports(evidences: Sequence[Evidence]) -> None:
+    """Print what `try` saw: one kernel's table, or that of several, and what went wrong in each.
+
+    Args:
+        evidences: the evidence of each kernel.
+    """
+    if len(evidences) == 1:
+        return print_report(evidences[0])
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    table = _table(f"{len(evidences)} kernels")
+    _compared(evidences, table)
+    console.print(table)
+    for evidence in evidences:
+        console.print(f"\n{visible(evidence.run.title)}", markup=False, highlight=False, soft_wrap=True)
+        _notes(evidence, console)
+
+
 def print_report(evidence: Evidence, console: Console | None = None) -> None:
     """Print the summary table, then each run that did not give the verdict it must with its last lines.
 
@@ -70,9 +104,7 @@ def print_report(evidence: Evidence, console: Console | None = None) -> None:
         console: where to; by default standard output, where a file or pipe has lines of 100 columns.
     """
     console = console or Console(width=None if sys.stdout.isatty() else 100)
-    title = Text(visible(evidence.run.title), "table.title")
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, title=title)
-    table.title_justify = "left"
+    table = _table(visible(evidence.run.title))
     if evidence.run.shipped:
         _found(evidence.run, table)
     for name in ("bug", "arch", "suite", "before", "after", "result") if not evidence.run.shipped else ():
@@ -82,5 +114,15 @@ def print_report(evidence: Evidence, console: Console | None = None) -> None:
         style = _STYLE.get(proof.outcome, "red")
         table.add_row(*(Text(visible(cell)) for cell in cells), Text(proof.outcome, style))
     console.print(table)
+    _notes(evidence, console)
+
+
+def _table(title: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table.title, table.title_justify = Text(title, "table.title"), "left"
+    return table
+
+
+def _notes(evidence: Evidence, console: Console) -> None:
     notes = template("notes.txt.j2").render(run=evidence.run, folder=evidence.folder)
     console.print(notes, end="", markup=False, highlight=False, soft_wrap=True)
