@@ -25,6 +25,43 @@
 #include <unistd.h>
 #endif
 
+/*
+ * What kselftest.h of older kernels lacks
+ */
+#ifndef __noreturn
+#define __noreturn	_Noreturn
+#endif
+#ifndef ARRAY_SIZE
+#define ARRAY_SIZE(arr)	(sizeof(arr) / sizeof((arr)[0]))
+#endif
+#ifdef KSFT_NO_SET_PLAN
+/* Before v5.2 the plan is printed last, with the counts. */
+static unsigned int ksft_plan;
+
+static inline void ksft_set_plan(unsigned int plan)
+{
+	ksft_plan = plan;
+}
+#endif
+#ifndef ksft_test_result
+#define ksft_test_result(condition, ...) do {		\
+	if (condition)					\
+		ksft_test_result_pass(__VA_ARGS__);	\
+	else						\
+		ksft_test_result_fail(__VA_ARGS__);	\
+	} while (0)
+#endif
+#ifndef ksft_finished
+static inline __noreturn void ksft_finished(void)
+{
+	if (ksft_plan == ksft_cnt.ksft_pass + ksft_cnt.ksft_xfail +
+			 ksft_cnt.ksft_xskip)
+		ksft_exit_pass();
+	ksft_exit_fail();
+	exit(KSFT_FAIL);
+}
+#endif
+
 /* The longest record that any kernel hands out (CONSOLE_EXT_LOG_MAX) */
 #define KSFT_KLOG_RECORD	8192
 /* A fault is followed by hundreds of lines: show no more than these */

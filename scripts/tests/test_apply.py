@@ -145,6 +145,7 @@ def test_small_kunit_goes_into_a_tree_without_one(make_tree: MakeTree) -> None:
     done = do_apply(root, with_tests=True)
     assert done.patches == (FIX, "kunit-compat/v4.19-v5.4.patch", HOOK)
     assert "no KUnit in this tree (it came with v5.5): the small one put in" in done.notes
+    assert "tools/testing/selftests/Makefile: add pci to its TARGETS to run them with all others" in done.notes
     assert 'say Y.\n\nsource "lib/kunit/Kconfig"\n\nsource "arch/' in (root / "lib/Kconfig.debug").read_text()
     assert "+= parman.o\n\nobj-$(CONFIG_KUNIT) += kunit/\n\n# GCC" in (root / "lib/Makefile").read_text()
     ours = [path for path in overlay.COMPAT.rglob("*") if path.is_file()]
@@ -277,6 +278,7 @@ def test_collection_that_the_tree_has(make_tree: MakeTree) -> None:
     assert {path.name for path in folder.iterdir()} == {"Makefile", "cfg_reset.c"}
     assert (folder / "Makefile").read_text() == "mine"
     assert any("add cfg_reset to its TEST_GEN_PROGS" in note for note in done.notes)
+    assert not any("TARGETS" in note for note in done.notes)
     do_unapply(root)
     assert {path.name for path in folder.iterdir()} == {"Makefile"}
 

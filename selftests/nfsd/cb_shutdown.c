@@ -22,12 +22,17 @@
  * For test machines only: it owns the NFS server and the loopback device.
  */
 #ifndef NOLIBC
+/* Older ones of lib.mk do not ask for it. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
 #include <fcntl.h>
 #include <net/if.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>

@@ -182,6 +182,7 @@ def _tests(
     small_hooks: list[Path] = []
     small: dict[str, Path] = {}
     can_hold = True
+    ours: list[str] = []
     if not overlay.has_kunit(tree):
         try:
             small_hooks, small = overlay.compat(tree, fixes)
@@ -212,7 +213,11 @@ def _tests(
                 # The tree's own collection keeps its makefile and settings.
                 wanted = {name: path for name, path in wanted.items() if path.suffix in (".c", ".h")}
                 notes.append(f"{folder}/Makefile is the tree's own: add {selftest.name} to its TEST_GEN_PROGS")
+            elif selftest.collection not in ours:
+                ours.append(selftest.collection)
             files |= wanted
+    if ours:
+        notes.append(f"tools/testing/selftests/Makefile: add {', '.join(ours)} to its TARGETS to run them with all others")
     if hooks and small:
         notes.append("no KUnit in this tree (it came with v5.5): the small one put in")
         return [*small_hooks, *hooks], files | small
