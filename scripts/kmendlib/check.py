@@ -25,7 +25,7 @@ from kmendlib.proof.plan import Request
 from kmendlib.proof.verify import verify
 from kmendlib.run import race_case
 from kmendlib.show.report import print_report
-from kmendlib.tree import arches, bases, manifest, source
+from kmendlib.tree import arches, bases, manifest, source, suites
 from kmendlib.tree.tree import version_key
 
 
@@ -64,6 +64,15 @@ def _trees(display: Display) -> tuple[dict[str, Path], list[str]]:
             continue
         trees[str(tree.version)] = tree.path
     return trees, missing
+
+
+def _suites(wanted: dict[str, Any], found: dict[str, Path], display: Display) -> tuple[dict[str, Path], list[str]]:
+    """Fetch parts of the kernels that Debian's suites have besides.
+
+    Returns:
+        The trees by version, and a line for each kernel that is left out, and why.
+    """
+    return suites.fetch(wanted["suites"], suites.folders(manifest.load().bugs), found, display.say)
 
 
 @dataclass
@@ -170,20 +179,22 @@ def count_tests(junit: Path, wanted: dict[str, Any]) -> Count:
     return count
 
 
-def _pytest(found: dict[str, Path], checkpatch: Path, wanted: dict[str, Any]) -> Count:
-    """Run the unit tests and count them."""
+def _pytest(found: dict[str, Path], parts: dict[str, Path], checkpatch: Path, wanted: dict[str, Any]) -> Count:
+    """Run the unit tests on these trees, and the audit on parts of others, and count the tests."""
     with tempfile.TemporaryDirectory(prefix="kmend-") as folder:
         junit = Path(folder, "junit.xml")
-        trees = Path(folder, "trees")
-        trees.mkdir()
-        for version, path in found.items():
-            (trees / version).symlink_to(path)
+        variables = {"KMEND_TREES": found, "KMEND_PARTS": parts}
+        for name, those in variables.items():
+            Path(folder, name).mkdir()
+            for version, path in those.items():
+                Path(folder, name, version).symlink_to(path)
         command = [sys.executable, "-P", "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={junit}"]
         # Each test has a folder of its own, and waits for Coccinelle most of the time.
         command += ["-n", str(len(os.sched_getaffinity(0)))]
         # What is to run on a list runs on something.
         command += ["-o", "empty_parameter_set_mark=fail_at_collect"]
-        environment = proc.environment({"KMEND_TREES": str(trees), "KMEND_CHECKPATCH": str(checkpatch)})
+        places = {name: str(Path(folder, name)) for name in variables}
+        environment = proc.environment({**places, "KMEND_CHECKPATCH": str(checkpatch)})
         code = subprocess.run([*command, str(SCRIPTS / "tests")], env=environment, check=False).returncode
         count = count_tests(junit, wanted) if junit.exists() else Count()
     if (code and not count.failed) or not count.passed:
@@ -236,8 +247,13 @@ def check() -> ExitCode:
     wanted = expected()
     with Display() as display:
         trees, missing = _trees(display)
+        try:
+            parts, older = _suites(wanted, trees, display)
+        except Infrastructure as error:
+            parts, older = {}, []
+            missing.append(f"Debian's suites: {error}")
     newest = trees[max(trees, key=version_key)]
-    tests = _pytest(trees, newest / "scripts/checkpatch.pl", wanted)
+    tests = _pytest(trees, parts, newest / "scripts/checkpatch.pl", wanted)
     bugs = manifest.load().bugs
     with Display() as display:
         evidence = verify(Request(None, None, bugs, arches.select("all")), display)
@@ -254,10 +270,10 @@ def check() -> ExitCode:
     print(f"{KUNIT_ARCH}: {same} of {same + other} boots say the same under the small KUnit")
     by_hand = [line for line in missing if line.partition(":")[0] in wanted["no_tree"]["bases"]]
     failed = [*tests.failed, *proofs.failed, *(line for line in missing if line not in by_hand)]
-    skipped = [*tests.skipped, *proofs.skipped, *by_hand]
+    skipped = [*tests.skipped, *proofs.skipped, *by_hand, *older]
     read = tomllib.loads((SCRIPTS / "tests/audit-truth.toml").read_text(encoding="ascii"))
     # No reason to stop: their verdicts are held against those of the last tree of their line that was read.
-    if unread := ", ".join(version for version in trees if version not in read):
+    if unread := ", ".join(version for version in (*trees, *parts) if version not in read):
         print(f"nobody has read these trees (scripts/tests/audit-truth.toml): {unread}")
     for title, lines in (("not run, and need not", skipped), ("failed", failed)):
         print("\n".join([f"{title}:", *(f"  {line}" for line in lines)]) if lines else f"{title}: nothing")

@@ -235,9 +235,9 @@ def tree_hash(root: Path) -> str:
     return total.hexdigest()
 
 
-def real_trees() -> list[Path]:
-    """Return the real trees in KMEND_TREES."""
-    folder = os.environ.get("KMEND_TREES")
+def real_trees(variable: str = "KMEND_TREES") -> list[Path]:
+    """Return the real trees in KMEND_TREES, or those of which there is only a part in KMEND_PARTS."""
+    folder = os.environ.get(variable)
     return sorted(path for path in Path(folder).iterdir() if path.is_dir()) if folder else []
 
 

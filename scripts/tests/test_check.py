@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -190,11 +191,23 @@ def test_skipped_test_has_failed_unless_it_is_listed(tmp_path: Path) -> None:
     ]
 
 
+def suites_of(found: dict[str, Any]) -> Callable[..., Any]:
+    """Return what stands in for the fetch of the kernels in Debian's suites."""
+
+    def fetch(*_: object) -> Any:
+        if isinstance(found["suites"], Exception):
+            raise found["suites"]
+        return found["suites"]
+
+    return fetch
+
+
 @pytest.fixture
 def parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     """What the parts of a check come to, as they are where all is good; a test changes one."""
     found = {
         "trees": ({"6.12.117": tmp_path}, ["kylin-v10: no tree of it here"]),
+        "suites": ({"7.3.4": tmp_path}, []),
         "tests": check.Count(10),
         "rows": run(),
         "kunits": (8, 0),
@@ -208,6 +221,7 @@ def parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
         return SimpleNamespace(folder=tmp_path, run=SimpleNamespace(proofs=proofs, exit_code=lambda: ExitCode.OK))
 
     monkeypatch.setattr(check, "_trees", lambda _: found["trees"])
+    monkeypatch.setattr(check, "_suites", suites_of(found))
     monkeypatch.setattr(check, "_pytest", lambda *_: found["tests"])
     monkeypatch.setattr(check, "verify", verified)
     monkeypatch.setattr(check, "print_report", lambda _: None)
@@ -222,6 +236,9 @@ def parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
         ("tests", check.Count(10, [], ["a test: skipped"]), "need not:\n  a test: skipped\n"),
         ("trees", ({"6.12.117": Path()}, ["linux-6.1.y: no network"]), "failed:\n  linux-6.1.y: no network\n"),
         ("trees", ({"6.12.118": Path()}, []), "nobody has read these trees (scripts/tests/audit-truth.toml): 6.12.118"),
+        ("suites", ({"7.4.1": Path()}, []), "nobody has read these trees (scripts/tests/audit-truth.toml): 7.4.1"),
+        ("suites", ({}, ["linux-source-7.2: older"]), "no tree of it here\n  linux-source-7.2: older\n"),
+        ("suites", Infrastructure("no network"), "failed:\n  Debian's suites: no network\n"),
         ("rows", run()[1:], "failed:\n  pci-cfg-wait pci_cfg_wait x86_64: not in the run\n"),
         ("kunits", (7, 1), "7 of 8 boots say the same"),
         ("kunits", (8, 0), "need not:\n  "),
@@ -244,10 +261,11 @@ def test_pytest_is_run_and_counted(
     text: str, passed: int, failed: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "tests").mkdir()
-    code = f"import os\n\n\ndef test_x():\n    os.environ['KMEND_TREES']\n    {text}\n"
+    look = "os.listdir(os.environ['KMEND_TREES']) + os.listdir(os.environ['KMEND_PARTS'])"
+    code = f"import os\n\n\ndef test_x():\n    assert {look} == ['6.12.117', '7.3.4']\n    {text}\n"
     (tmp_path / "tests/test_x.py").write_text(code)
     monkeypatch.setattr(check, "SCRIPTS", tmp_path)
-    count = check._pytest({"6.12.117": tmp_path}, tmp_path, WANTED)
+    count = check._pytest({"6.12.117": tmp_path}, {"7.3.4": tmp_path}, tmp_path, WANTED)
     assert (count.passed, len(count.failed)) == (passed, failed)
 
 

@@ -173,7 +173,7 @@ def _debian(place: bases.Source, download: Path, log: Path, say: Callable[[str],
             raise Infrastructure("no apt-get here")
         # The machine's own suite may have it among its updates or backports, where only its own settings look.
         own = place.suite == setup.os_release().get("VERSION_CODENAME")
-        package, options = place.debian, [] if own else _suite(place.suite, download, log)
+        package, options = place.debian, [] if own else apt_options([place.suite], download, log)
         if "*" in package:
             names = (proc.output(["apt-cache", *options, "pkgnames", package.partition("*")[0]]) or "").split()
             fitting = fnmatch.filter(names, package)
@@ -181,15 +181,8 @@ def _debian(place: bases.Source, download: Path, log: Path, say: Callable[[str],
                 raise Infrastructure(f"no such package in {place.suite}")
             package = max(fitting, key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
         say(f"downloading {package}")
-        # apt drops its rights for a download and could not write into a private folder.
-        options = ["-q", "-o", "APT::Sandbox::User=root", *options]
-        command = ["env", "-C", str(download), "apt-get", *options, "download", package]
         # On a new machine the lists are empty; an old list may name a version that is gone.
-        if _fetch(command, log) and (not own or _fetch(["apt-get", "-q", "update"], log) or _fetch(command, log)):
-            raise Infrastructure(_last_words(log))
-        (deb,) = download.glob("*.deb")
-        if proc.run_logged(["dpkg-deb", "-x", str(deb), str(download)], log):
-            raise Infrastructure(f"cannot unpack {deb.name}: {_last_words(log)}")
+        download_package(package, options, download, log, update=own)
         installed = download / "usr/src" / f"{package}.tar.xz"
     say(f"unpacking {installed.name}")
     if proc.run_logged(["tar", "-C", str(download), "-xf", str(installed)], log):
@@ -197,15 +190,38 @@ def _debian(place: bases.Source, download: Path, log: Path, say: Callable[[str],
     return download / installed.name.removesuffix(".tar.xz")
 
 
-def _suite(suite: str, folder: Path, log: Path) -> list[str]:
-    """Return apt's options to look at one suite of Debian alone, be it the machine's own or another one."""
-    line = setup.debian_line(suite)
-    if not line:
-        raise Infrastructure(f"no source of Debian in /etc/apt to take {suite} from")
+def download_package(
+    package: str, options: Sequence[str], download: Path, log: Path, *, update: bool = False
+) -> None:
+    """Download a package of Debian, and unpack it where it was downloaded to.
+
+    Args:
+        package: its name, or `name=version`.
+        options: what `apt_options` returned; none for the machine's own settings.
+        download: the folder.
+        log: the file that takes what the programs say.
+        update: bring the lists up to date if that fails, and try again.
+    """
+    # apt drops its rights for a download and could not write into a private folder.
+    options = ["-q", "-o", "APT::Sandbox::User=root", *options]
+    command = ["env", "-C", str(download), "apt-get", *options, "download", package]
+    if _fetch(command, log) and (not update or _fetch(["apt-get", "-q", "update"], log) or _fetch(command, log)):
+        raise Infrastructure(_last_words(log))
+    (deb,) = download.glob("*.deb")
+    if proc.run_logged(["dpkg-deb", "-x", str(deb), str(download)], log):
+        raise Infrastructure(f"cannot unpack {deb.name}: {_last_words(log)}")
+    deb.unlink()
+
+
+def apt_options(suites: Sequence[str], folder: Path, log: Path) -> list[str]:
+    """Return apt's options to look at some suites of Debian alone, be one the machine's own or not."""
+    lines = [setup.debian_line(suite) for suite in suites]
+    if not all(lines):
+        raise Infrastructure(f"no source of Debian in /etc/apt to take {', '.join(suites)} from")
     lists = folder / "lists"
     (lists / "partial").mkdir(parents=True)
     (folder / "archives/partial").mkdir(parents=True)
-    (folder / "sources.list").write_text(line + "\n", encoding="utf-8")
+    (folder / "sources.list").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     settings = {
         "Dir::Etc::sourcelist": folder / "sources.list",
         "Dir::Etc::sourceparts": "/dev/null",
