@@ -52,6 +52,7 @@ def test_every_series_belongs_to_a_base() -> None:
         ("6.6.0", "", "", "linux-6.6.y"),
         ("6.6.0", "-117.0.0.122.oe2403sp2", "", "olk-6.6"),
         ("6.6.0", "", "OPENEULER_LTS = 1\nOPENEULER_MAJOR = 2403\n", "olk-6.6"),
+        ("6.6.0", "", "include $(srctree)/Makefile.oever\n", "olk-6.6"),
         ("6.12.117", "", "", "linux-6.12.y"),
         ("7.2.13", "", "", "linux-7.x"),
     ],
