@@ -128,10 +128,9 @@ def count_rows(seen: Sequence[Seen], wanted: dict[str, Any], bugs: Sequence[mani
         bugs: the manifest's, which say by what cases a finding is proved.
     """
     count = Count()
-    lists = {key: wanted_rows(wanted, key) for key in ("proved", "passed", "control", "not_run")}
+    lists = {key: wanted_rows(wanted, key) for key in ("proved", "control", "not_run")}
     good = {
         "proved": {Outcome.PROVED},
-        "passed": {Outcome.PASS, Outcome.PROVED},
         "control": {Outcome.PASS, Outcome.SKIP},
         "not_run": {Outcome.NOT_RUN},
         "": {Outcome.PASS, Outcome.PROVED},
@@ -154,7 +153,7 @@ def count_rows(seen: Sequence[Seen], wanted: dict[str, Any], bugs: Sequence[mani
             count.skipped.append(f"{name}: {row.word}")
         else:
             count.passed += 1
-    for key in ("proved", "passed", "control"):
+    for key in ("proved", "control"):
         count.failed += [f"{' '.join(place)}: not in the run" for place in lists[key] if place not in rows]
     boots = sum(row.boots for row in seen)
     if boots != wanted["boots"]:

@@ -10,6 +10,8 @@
  *				this order: a KUnit suite in one runs then
  *	kmend.symbols=A[,B...]	kernel symbols of which address and size are printed
  *				before the tests: a debugger outside needs them
+ *	kmend.parked		that debugger parks CPUs: no task that wakes may have
+ *				to wait for the CPU that it slept on
  *	printk.devkmsg=on	needed: the stream goes through the kernel log
  *
  * The programs are /kselftest/COLLECTION/NAME.  A program's limit is `timeout`
@@ -62,7 +64,7 @@ struct ending {
 static int kmsg = -1;
 /* The command line's words */
 static char *tests_arg, *modules_arg, *symbols_arg;
-static int seconds, timeout;
+static int seconds, timeout, parked;
 
 /* A line for the log, put together piece by piece; what is too long is cut. */
 static struct {
@@ -202,6 +204,8 @@ static void read_cmdline(void)
 		arg = after(word, "kmend.symbols=");
 		if (arg)
 			symbols_arg = arg;
+		if (!strcmp(word, "kmend.parked"))
+			parked = 1;
 		arg = after(word, "kmend.seconds=");
 		if (arg) {
 			seconds = number(arg, 86400);
@@ -800,6 +804,19 @@ static void print_symbols(void)
 	end();
 }
 
+/*
+ * Lets a CPU queue the tasks that it wakes by itself.  Where CPUs share no
+ * cache, they go to a list which only the CPU that they slept on works off.
+ * A kernel without scheduler debugging has no such file: there it stays so.
+ */
+static void wake_anywhere(void)
+{
+	mount("debugfs", "/sys/kernel/debug", "debugfs", 0, NULL);
+	write_file("/sys/kernel/debug/sched/features", "NO_TTWU_QUEUE");
+	/* before v5.13 */
+	write_file("/sys/kernel/debug/sched_features", "NO_TTWU_QUEUE");
+}
+
 int main(void)
 {
 	static struct test tests[MAX_TESTS];
@@ -823,6 +840,8 @@ int main(void)
 	if (!tests_arg)
 		power_off();
 	n = split_tests(tests);
+	if (parked)
+		wake_anywhere();
 	if (symbols_arg)
 		print_symbols();
 

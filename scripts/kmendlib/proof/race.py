@@ -389,7 +389,7 @@ class Race:
     def words(self) -> list[str]:
         """Return the words of the kernel command line that it needs."""
         # A task that is woken onto a parked CPU is pulled over only by a CPU that ticks. A parked CPU looks locked up.
-        quiet = ["nohz=off", "nowatchdog", "rcupdate.rcu_cpu_stall_suppress=1"]
+        quiet = ["nohz=off", "nowatchdog", "rcupdate.rcu_cpu_stall_suppress=1", "kmend.parked"]
         return [*quiet, "kmend.symbols=" + ",".join(self.script.names())]
 
     def hear(self, line: str) -> None:
