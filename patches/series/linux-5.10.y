@@ -7,5 +7,9 @@
 # has not got the upstream fix, of v6.14; 5.10.262 has.
 nfsd-cb-shutdown/courtesy-hang-v5.10-v6.13.patch
 
-# nfsd-cb-shutdown/inflight-leak is latent: kmend apply pushes its fix with
-# --latent.
+# nfsd-cb-shutdown/late-run: no callback is run for a client that may be expired.
+# Upstream's, of v6.15-rc1, adapted; 5.10.223 has not got it.
+nfsd-cb-shutdown/late-run-v5.10.patch
+
+# nfsd-cb-shutdown/inflight-leak and recall-count are latent: kmend apply pushes
+# their fixes with --latent.

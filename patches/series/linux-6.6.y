@@ -12,3 +12,11 @@
 # nfsd-cb-shutdown/inflight-leak: a recall in flight is not run a second time.
 # Upstream has another fix in v6.15-rc1, which 6.6.80 has not got.
 nfsd-cb-shutdown/inflight-leak-v6.6.patch
+
+# nfsd-cb-shutdown/late-run: no callback is run for a client that may be expired.
+# Upstream's, of v6.15-rc1, adapted; 6.6.87 has not got it.
+nfsd-cb-shutdown/late-run-v6.1-v6.6.patch
+
+# nfsd-cb-shutdown/recall-count: a delegation that is broken twice is counted
+# once. No upstream fix up to v7.3.
+nfsd-cb-shutdown/recall-count-v5.10-v7.x.patch

@@ -566,6 +566,8 @@ _RENAMES: Mapping[str, tuple[str, ...]] = {
     "nfsd-cb-shutdown/no-wait": ("nfsd4_shutdown_callback", "nfsd41_cb_inflight_wait_complete", "nfsd41_destroy_cb"),
     "nfsd-cb-shutdown/courtesy-hang": ("nfsd4_run_cb_work", "nfsd4_shutdown_callback"),
     "nfsd-cb-shutdown/inflight-leak": ("nfsd4_run_cb", "nfsd4_cb_release", "nfsd41_destroy_cb", "nfsd_break_one_deleg"),
+    "nfsd-cb-shutdown/late-run": ("deleg_reaper", "nfsd4_run_cb"),
+    "nfsd-cb-shutdown/recall-count": ("nfsd_break_deleg_cb", "nfsd_change_deleg_cb"),
     "memcg-uncharge/uncharge-first": (
         "move_active_pages_to_lru",
         "get_deferred_split_queue",

@@ -20,6 +20,7 @@ CALLBACK = "fs/nfsd/nfs4callback.c"
 STATE = "fs/nfsd/nfs4state.c"
 
 NO_WAIT, LEAK, COURTESY = "no-wait", "inflight-leak", "courtesy-hang"
+LATE, RECALL = "late-run", "recall-count"
 
 # fs/nfsd/nfs4callback.c as far as the rules look at it, up to v5.4.
 UNCOUNTED = """\
@@ -634,6 +635,151 @@ def test_courtesy_hang(make_nfsd: MakeNfsd, name: str) -> None:
     callback, owner, status = COURTESIES[name]
     found = look_at(make_nfsd(callback, owner), BUG, COURTESY)
     assert found.status is status, found
+
+
+# fs/nfsd/nfs4state.c from v6.9 to v6.14: who is asked for delegations, and how those in recall are counted.
+REAPER = """\
+static void
+deleg_reaper(struct nfsd_net *nn)
+{
+	struct list_head *pos, *next;
+	struct nfs4_client *clp;
+	LIST_HEAD(cblist);
+
+	spin_lock(&nn->client_lock);
+	list_for_each_safe(pos, next, &nn->client_lru) {
+		clp = list_entry(pos, struct nfs4_client, cl_lru);
+		if (clp->cl_state != NFSD4_ACTIVE)
+			continue;
+		list_add(&clp->cl_ra_cblist, &cblist);
+		kref_get(&clp->cl_nfsdfs.cl_ref);
+	}
+	spin_unlock(&nn->client_lock);
+
+	while (!list_empty(&cblist)) {
+		clp = list_first_entry(&cblist, struct nfs4_client, cl_ra_cblist);
+		list_del_init(&clp->cl_ra_cblist);
+		nfsd4_run_cb(&clp->cl_ra->ra_cb);
+	}
+}
+"""
+UNDER = """\
+static void
+deleg_reaper(struct nfsd_net *nn)
+{
+	struct nfs4_client *clp;
+
+	spin_lock(&nn->client_lock);
+	list_for_each_entry(clp, &nn->client_lru, cl_lru) {
+		if (clp->cl_state != NFSD4_ACTIVE)
+			continue;
+		kref_get(&clp->cl_nfsdfs.cl_ref);
+		nfsd4_run_cb(&clp->cl_ra->ra_cb);
+	}
+	spin_unlock(&nn->client_lock);
+}
+"""
+BREAKS = """\
+static bool
+nfsd_break_deleg_cb(struct file_lease *fl)
+{
+	struct nfs4_delegation *dp = (struct nfs4_delegation *) fl->c.flc_owner;
+	struct nfs4_client *clp = dp->dl_stid.sc_client;
+
+	dp->dl_recalled = true;
+	atomic_inc(&clp->cl_delegs_in_recall);
+	nfsd_break_one_deleg(dp);
+	return false;
+}
+
+static int
+nfsd_change_deleg_cb(struct file_lease *onlist, int arg, struct list_head *dispose)
+{
+	struct nfs4_delegation *dp = (struct nfs4_delegation *) onlist->c.flc_owner;
+	struct nfs4_client *clp = dp->dl_stid.sc_client;
+
+	if (arg & F_UNLCK) {
+		if (dp->dl_recalled)
+			atomic_dec(&clp->cl_delegs_in_recall);
+		return lease_modify(onlist, arg, dispose);
+	}
+	return -EAGAIN;
+}
+"""
+RAISE = "	dp->dl_recalled = true;\n	atomic_inc(&clp->cl_delegs_in_recall);\n"
+ASKED = "		nfsd4_run_cb(&clp->cl_ra->ra_cb);\n"
+
+RUNS = {
+    "outside of the lock": (REAPER, Status.AFFECTED),
+    "under the lock": (UNDER, Status.FIXED),
+    "the lock dropped for each": (
+        edit(UNDER, (ASKED, f"		spin_unlock(&nn->client_lock);\n{ASKED}		spin_lock(&nn->client_lock);\n")),
+        Status.AFFECTED,
+    ),
+    "the lock dropped on one path": (
+        edit(UNDER, (ASKED, f"		if (clp->cl_minorversion)\n			spin_unlock(&nn->client_lock);\n{ASKED}")),
+        Status.AFFECTED,
+    ),
+    "run by another name": (REAPER.replace("nfsd4_run_cb", "nfsd4_try_run_cb"), Status.AFFECTED),
+    "the client in use": (
+        edit(REAPER, ("		kref_get(&clp->cl_nfsdfs.cl_ref);\n", "		atomic_inc(&clp->cl_rpc_users);\n")),
+        Status.FIXED,
+    ),
+    "in a function that takes no lock": (
+        "static void vendor_ask(struct nfs4_client *clp)\n{\n" + ASKED.replace("		", "	") + "}\n",
+        Status.UNKNOWN,
+    ),
+    "nobody is asked": ("", Status.NOT_APPLICABLE),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_late_run(make_nfsd: MakeNfsd, name: str) -> None:
+    reaper, status = RUNS[name]
+    found = look_at(make_nfsd(COUNTED, OWNER + reaper), BUG, LATE)
+    assert found.status is status, found
+
+
+RECALLS = {
+    "at each break": (BREAKS, OWNER, Status.AFFECTED),
+    "at each break, for reading alone": (BREAKS, READS, Status.LATENT),
+    "at the first": (
+        edit(BREAKS, (RAISE, "	if (!dp->dl_recalled) {\n		" + RAISE.replace("\n	", "\n		")[1:] + "	}\n")),
+        OWNER,
+        Status.FIXED,
+    ),
+    "at the first, with an early return": (
+        edit(BREAKS, (RAISE, "	if (dp->dl_recalled)\n		return false;\n" + RAISE)),
+        OWNER,
+        Status.FIXED,
+    ),
+    "at the second": (
+        edit(BREAKS, (RAISE, "	if (dp->dl_recalled)\n		atomic_inc(&clp->cl_delegs_in_recall);\n")),
+        OWNER,
+        Status.UNKNOWN,
+    ),
+    "at the first, by an exchange": (
+        edit(BREAKS, (RAISE, "	if (!xchg(&dp->dl_recalled, true))\n		atomic_inc(&clp->cl_delegs_in_recall);\n")),
+        OWNER,
+        Status.UNKNOWN,
+    ),
+    "never dropped": (edit(BREAKS, ("atomic_dec(", "pr_debug(")), OWNER, Status.UNKNOWN),
+    "in a way that nobody knows": (edit(BREAKS, ("atomic_inc(&", "vendor_up(&")), OWNER, Status.UNKNOWN),
+    "not counted": ("", OWNER, Status.NOT_APPLICABLE),
+}
+
+
+@pytest.mark.parametrize("name", RECALLS)
+def test_recall_count(make_nfsd: MakeNfsd, name: str) -> None:
+    breaks, owner, status = RECALLS[name]
+    found = look_at(make_nfsd(COUNTED, owner + breaks), BUG, RECALL)
+    assert found.status is status, found
+
+
+@pytest.mark.parametrize("finding", [LATE, RECALL])
+def test_state_unknown_where_nothing_is_known(make_nfsd: MakeNfsd, finding: str) -> None:
+    """Without a sign that this is the file in question, nothing is left out."""
+    assert look_at(make_nfsd(COUNTED, "int x;\n"), BUG, finding).status is Status.UNKNOWN
 
 
 RULES = ("nfsd-cb-shutdown", "nfsd-cb-shutdown-courtesy")

@@ -93,7 +93,7 @@ def test_row_that_proves_less_has_failed() -> None:
     index = next(number for number, row in enumerate(rows) if row.suite == "nfsd_cb_shutdown")
     rows[index] = replace(rows[index], proof=rows[index].proof[:-1])
     assert check.count_rows(rows, WANTED, BUGS).failed == [
-        "nfsd-cb-shutdown nfsd_cb_shutdown x86_64: does not prove nfsd-cb-shutdown/inflight-leak"
+        "nfsd-cb-shutdown nfsd_cb_shutdown x86_64: does not prove nfsd-cb-shutdown/recall-count"
     ]
 
 

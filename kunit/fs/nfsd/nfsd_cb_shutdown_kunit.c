@@ -5,11 +5,12 @@
  *
  * fs/nfsd/nfs4callback.c includes this file, and names its workqueue in
  * NCS_CALLBACK_WQ where it has one for all clients.  NCS_NO_COUNT says that it
- * does not count callbacks, NCS_NO_COURTESY that it knows no courtesy clients:
- * what is about these is skipped then.  The clients are made up, and so are
- * the delegations that their callbacks recall.  The callbacks are sent by
- * rpciod through a real RPC client, whose transport takes every call and never
- * answers: a callback stays in flight until the test, or the shutdown, ends it.
+ * does not count callbacks, NCS_NO_COURTESY that it knows no courtesy clients,
+ * NCS_NO_RECALL_ANY that no client is asked for delegations: what is about these
+ * is skipped then.  The clients are made up, and so are the delegations that
+ * their callbacks recall.  The callbacks are sent by rpciod through a real RPC
+ * client, whose transport takes every call and never answers: a callback stays
+ * in flight until the test, or the shutdown, ends it.
  *
  * ->release() of a callback can be parked.  It runs on rpciod, when the task is
  * off the RPC client's list already.  A shutdown that does not wait for the
@@ -22,17 +23,20 @@
 #include <kunit/test.h>
 #include <linux/completion.h>
 #include <linux/delay.h>
+#include <linux/file.h>
+#include <linux/fs.h>
 #include <linux/idr.h>
 #include <linux/jiffies.h>
 #include <linux/kthread.h>
 #include <linux/ktime.h>
 #include <linux/sched.h>
+#include <linux/shmem_fs.h>
 #include <linux/string.h>
 #include <linux/wait_bit.h>
 #include <linux/workqueue.h>
 #include <linux/xarray.h>
 
-#include "nfsd_cb_shutdown_versions.h"
+#include "nfsd_cb_shutdown_state.h"
 
 #define NCS_TIMEOUT	(10 * HZ)	/* no single step may take longer */
 #define NCS_PARK_MAX	(60 * HZ)	/* a parked ->release() goes on by itself */
@@ -72,6 +76,14 @@ struct ncs_client {
 	bool stateids_left;
 	int nr_delegs;
 	struct ncs_deleg *delegs[NCS_MAX_DELEGS];
+	struct nfsd_net *nn;		/* on whose list of clients it is */
+#ifndef NCS_NO_RECALL_ANY
+	struct nfsd4_cb_recall_any ra;
+#endif
+	int asked;			/* how often its CB_RECALL_ANY was run */
+	atomic_t answered;		/* how often that was released */
+	bool overtaken;			/* expired right before it was run */
+	bool late;			/* released after the shutdown */
 };
 
 struct ncs_xprt {
@@ -447,6 +459,8 @@ static struct ncs_client *ncs_client_new(struct kunit *test)
 	clp = &nc->clp;
 	idr_init(&clp->cl_stateids);
 	spin_lock_init(&clp->cl_lock);
+	INIT_LIST_HEAD(&clp->cl_delegations);
+	INIT_LIST_HEAD(&clp->cl_lru);
 	INIT_LIST_HEAD(&clp->cl_sessions);
 	rpc_init_wait_queue(&clp->cl_cb_waitq, "Backchannel slot table");
 	clp->net = &init_net;
@@ -992,6 +1006,235 @@ static void nfsd_cb_shutdown_test_probe(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, nc->clp.cl_cb_state, NFSD4_CB_DOWN);
 }
 
+#ifdef NCS_NO_RECALL_ANY
+static void nfsd_cb_shutdown_test_reaper_meets_expiry(struct kunit *test)
+{
+	kunit_skip(test, "clients are not asked for delegations here");
+}
+
+static void nfsd_cb_shutdown_test_recall_any_once(struct kunit *test)
+{
+	kunit_skip(test, "clients are not asked for delegations here");
+}
+#else
+static void ncs_any_release(struct nfsd4_callback *cb)
+{
+	struct ncs_client *nc = container_of(cb->cb_clp, struct ncs_client, clp);
+
+	if (completion_done(&nc->closed))
+		nc->late = true;
+#ifdef NFSD4_CLIENT_CB_RECALL_ANY
+	clear_bit(NFSD4_CLIENT_CB_RECALL_ANY, &nc->clp.cl_flags);
+#endif
+	atomic_inc(&nc->answered);
+}
+
+static const struct nfsd4_callback_ops ncs_any_ops = {
+	.release = ncs_any_release,
+};
+
+/* deleg_reaper() asks a client once in 5 seconds: those are over. */
+static void ncs_age(struct ncs_client *nc)
+{
+	nc->clp.cl_ra_time = ktime_get_boottime_seconds() - 10;
+}
+
+/*
+ * A client with a delegation that deleg_reaper() asks for it.  It has no channel:
+ * what comes off its workqueue is released at once.
+ */
+static struct ncs_client *ncs_reapable_new(struct kunit *test)
+{
+	struct ncs_client *nc = ncs_client_new(test);
+	struct nfs4_client *clp = &nc->clp;
+
+	nc->nn = kunit_kzalloc(test, sizeof(*nc->nn), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, nc->nn);
+	spin_lock_init(&nc->nn->client_lock);
+	INIT_LIST_HEAD(&nc->nn->client_lru);
+	rpc_shutdown_client(clp->cl_cb_client);
+	clp->cl_cb_client = NULL;
+	put_cred(clp->cl_cb_cred);
+	clp->cl_cb_cred = NULL;
+	clp->cl_minorversion = 1;
+	clp->cl_cb_state = NFSD4_CB_UP;
+	kref_init(&clp->cl_nfsdfs.cl_ref);
+	clp->cl_ra = &nc->ra;
+	nfsd4_init_cb(&nc->ra.ra_cb, clp, &ncs_any_ops,
+		      NFSPROC4_CLNT_CB_RECALL_ANY);
+	ncs_age(nc);
+	list_add(&ncs_deleg_new(test, nc)->dp.dl_perclnt, &clp->cl_delegations);
+	list_add(&clp->cl_lru, &nc->nn->client_lru);
+	return nc;
+}
+
+/*
+ * Right before a CB_RECALL_ANY is run: expire its client if that is possible
+ * now, as mark_client_expired_locked() and __destroy_client() do.  It is not if
+ * client_lock is held, or if the client is in use.
+ */
+static void ncs_expire_at_gate(struct nfsd4_callback *cb)
+{
+	struct ncs_client *nc = container_of(cb->cb_clp, struct ncs_client, clp);
+
+	nc->asked++;
+	if (!spin_trylock(&nc->nn->client_lock))
+		return;
+	if (!atomic_read(&nc->clp.cl_rpc_users)) {
+		list_del_init(&nc->clp.cl_lru);
+		nc->overtaken = true;
+	}
+	spin_unlock(&nc->nn->client_lock);
+	if (nc->overtaken) {
+		ncs_unblock(nc);
+		if (ncs_start_closing(nc))
+			ncs_closed(nc);
+	}
+}
+
+/*
+ * deleg_reaper() runs a callback while its client cannot be expired, so that
+ * the shutdown finds it counted.
+ */
+static void nfsd_cb_shutdown_test_reaper_meets_expiry(struct kunit *test)
+{
+	struct ncs_client *nc = ncs_reapable_new(test);
+
+	ncs_block(test, nc);
+	WRITE_ONCE(ncs_gate, ncs_expire_at_gate);
+	ncs_deleg_reaper(nc->nn);
+	WRITE_ONCE(ncs_gate, NULL);
+	KUNIT_ASSERT_EQ(test, nc->asked, 1);
+	KUNIT_EXPECT_FALSE_MSG(test, nc->overtaken,
+			       "the client was shut down, then its callback run");
+	if (!nc->overtaken) {
+		KUNIT_EXPECT_EQ(test, ncs_count(nc), 1);
+		KUNIT_ASSERT_TRUE(test, ncs_start_closing(nc));
+		/* One for CB_RECALL_ANY, one for the shutdown. */
+		KUNIT_EXPECT_TRUE(test, ncs_until(ncs_count_is, nc, 2));
+		KUNIT_EXPECT_FALSE(test, completion_done(&nc->closed));
+		ncs_unblock(nc);
+	}
+	ncs_expect_gone(test, nc);
+	KUNIT_EXPECT_EQ(test, atomic_read(&nc->answered), 1);
+	KUNIT_EXPECT_FALSE_MSG(test, nc->late,
+			       "->release() after the client was shut down");
+}
+
+static void ncs_expect_answers(struct kunit *test, struct ncs_client *nc, int nr)
+{
+	ncs_deleg_reaper(nc->nn);
+	flush_workqueue(ncs_wq(nc));
+	KUNIT_EXPECT_EQ(test, atomic_read(&nc->answered), nr);
+	KUNIT_EXPECT_EQ(test, ncs_count(nc), 0);
+}
+
+/* One CB_RECALL_ANY at a time; who is passed over is asked the next time. */
+static void nfsd_cb_shutdown_test_recall_any_once(struct kunit *test)
+{
+	struct ncs_client *nc = ncs_reapable_new(test);
+	struct nfs4_client *clp = &nc->clp;
+
+	clp->cl_ra_time = ktime_get_boottime_seconds();
+	ncs_expect_answers(test, nc, 0);
+	ncs_age(nc);
+	atomic_set(&clp->cl_delegs_in_recall, 1);
+	ncs_expect_answers(test, nc, 0);
+	atomic_set(&clp->cl_delegs_in_recall, 0);
+	ncs_expect_answers(test, nc, 1);
+	/* It was asked just now. */
+	ncs_expect_answers(test, nc, 1);
+	ncs_age(nc);
+	ncs_expect_answers(test, nc, 2);
+
+	ncs_age(nc);
+	ncs_block(test, nc);
+	ncs_deleg_reaper(nc->nn);
+	KUNIT_EXPECT_EQ(test, ncs_count(nc), 1);
+	ncs_age(nc);
+	ncs_deleg_reaper(nc->nn);
+	KUNIT_EXPECT_EQ(test, ncs_count(nc), 1);
+	ncs_unblock(nc);
+	flush_workqueue(ncs_wq(nc));
+	KUNIT_EXPECT_EQ(test, atomic_read(&nc->answered), 3);
+	/* A reference for each, which the made-up release leaves, and one. */
+	KUNIT_EXPECT_EQ(test, kref_read(&clp->cl_nfsdfs.cl_ref) +
+			      atomic_read(&clp->cl_rpc_users), 4);
+
+	KUNIT_ASSERT_TRUE(test, ncs_start_closing(nc));
+	ncs_expect_gone(test, nc);
+}
+#endif
+
+#if KV_WRITE_DELEGATIONS
+/* The lease of a delegation for writing, as nfsd has it. */
+static int ncs_lease_new(struct ncs_deleg *d, struct file *file)
+{
+	struct kv_lease *fl = kv_locks_alloc_lease();
+	int err;
+
+	if (!fl)
+		return -ENOMEM;
+	fl->fl_lmops = ncs_lease_ops;
+	KV_LEASE(fl, flags) = FL_DELEG;
+	KV_LEASE(fl, type) = F_WRLCK;
+	KV_LEASE(fl, owner) = (fl_owner_t)&d->dp;
+	KV_LEASE(fl, pid) = current->tgid;
+	KV_LEASE(fl, file) = file;
+	err = vfs_setlease(file, F_WRLCK, &fl, NULL);
+	if (err)
+		kv_locks_free_lease(fl);
+	return err;
+}
+
+static int ncs_in_recall(struct ncs_client *nc)
+{
+	return atomic_read(&nc->clp.cl_delegs_in_recall);
+}
+
+/*
+ * A delegation that is broken for a reader and then for a writer is one that is
+ * in recall, and none when its lease has gone.
+ */
+static void nfsd_cb_shutdown_test_broken_twice(struct kunit *test)
+{
+	struct ncs_client *nc = ncs_client_new(test);
+	struct ncs_deleg *d = ncs_deleg_new(test, nc);
+	void *owner = &d->dp;
+	struct inode *inode;
+	struct file *file;
+
+	ncs_let_go(d);
+	file = shmem_file_setup("nfsd_cb_shutdown", 0, KV_NO_VMA_FLAGS);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(file));
+	inode = file_inode(file);
+	KUNIT_EXPECT_EQ(test, ncs_lease_new(d, file), 0);
+	KUNIT_EXPECT_EQ(test, break_lease(inode, O_RDONLY | O_NONBLOCK),
+			-EWOULDBLOCK);
+	KUNIT_EXPECT_EQ(test, ncs_in_recall(nc), 1);
+	KUNIT_EXPECT_TRUE(test, ncs_until(ncs_await_reply, nc, 1));
+	KUNIT_EXPECT_EQ(test, break_lease(inode, O_WRONLY | O_NONBLOCK),
+			-EWOULDBLOCK);
+	KUNIT_EXPECT_EQ_MSG(test, ncs_in_recall(nc), 1, "one delegation");
+	/* Where two recalls may run at a time, two do. */
+	d->accepted = ncs_count(nc);
+	KUNIT_EXPECT_TRUE(test, ncs_until(ncs_await_reply, nc, d->accepted));
+	ncs_fail_calls(nc);
+	KUNIT_EXPECT_TRUE(test, ncs_until(ncs_count_is, nc, 0));
+
+	KUNIT_EXPECT_EQ(test, vfs_setlease(file, F_UNLCK, NULL, &owner), 0);
+	fput(file);
+	KUNIT_EXPECT_EQ_MSG(test, ncs_in_recall(nc), 0, "its lease has gone");
+	KUNIT_ASSERT_TRUE(test, ncs_start_closing(nc));
+	ncs_expect_gone(test, nc);
+}
+#else
+static void nfsd_cb_shutdown_test_broken_twice(struct kunit *test)
+{
+	kunit_skip(test, "no delegations for writing here");
+}
+#endif
+
 static int ncs_init(struct kunit *test)
 {
 	struct ncs_ctx *ctx = kunit_kzalloc(test, sizeof(*ctx), GFP_KERNEL);
@@ -1026,6 +1269,7 @@ static void ncs_exit(struct kunit *test)
 	struct ncs_client *nc;
 	int i;
 
+	WRITE_ONCE(ncs_gate, NULL);
 	while (ctx && ctx->nr_clients) {
 		nc = ctx->clients[--ctx->nr_clients];
 		if (!ncs_client_end(nc)) {
@@ -1117,6 +1361,9 @@ static struct kunit_case nfsd_cb_shutdown_test_cases[] = {
 	KUNIT_CASE(nfsd_cb_shutdown_test_no_stateid_left),
 	KUNIT_CASE(nfsd_cb_shutdown_test_restart_meets_second_run),
 	KUNIT_CASE(nfsd_cb_shutdown_test_courtesy_client),
+	KUNIT_CASE(nfsd_cb_shutdown_test_reaper_meets_expiry),
+	KUNIT_CASE(nfsd_cb_shutdown_test_broken_twice),
+	KUNIT_CASE(nfsd_cb_shutdown_test_recall_any_once),
 	KUNIT_CASE(nfsd_cb_shutdown_test_idle_client),
 	KUNIT_CASE_PARAM(nfsd_cb_shutdown_test_last_of_many,
 			 ncs_order_gen_params),

@@ -75,4 +75,30 @@
 	(&((struct nfsd_net *)net_generic(net, nfsd_net_id))->nfsd_cb->program)
 #endif
 
+/* Leases have a type of their own. */
+#if KV_BEFORE(6, 9)
+#define kv_lease		file_lock
+#define kv_lease_ops		lock_manager_operations
+#define KV_LEASE(fl, member)	((fl)->fl_##member)
+#define kv_locks_alloc_lease()	locks_alloc_lock()
+#define kv_locks_free_lease(fl)	locks_free_lock(fl)
+#else
+#include <linux/filelock.h>
+
+#define kv_lease		file_lease
+#define kv_lease_ops		lease_manager_operations
+#define KV_LEASE(fl, member)	((fl)->c.flc_##member)
+#define kv_locks_alloc_lease()	locks_alloc_lease()
+#define kv_locks_free_lease(fl)	locks_free_lease(fl)
+#endif
+
+/* nfsd gives delegations for writing, and locks.c takes leases for them. */
+#define KV_WRITE_DELEGATIONS	(!KV_BEFORE(6, 6))
+
+#ifdef EMPTY_VMA_FLAGS
+#define KV_NO_VMA_FLAGS		EMPTY_VMA_FLAGS
+#else
+#define KV_NO_VMA_FLAGS		0
+#endif
+
 #endif /* _NFSD_CB_SHUTDOWN_VERSIONS_H */

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The suite nfsd_cb_shutdown's way into fs/nfsd/nfs4state.c, which includes this
+ * before its own code.
+ */
+#include "nfsd_cb_shutdown_state.h"
+
+void (*ncs_gate)(struct nfsd4_callback *cb);
+
+static const struct kv_lease_ops nfsd_lease_mng_ops;
+const struct kv_lease_ops *const ncs_lease_ops = &nfsd_lease_mng_ops;
+
+#ifndef NCS_NO_RECALL_ANY
+static void deleg_reaper(struct nfsd_net *nn);
+
+void ncs_deleg_reaper(struct nfsd_net *nn)
+{
+	deleg_reaper(nn);
+}
+#endif
+
+static void ncs_pass_gate(struct nfsd4_callback *cb)
+{
+	void (*gate)(struct nfsd4_callback *cb) = READ_ONCE(ncs_gate);
+
+	if (gate)
+		gate(cb);
+}
+
+#define nfsd4_run_cb(cb)	(ncs_pass_gate(cb), nfsd4_run_cb(cb))

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What the suite nfsd_cb_shutdown reaches of fs/nfsd/nfs4state.c. */
+#ifndef _NFSD_CB_SHUTDOWN_STATE_H
+#define _NFSD_CB_SHUTDOWN_STATE_H
+
+#include "nfsd_cb_shutdown_versions.h"
+
+struct nfsd_net;
+struct nfsd4_callback;
+
+/* Whatever nfs4state.c runs a callback for comes here first, if this is set. */
+extern void (*ncs_gate)(struct nfsd4_callback *cb);
+
+/* What nfsd's leases do when they are broken, and when they go. */
+extern const struct kv_lease_ops *const ncs_lease_ops;
+
+void ncs_deleg_reaper(struct nfsd_net *nn);
+
+#endif /* _NFSD_CB_SHUTDOWN_STATE_H */

@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Fixes for linux-6.1.y, in the order in which they are applied.
+
+# pci-cfg-wait, memcg-uncharge/uncharge-first: fixed upstream, nothing to push.
+# memcg-uncharge/unlocked-unqueue, nfsd-cb-shutdown/inflight-leak and
+# recall-count are latent.
+
+# nfsd-cb-shutdown/late-run: no callback is run for a client that may be expired.
+# Upstream's, of v6.15-rc1, adapted; 6.1.192 has not got it.
+nfsd-cb-shutdown/late-run-v6.1-v6.6.patch
