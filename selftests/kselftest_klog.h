@@ -29,7 +29,7 @@
  * What kselftest.h of older kernels lacks
  */
 #ifndef __noreturn
-#define __noreturn	_Noreturn
+#define __noreturn
 #endif
 #ifndef ARRAY_SIZE
 #define ARRAY_SIZE(arr)	(sizeof(arr) / sizeof((arr)[0]))
