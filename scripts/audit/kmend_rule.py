@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the rules have in common. Coccinelle imports it: `coccilib` is there by then."""
+"""What the rules have in common. Coccinelle imports it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,17 @@ from typing import Any
 
 # A position as Coccinelle gives it: a list of places, of which the first one counts.
 Position = list[Any]
+Key = tuple[str, int, int]
 
 
-def key(p: Position) -> tuple[str, int, int]:
+def key(p: Position) -> Key:
     """File, line and column, to compare places by."""
     return p[0].file, int(p[0].line), int(p[0].column)
+
+
+def file_of(p: Position) -> str:
+    """The file that a place is in."""
+    return str(p[0].file)
 
 
 def function_of(p: Position) -> str:
@@ -27,7 +33,9 @@ class Report:
     """
 
     def __init__(self) -> None:
-        self.all = False
+        with open("/proc/self/cmdline", encoding="utf-8", errors="replace") as file:
+            words = file.read().split("\0")
+        self.all = ("-D", "audit") in zip(words, words[1:], strict=False)
         self.anchors: dict[str, Position] = {}
         self._said: set[tuple[object, ...]] = set()
 

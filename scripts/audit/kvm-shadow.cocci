@@ -30,10 +30,6 @@ sys.path.append(os.path.dirname(line[line.index("--cocci-file") + 1]))
 import kvm_shadow
 rule = kvm_shadow.Rule()
 
-@script:python depends on audit@
-@@
-rule.out.all = True
-
 @entry@
 identifier fn = {kvm_ioeventfd, kvm_io_bus_register_dev};
 position p;

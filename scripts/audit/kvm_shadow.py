@@ -59,7 +59,8 @@ class Rule:
     def _judge_batches(self, finding: str, at: Position) -> None:
         signs = [(p, *FAULTS[function_of(p)]) for p in self.signs if function_of(p) in FAULTS]
         bad = [(p, reason) for p, of, reason in signs if of == finding]
-        if finding == ANSWERS and finding in self.good and not self.cap and "kvm_io_bus_register_dev" in self.out.anchors:
+        whole = "kvm_io_bus_register_dev" in self.out.anchors
+        if finding == ANSWERS and finding in self.good and not self.cap and whole:
             bad.append((at, NO_CAP))
         for p, reason in bad:
             self.out.say(p, finding, "affected", reason)

@@ -20,28 +20,11 @@ virtual audit
 
 @initialize:python@
 @@
-FINDING = "nfsd-cb-shutdown/courtesy-hang"
-
-chatty = []     # not empty: say all
-owners = []     # not empty: the code that destroys clients is at hand
-courtesy = []   # not empty: there is a courtesy state
-works = set()   # work functions
-silent = {}     # where a courtesy client is sent something: function
-mentions = {}   # where the state is looked at: function
-leaves = set()  # places where it is looked at, and a courtesy client left out
-said = set()
-
-def key(p):
-    return (p[0].file, p[0].line, p[0].column)
-
-def say(p, status, reason):
-    if (chatty or status == "affected") and (key(p), reason) not in said:
-        said.add((key(p), reason))
-        coccilib.report.print_report(p[0], "%s: %s: %s" % (FINDING, status, reason))
-
-@script:python depends on audit@
-@@
-chatty.append(True)
+import os, sys
+line = open("/proc/self/cmdline", encoding="utf-8").read().split("\0")
+sys.path.append(os.path.dirname(line[line.index("--cocci-file") + 1]))
+from nfsd_cb_shutdown import Courtesy, key
+rule = Courtesy()
 
 @destroys@
 @@
@@ -49,7 +32,7 @@ nfsd4_shutdown_callback(...);
 
 @script:python depends on destroys@
 @@
-owners.append(True)
+rule.owner = True
 
 @state@
 identifier c =~ "^NFSD4?_COURTESY$";
@@ -58,7 +41,7 @@ c
 
 @script:python depends on state@
 @@
-courtesy.append(True)
+rule.courtesy = True
 
 @work@
 identifier f;
@@ -69,7 +52,7 @@ expression e;
 @script:python@
 f << work.f;
 @@
-works.add(f)
+rule.works.add(f)
 
 @looked@
 expression e;
@@ -80,46 +63,36 @@ e->cl_state@p
 @script:python@
 p << looked.p;
 @@
-mentions[key(p)] = p[0].current_element
+rule.mentions.append(p)
 
 // A courtesy client is one that is not active, too.
 
 @left@
-expression e, x, y;
-identifier c =~ "^NFSD4?_COURTESY$", a =~ "^NFSD4?_ACTIVE$";
+expression E;
 position p;
 @@
 (
-if (\(e->cl_state@p == c\|c == e->cl_state@p\|e->cl_state@p != a\|e->cl_state@p >= c\)) return ...;
+if@p (E) return ...;
 |
-if (\(e->cl_state@p == c\|c == e->cl_state@p\|e->cl_state@p != a\|e->cl_state@p >= c\)) { ... when any
-return ...; }
-|
-if (\(e->cl_state@p == c\|c == e->cl_state@p\|e->cl_state@p != a\|e->cl_state@p >= c\) || x) return ...;
-|
-if (\(e->cl_state@p == c\|c == e->cl_state@p\|e->cl_state@p != a\|e->cl_state@p >= c\) || x) { ... when any
-return ...; }
-|
-if (x || \(e->cl_state@p == c\|c == e->cl_state@p\|e->cl_state@p != a\|e->cl_state@p >= c\)) return ...;
-|
-if (x || \(e->cl_state@p == c\|c == e->cl_state@p\|e->cl_state@p != a\|e->cl_state@p >= c\)) { ... when any
-return ...; }
-|
-if (x || \(e->cl_state@p == c\|c == e->cl_state@p\|e->cl_state@p != a\|e->cl_state@p >= c\) || y) return ...;
-|
-if (x || \(e->cl_state@p == c\|c == e->cl_state@p\|e->cl_state@p != a\|e->cl_state@p >= c\) || y) { ... when any
+if@p (E) { ... when any
 return ...; }
 )
 
 @script:python@
 p << left.p;
+E << left.E;
 @@
-leaves.add(key(p))
+rule.left(p, E)
 
 @sends@
 position p;
 @@
 rpc_call_async@p(...)
+
+@script:python@
+p << sends.p;
+@@
+rule.sends.append(p)
 
 @unlooked exists@
 identifier fn;
@@ -136,26 +109,8 @@ rpc_call_async@p(...)
 @script:python@
 p << unlooked.p;
 @@
-silent[key(p)] = True
+rule.silent.add(key(p))
 
-@script:python@
-p << sends.p;
+@finalize:python@
 @@
-fn = p[0].current_element
-here = [place for place, by in mentions.items() if place[0] == p[0].file]
-looks = [place for place in here if mentions[place] == fn]
-if fn not in works:
-    say(p, "unknown", "%s() sends callbacks, and is no work function" % fn)
-elif key(p) not in silent and any(place in leaves for place in looks):
-    say(p, "fixed", "%s() sends nothing to a courtesy client" % fn)
-elif not courtesy and not here:
-    if owners:
-        say(p, "not-applicable", "clients have no courtesy state")
-    else:
-        say(p, "unknown", "the states of a client are not known")
-elif key(p) in silent and not here:
-    say(p, "affected", "%s() sends callbacks to courtesy clients too" % fn)
-elif key(p) in silent and looks:
-    say(p, "affected", "%s() looks at the state of the client on one path only" % fn)
-else:
-    say(p, "unknown", "the state of the client is looked at in a way that no rule knows")
+rule.judge()
