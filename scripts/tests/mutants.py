@@ -603,6 +603,10 @@ _DECLARES = re.compile(r"\s*|\s+(?:(?:struct|const|unsigned|enum) )*\w+[ *]+\w+(
 _SIDE: Mapping[str, re.Pattern[str]] = {
     "pci-cfg-wait/unlocked-queue": re.compile(r"__must_hold|DECLARE_WAITQUEUE|set_current_state"),
     "nfsd-cb-shutdown/inflight-leak": re.compile(r"WARN_ON_ONCE\(!queued\)|cb_running = 0"),
+    # What is collected, and the lock's end, go with the loop: left alone, they do not compile, or run nothing late.
+    "nfsd-cb-shutdown/late-run": re.compile(
+        r"LIST_HEAD\(&?cblist\)|list_add\(&clp->cl_ra_cblist|: \tspin_unlock\(&nn->client_lock\);|: \t\treturn;"
+    ),
     "memcg-uncharge/uncharge-first": re.compile(r"^mm/page_alloc\.c:\s+folio_unqueue_deferred_split"),
     # Struct, list and look-ups are one: what is left of them alone is dead, or does not compile.
     "kvm-shadow/shared-list": re.compile(""),
