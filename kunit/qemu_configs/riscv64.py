@@ -16,6 +16,7 @@ if not os.path.isfile(OPENSBI):
 
 QEMU_ARCH = QemuArchParams(linux_arch='riscv',
 			   kconfig='''
+CONFIG_ARCH_VIRT=y
 CONFIG_FPU=y
 CONFIG_RISCV_ISA_C=y
 CONFIG_RISCV_SBI=y
