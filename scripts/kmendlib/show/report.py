@@ -70,7 +70,7 @@ def _compared(evidences: Sequence[Evidence], table: Table) -> None:
     table.add_column("kernel", overflow="fold")
     for id in decided:
         table.add_column(id.partition("/")[2], overflow="fold")
-    for evidence, kernel in zip(evidences, kernels):
+    for evidence, kernel in zip(evidences, kernels, strict=True):
         words = [kernel.get(id, Has.NOT_IN) for id in decided]
         table.add_row(visible(evidence.run.tree), *(Text(word, _STYLE[word]) for word in words))
 
@@ -86,7 +86,8 @@ def print_reports(evidences: Sequence[Evidence]) -> None:
         evidences: the evidence of each kernel.
     """
     if len(evidences) == 1:
-        return print_report(evidences[0])
+        print_report(evidences[0])
+        return
     console = Console(width=None if sys.stdout.isatty() else 100)
     table = _table(f"{len(evidences)} kernels")
     _compared(evidences, table)

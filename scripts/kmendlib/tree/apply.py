@@ -217,7 +217,8 @@ def _tests(
                 ours.append(selftest.collection)
             files |= wanted
     if ours:
-        notes.append(f"tools/testing/selftests/Makefile: add {', '.join(ours)} to its TARGETS to run them with all others")
+        names = ", ".join(ours)
+        notes.append(f"tools/testing/selftests/Makefile: add {names} to its TARGETS to run them with all others")
     if hooks and small:
         notes.append("no KUnit in this tree (it came with v5.5): the small one put in")
         return [*small_hooks, *hooks], files | small

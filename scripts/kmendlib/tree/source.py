@@ -190,9 +190,7 @@ def _debian(place: bases.Source, download: Path, log: Path, say: Callable[[str],
     return download / installed.name.removesuffix(".tar.xz")
 
 
-def download_package(
-    package: str, options: Sequence[str], download: Path, log: Path, *, update: bool = False
-) -> None:
+def download_package(package: str, options: Sequence[str], download: Path, log: Path, *, update: bool = False) -> None:
     """Download a package of Debian, and unpack it where it was downloaded to.
 
     Args:
