@@ -246,9 +246,9 @@ def test_guest_without_symbols() -> None:
 def test_symbols_of_a_system_map() -> None:
     """A kernel without KALLSYMS_ALL prints no data; where it lies its functions say."""
     script = diagram.scripts("pci-cfg-wait")[0]
-    running = Race(script, REGISTERS, Path("none"))
     first, second, third = list(script.names())[:3]
-    running.addresses = {first: (0x1000, 8), second: (0x2000, 16), third: (0x3000, 8), "not_asked_for": (0x4000, 8)}
+    known = {first: (0x1000, 8), second: (0x2000, 16), third: (0x3000, 8), "not_asked_for": (0x4000, 8)}
+    running = Race(script, REGISTERS, Path("none"), known)
     running.hear(f"kmend-symbol: ffff1000 8 {first}")
     running.hear(f"kmend-symbol: ffff9000 8 {third}")
     running.hear("kmend-symbol: end")

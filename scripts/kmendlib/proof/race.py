@@ -5,14 +5,15 @@ QEMU's GDB stub resumes only the vCPUs that it is told to, which is what a busy 
 What is forced is the diagram of the bug's page; nothing about a bug is in here.
 """
 
+import contextlib
 import re
 import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from kmendlib.host.words import Verdict
 from kmendlib.proof import guest
@@ -36,12 +37,20 @@ STOP_LIMIT = 5.0
 WORD = 1 << 64
 
 
-@dataclass(frozen=True)
-class Symbol:
+class Symbol(NamedTuple):
     """Address and size of a symbol."""
 
     address: int
     size: int
+
+
+@dataclass(frozen=True)
+class _Stop:
+    """A place of a step that a vCPU may come to; where a function returns to, the stack pointer that it has then."""
+
+    step: Step
+    place: Place
+    stack: int | None = None
 
 
 @dataclass(frozen=True)
@@ -52,17 +61,8 @@ class _Hit:
     pc: int
 
 
-@dataclass
-class _Armed:
-    """What a run of some vCPUs may stop at."""
-
-    at: dict[int, list[tuple[Step, Place]]] = field(default_factory=dict)
-    entries: dict[int, list[tuple[Step, Place]]] = field(default_factory=dict)
-    back: dict[int, list[tuple[int, Step, Place]]] = field(default_factory=dict)
-    writes: dict[int, tuple[Step, Place]] = field(default_factory=dict)
-
-    def addresses(self) -> set[int]:
-        return {*self.at, *self.entries, *self.back}
+# What a run of some vCPUs may stop at, by the address of an instruction, or of what is written.
+_Stops = dict[int, list[_Stop]]
 
 
 class Machine:
@@ -76,9 +76,9 @@ class Machine:
         first = stub.ask("qfThreadInfo")
         if not re.fullmatch(r"m[0-9a-f]+(,[0-9a-f]+)*,?", first):
             raise StubError(f"the stub names no vCPUs: {first[:40]}")
-        self._threads = [int(number, 16) for number in first[1:].split(",") if number]
         while (more := stub.ask("qsThreadInfo")) != "l":
-            self._threads += [int(number, 16) for number in more[1:].split(",") if number]
+            first += f",{more[1:]}"
+        self._threads = [int(number, 16) for number in first[1:].split(",") if number]
         self.cpus = range(len(self._threads))
         if len(self._threads) < 2:
             raise StubError("the guest has one vCPU: nobody can be parked beside another")
@@ -202,37 +202,26 @@ class Machine:
             ]
         return self._sites[caller, callee]
 
-    def _arm(self, steps: Iterable[Step], lanes: dict[int, int]) -> _Armed:
-        armed = _Armed()
-        for step in steps:
-            for one in step.places:
-                names = [name for name in one.functions if self.find(name)]
-                if one.kind == "write":
-                    for name in names[:1]:
-                        armed.writes[(self.objects.get(name) or self.symbols[name]).address + one.offset] = step, one
-                elif one.kind in ("call", "return"):
-                    for caller in filter(self.symbols.get, one.callers):
-                        found = [site for name in names for site in self.sites(caller, name)]
-                        for number, site in enumerate(sorted(found), 1):
-                            if one.number in (0, number):
-                                armed.at.setdefault(site[one.kind == "return"], []).append((step, one))
-                else:
-                    for name in names[:1]:
-                        known = self.entered.get((step.lane, name)) if one.kind == "leave" else None
-                        if known:
-                            armed.back.setdefault(known[0], []).append((known[1], step, one))
-                        elif one.kind == "enter":
-                            armed.at.setdefault(self.symbols[name].address, []).append((step, one))
-                        else:
-                            armed.entries.setdefault(self.symbols[name].address, []).append((step, one))
-        return armed
+    def addresses(self, step: Step, one: Place) -> Iterator[tuple[int, int | None]]:
+        """Yield where a place is in this kernel, with the stack pointer where that tells whose return it is."""
+        names = [name for name in one.functions if self.find(name)]
+        if one.kind in ("call", "return"):
+            for caller in filter(self.symbols.get, one.callers):
+                found = sorted(site for name in names for site in self.sites(caller, name))
+                chosen = found[one.number - 1 : one.number] if one.number else found
+                yield from ((site[one.kind == "return"], None) for site in chosen)
+            return
+        for name in names[:1]:
+            if one.kind == "leave" and (step.lane, name) in self.entered:
+                yield self.entered[step.lane, name]
+            else:
+                yield (self.objects.get(name) or self.symbols[name]).address + one.offset, None
 
     # running
 
     def _step(self, cpu: int) -> None:
         self.stub.send(f"vCont;s:{self._threads[cpu]:x}")
-        if self.stub.stopped() is None:
-            raise self.stub.fail("a vCPU takes no step")
+        self.stub.stopped("a vCPU takes no step")
         self._judged.pop(cpu, None)
 
     def _stays(self, cpu: int, state: Sequence[int]) -> bool:
@@ -252,44 +241,40 @@ class Machine:
         self._spared += early
         return early
 
-    def _judge(self, cpu: int, armed: _Armed, lanes: dict[int, int]) -> _Hit | None:
-        """Tell whether a vCPU is at one of the places."""
+    def _judge(self, cpu: int, stops: _Stops, lanes: dict[int, int], wrote: int | None = None) -> _Hit | None:
+        """Tell whether a vCPU is at one of the places, or has written to one."""
         state = self.state(cpu)
-        pc = state[self._registers.pc]
-        if self._judged.get(cpu) == pc:
-            return None
-        self._judged[cpu] = pc
-        for step, one in armed.at.get(pc, []):
-            if self.holds(cpu, state, one) and not self._spares(cpu, step, lanes):
+        pc, stack = state[self._registers.pc], state[self._registers.stack]
+        if wrote is None:
+            if self._judged.get(cpu) == pc:
+                return None
+            self._judged[cpu] = pc
+        for stop in tuple(stops.get(pc if wrote is None else wrote, ())):
+            step, one = stop.step, stop.place
+            if stop.stack != stack if stop.stack is not None else not self.holds(cpu, state, one):
+                continue
+            if one.kind == "leave" and stop.stack is None:
+                back, above = self.returns(cpu, state)
+                if back not in stops:
+                    self.stub.order(f"Z1,{back:x},1")
+                stops.setdefault(back, []).append(_Stop(step, one, above))
+            elif one.kind == "stay":
+                self._breakpoints(stops, "z")
+                stays = self._stays(cpu, state)
+                self._breakpoints(stops, "Z")
+                if stays:
+                    return _Hit(cpu, step, one, self.state(cpu)[self._registers.pc])
+            elif not self._spares(cpu, step, lanes):
                 if one.kind == "enter":
                     name = next(name for name in one.functions if self.symbols.get(name, Symbol(0, 0)).address == pc)
                     self.entered[step.lane, name] = self.returns(cpu, state)
                 return _Hit(cpu, step, one, pc)
-        for stack, step, one in armed.back.get(pc, []):
-            if state[self._registers.stack] == stack and not self._spares(cpu, step, lanes):
-                return _Hit(cpu, step, one, pc)
-        for step, one in armed.entries.get(pc, []):
-            if not self.holds(cpu, state, one):
-                continue
-            if one.kind == "leave":
-                back, stack = self.returns(cpu, state)
-                armed.back.setdefault(back, []).append((stack, step, one))
-                if len(armed.back[back]) == 1 and back not in armed.at:
-                    self.stub.order(f"Z1,{back:x},1")
-            else:
-                self._breakpoints(armed, "z")
-                stays = self._stays(cpu, state)
-                self._breakpoints(armed, "Z")
-                now = self.state(cpu)[self._registers.pc]
-                if stays:
-                    return _Hit(cpu, step, one, now)
         return None
 
-    def _breakpoints(self, armed: _Armed, word: str) -> None:
-        for address in armed.addresses():
-            self.stub.order(f"{word}1,{address:x},1")
-        for address in armed.writes:
-            self.stub.order(f"{word}2,{address % WORD:x},8")
+    def _breakpoints(self, stops: _Stops, word: str) -> None:
+        for address, those in stops.items():
+            written = any(stop.place.kind == "write" for stop in those)
+            self.stub.order(f"{word}2,{address % WORD:x},8" if written else f"{word}1,{address:x},1")
 
     def run(
         self, cpus: Sequence[int], steps: Iterable[Step], lanes: dict[int, int], bounded: bool
@@ -305,60 +290,59 @@ class Machine:
         Returns:
             What was hit; None where the bound was reached.
         """
-        armed = self._arm(steps, lanes)
+        stops: _Stops = {}
+        for step in steps:
+            for one in step.places:
+                for address, stack in self.addresses(step, one):
+                    stops.setdefault(address, []).append(_Stop(step, one, stack))
         self._spared = ticks = 0
         if bounded:
             tick = self.symbols[TICK].address
-            armed.at.setdefault(tick, [])
-        self._breakpoints(armed, "Z")
+            stops.setdefault(tick, [])
+        self._breakpoints(stops, "Z")
         try:
             while True:
                 for cpu in cpus:
-                    hit = self._judge(cpu, armed, lanes)
+                    hit = self._judge(cpu, stops, lanes)
                     if hit:
                         return hit
                     if bounded and self._judged.get(cpu) == tick:
                         ticks += 1
                 if ticks >= TICKS:
                     return None
-                reply = self._go_on(cpus, armed, bounded)
+                reply = self._go_on(cpus, stops, bounded)
                 if reply is None:
                     return None
-                written = re.search(r"(?:watch|awatch):([0-9a-f]+);", reply)
+                written = re.search(r"watch:([0-9a-f]+);", reply)
                 thread = re.search(r"thread:(?:p[0-9a-f]+\.)?([0-9a-f]+);", reply)
-                if written and thread:
-                    cpu = self._threads.index(int(thread[1], 16)) if int(thread[1], 16) in self._threads else -1
-                    step, one = armed.writes.get(int(written[1], 16), (None, None))
-                    state = self.state(cpu) if cpu in cpus else []
-                    if step and one and state and self.holds(cpu, state, one):
-                        self._judged[cpu] = state[self._registers.pc]
-                        return _Hit(cpu, step, one, state[self._registers.pc])
+                for cpu in cpus if written and thread else ():
+                    if self._threads[cpu] == int(thread[1], 16):
+                        hit = self._judge(cpu, stops, lanes, int(written[1], 16))
+                        if hit:
+                            self._judged[cpu] = hit.pc
+                            return hit
         finally:
-            self._breakpoints(armed, "z")
+            self._breakpoints(stops, "z")
 
-    def _go_on(self, cpus: Sequence[int], armed: _Armed, bounded: bool) -> str | None:
+    def _go_on(self, cpus: Sequence[int], stops: _Stops, bounded: bool) -> str | None:
         """Resume some vCPUs; return the stub's words at the next stop, or None if there is none."""
-        addresses = armed.addresses()
         for cpu in cpus:
             # A vCPU that stands at a breakpoint does not get beyond it.
             pc = self._judged.get(cpu)
-            if pc in addresses:
+            if pc in stops:
                 self.stub.order(f"z1,{pc:x},1")
                 self._step(cpu)
                 self.stub.order(f"Z1,{pc:x},1")
         # One step may have led to the next place.
-        if any(self.state(cpu)[self._registers.pc] in addresses for cpu in cpus if cpu not in self._judged):
+        if any(self.state(cpu)[self._registers.pc] in stops for cpu in cpus if cpu not in self._judged):
             return "S05"
-        for cpu in cpus:
-            self._judged.pop(cpu, None)
+        self._judged = {cpu: pc for cpu, pc in self._judged.items() if cpu not in cpus}
         self.stub.send("vCont;" + ";".join(f"c:{self._threads[cpu]:x}" for cpu in cpus))
-        while True:
-            reply = self.stub.receive(STOP_LIMIT)
-            if reply is not None:
-                return reply
+        while (reply := self.stub.receive(STOP_LIMIT)) is None:
             if bounded:
                 self.stub.interrupt()
                 return None
+        return reply
 
     def release(self) -> None:
         """Let all vCPUs go on, for good."""
@@ -368,23 +352,27 @@ class Machine:
 class Race:
     """A race in one boot: collects symbols from the console, then forces it from a thread of its own."""
 
-    def __init__(self, what: Script, registers: Registers, path: Path) -> None:
+    def __init__(
+        self, what: Script, registers: Registers, path: Path, addresses: Mapping[str, tuple[int, int]] | None = None
+    ) -> None:
         """Prepare it.
 
         Args:
             what: the script.
             registers: the architecture's.
             path: the stub's socket.
+            addresses: address and size of each symbol of a System.map, for what the guest's own list leaves out.
         """
         self.script = what
         self.outcome = Forced(what.finding, RaceEnd.NO_CONTACT, why="the guest printed no symbols")
         self.path = path
         self._registers = registers
         self._symbols: dict[str, Symbol] = {}
-        # Those of a System.map, for what the guest's own list leaves out.
-        self.addresses: Mapping[str, tuple[int, int]] = {}
+        self._addresses = addresses or {}
         self._complete = threading.Event()
         self._thread = threading.Thread(target=self._main, daemon=True)
+        self._lanes: dict[int, int] = {}
+        self._started = 0.0
 
     def words(self) -> list[str]:
         """Return the words of the kernel command line that it needs."""
@@ -406,12 +394,10 @@ class Race:
 
     def _relocate(self) -> None:
         """Add what a System.map alone has; the kernel may be elsewhere than there, all of it by the same distance."""
-        shared = [name for name in self._symbols if name in self.addresses]
-        away = [self._symbols[name].address - self.addresses[name][0] for name in shared[:1]]
-        for name in self.script.names() if away else ():
-            if name in self.addresses:
-                address, size = self.addresses[name]
-                self._symbols.setdefault(name, Symbol((address + away[0]) % WORD, size))
+        known = self._addresses
+        away = next((at.address - known[name][0] for name, at in self._symbols.items() if name in known), None)
+        for name in (*filter(known.__contains__, self.script.names()),) if away is not None else ():
+            self._symbols.setdefault(name, Symbol((known[name][0] + away) % WORD, known[name][1]))
 
     def finish(self) -> Forced:
         """Wait for the end, which comes when the guest is gone; return the outcome."""
@@ -421,104 +407,78 @@ class Race:
 
     def _main(self) -> None:
         try:
-            stub = Stub(self.path)
-            try:
+            with contextlib.closing(Stub(self.path)) as stub:
                 self._force(Machine(stub, self._registers, self._symbols))
-            finally:
-                stub.close()
-        except GuestGone as gone:
-            self._give_up(f"{gone}{self._after()}")
-        except StubError as error:
-            self._give_up(str(error), fault=True)
-
-    def _after(self) -> str:
-        last = self.outcome.seen[-1:] or self.outcome.control[-1:]
-        return f" after {last[0].where}" if last else " before anybody came to the first place"
-
-    def _give_up(self, why: str, fault: bool = False) -> None:
-        # What was seen before counts: a broken kernel dies.
-        if self.outcome.end is RaceEnd.NO_CONTACT:
-            self.outcome = replace(self.outcome, why=why, fault=fault)
+        except (GuestGone, StubError) as error:
+            # What was seen before counts: a broken kernel dies.
+            if self.outcome.end is RaceEnd.NO_CONTACT:
+                last = (*self.outcome.control, *self.outcome.seen)[-1:]
+                after = f" after {last[0].where}" if last else " before anybody came to the first place"
+                fault = isinstance(error, StubError)
+                self.outcome = replace(self.outcome, why=str(error) if fault else f"{error}{after}", fault=fault)
 
     def _missing(self, machine: Machine) -> str:
         if not machine.find(TICK):
             return f"this kernel has no {TICK}"
         machine.enter_kernel()
-        steps = (*self.script.steps, self.script.held, self.script.control, self.script.passed)
-        for step in steps:
+        for step in (*self.script.steps, self.script.held, self.script.control, self.script.passed):
+            # All of their addresses now, while a vCPU can read the code.
             if not any([self._possible(machine, one) for one in step.places]):
                 return f"this kernel has none of: {'; '.join(one.text for one in step.places)}"
         return ""
 
     def _possible(self, machine: Machine, one: Place) -> bool:
         kept = {name for step in self.script.steps for place in step.places for name, *_ in place.keep}
-        if any(condition.name not in kept and not machine.find(condition.name) for condition in one.conditions):
-            return False
-        names = [name for name in one.functions if name in kept or machine.find(name)]
-        if one.kind in ("call", "return"):
-            callers = filter(machine.symbols.get, one.callers)
-            # All of them now, while a vCPU can read them.
-            return any([machine.sites(caller, name) for caller in callers for name in names])
-        return bool(names)
+        known = all(condition.name in kept or machine.find(condition.name) for condition in one.conditions)
+        here = [*machine.addresses(self.script.held, one)]
+        return known and bool(here or kept.intersection(one.functions))
 
     def _force(self, machine: Machine) -> None:
         self.outcome = replace(self.outcome, why=self._missing(machine))
-        if self.outcome.why:
-            machine.release()
-            return
-        control = self._repeat(machine, self._control_steps(), "control")
-        if control is None:
-            why = f"the control never passed in {ATTEMPTS} attempts"
-            self.outcome = replace(self.outcome, why=why, attempts=0)
-        else:
-            self.outcome = replace(self.outcome, control=tuple(control[1]), seen=(), attempts=0)
-            self._repeat(machine, self.script.steps, "seen")
+        if not self.outcome.why:
+            last = max(number for number, step in enumerate(self.script.steps) if step.what == "park")
+            if self._repeat(machine, (*self.script.steps[:last], self.script.control, self.script.passed), "control"):
+                self.outcome = replace(self.outcome, end=RaceEnd.NO_CONTACT, seen=())
+                self._repeat(machine, self.script.steps, "seen")
+            else:
+                why = f"the control never passed in {ATTEMPTS} attempts"
+                self.outcome = replace(self.outcome, why=why, attempts=0)
         machine.release()
 
-    def _control_steps(self) -> tuple[Step, ...]:
-        last = max(number for number, step in enumerate(self.script.steps) if step.what == "park")
-        return (*self.script.steps[:last], self.script.control, self.script.passed)
-
-    def _repeat(self, machine: Machine, steps: Sequence[Step], what: str) -> tuple[RaceEnd, list[Moment]] | None:
+    def _repeat(self, machine: Machine, steps: Sequence[Step], what: str) -> bool:
+        """Attempt it until there is contact, and tell whether there was; `what` is where the moments go."""
         first = 0.0
-        reason = ""
         for number in range(1, ATTEMPTS + 1):
             self.outcome = replace(self.outcome, attempts=number)
             seen: list[Moment] = []
             end, reason = self._attempt(machine, steps, seen, what)
             first = first or time.monotonic() - (seen[-1].seconds if seen else 0.0)
-            if end is RaceEnd.NO_CONTACT:
-                continue
-            self.outcome = replace(
-                self.outcome,
-                end=RaceEnd.NO_CONTACT if what == "control" else end,
-                seconds=round(time.monotonic() - first, 2),
-                why="",
-                **{what: tuple(seen)},
-            )
-            if what == "seen" and end is RaceEnd.BROKEN:
-                self._let_go(machine, seen)
-            return end, seen
+            if end is not RaceEnd.NO_CONTACT:
+                seconds = round(time.monotonic() - first, 2)
+                self.outcome = replace(self.outcome, end=end, seconds=seconds, why="")
+                for step in self.script.then if what == "seen" and end is RaceEnd.BROKEN else ():
+                    hit = self._go_for(machine, step, [], True)
+                    if not hit:
+                        break
+                    self._note(machine, hit, seen, what)
+                return True
         self.outcome = replace(self.outcome, why=f"no contact in {ATTEMPTS} attempts: {reason}")
-        return None
+        return False
 
-    def _attempt(
-        self, machine: Machine, steps: Sequence[Step], seen: list[Moment], what: str
-    ) -> tuple[RaceEnd, str]:
+    def _attempt(self, machine: Machine, steps: Sequence[Step], seen: list[Moment], what: str) -> tuple[RaceEnd, str]:
         machine.objects.clear()
         machine.entered.clear()
-        self._lanes: dict[int, int] = {}
+        self._lanes = {}
         self._started = 0.0
         rest = list(steps)
-        while True:
-            step = rest[0]
+        while rest:
             others = [self.script.held] if len(rest) == 1 and what == "seen" else []
             if seen and not self._lanes and any(place.keep for place in steps[0].places):
                 # While nobody is parked no clock is needed: whoever comes to the first place begins anew.
                 others.append(steps[0])
-            hit = self._go_for(machine, step, others, bool(self._lanes))
+            hit = self._go_for(machine, rest[0], others, bool(self._lanes))
             if not hit:
-                return RaceEnd.NO_CONTACT, f"nobody came to {step.places[0].text} in {TICKS} ticks"
+                return RaceEnd.NO_CONTACT, f"nobody came to {rest[0].places[0].text} in {TICKS} ticks"
             if hit.step is steps[0]:
                 seen.clear()
                 self._started = 0.0
@@ -527,8 +487,7 @@ class Race:
             rest = rest[1:]
             if hit.step.what in ("park", "control"):
                 self._lanes[hit.step.lane] = hit.cpu
-            if not rest:
-                return RaceEnd.HELD if hit.step is self.script.held else RaceEnd.BROKEN, ""
+        return RaceEnd.HELD if hit.step is self.script.held else RaceEnd.BROKEN, ""
 
     def _go_for(self, machine: Machine, step: Step, held: list[Step], bounded: bool) -> _Hit | None:
         own = self._lanes.get(step.lane)
@@ -545,13 +504,6 @@ class Race:
         seen.append(Moment(hit.step.row, hit.step.lane, hit.step.what, round(now - self._started, 3), hit.cpu, where))
         self.outcome = replace(self.outcome, **{what: tuple(seen)})
 
-    def _let_go(self, machine: Machine, seen: list[Moment]) -> None:
-        for step in self.script.then:
-            hit = self._go_for(machine, step, [], True)
-            if not hit:
-                return
-            self._note(machine, hit, seen, "seen")
-
 
 # What a kernel prints ahead of a call trace.
 _TROUBLE = re.compile(r"BUG: |Oops|Reserved instruction|WARNING: |Unable to handle|list_(add|del) corruption|Internal error")
@@ -562,21 +514,6 @@ def as_reported(console: str, functions: Sequence[str]) -> bool:
     trouble = _TROUBLE.search(console)
     below = console[trouble.start() :] if trouble else ""
     return bool(functions and below) and all(re.search(rf"\b{re.escape(name)}", below) for name in functions)
-
-
-@contextmanager
-def stage(finding: str, arch: str) -> Iterator[Race]:
-    """Prepare a race for one boot, its stub's socket in a private folder.
-
-    Args:
-        finding: the finding whose race it is.
-        arch: the architecture.
-    """
-    script = next(script for script in diagram.scripts(finding.split("/")[0]) if script.finding == finding)
-    registers = arches.load(arch).registers
-    assert registers
-    with tempfile.TemporaryDirectory(prefix="kmend-race-") as folder:
-        yield Race(script, registers, Path(folder) / "gdb")
 
 
 def force(
@@ -594,15 +531,20 @@ def force(
         Infrastructure: QEMU cannot be started.
         InterruptedError: all children of this process were stopped.
     """
+    bug = finding.split("/")[0]
+    script = next(script for script in diagram.scripts(bug) if script.finding == finding)
+    registers = arches.load(spec.arch).registers
+    assert registers
     for _ in range(BOOTS):
-        with stage(finding, spec.arch) as running:
-            running.addresses = known or {}
+        # The stub's socket lies in a private folder.
+        with tempfile.TemporaryDirectory(prefix="kmend-race-") as folder:
+            running = Race(script, registers, Path(folder) / "gdb", known)
             words = guest.command(replace(spec, words=(*spec.words, *running.words())))
             ending = guest.boot([*words, *guest.stub_words(running.path)], console, guest.limit(spec), running.hear)
             forced = running.finish()
         if forced.end is not RaceEnd.NO_CONTACT or forced.fault:
             break
-    functions = next(each.reported for each in manifest.load().bug(finding.split("/")[0]).findings if each.id == finding)
+    functions = next(each.reported for each in manifest.load().bug(bug).findings if each.id == finding)
     text = console.read_text(encoding="utf-8", errors="replace")
     return ending, replace(forced, reported=forced.end is RaceEnd.BROKEN and as_reported(text, functions))
 

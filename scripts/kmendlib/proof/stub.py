@@ -8,6 +8,7 @@ from pathlib import Path
 
 # Seconds in which the stub answers; the guest stands meanwhile, so its load does not matter.
 REPLY_LIMIT = 30.0
+_PACKET = re.compile(rb"\$([^#]*)#(..)", re.DOTALL)
 
 
 class StubError(Exception):
@@ -32,7 +33,7 @@ class Stub:
         """
         self._data = b""
         # What went wrong: nothing that comes later can be trusted.
-        self._broken: StubError | GuestGone | None = None
+        self.broken: StubError | GuestGone | None = None
         self._socket = socket.socket(socket.AF_UNIX)
         try:
             self._socket.connect(str(path))
@@ -44,39 +45,17 @@ class Stub:
         """Hang up; the stub lets the guest go on."""
         self._socket.close()
 
-    @property
-    def broken(self) -> bool:
-        """Whether its replies cannot be trusted any more."""
-        return self._broken is not None
-
-    def fail(self, why: str) -> StubError | GuestGone:
-        """Take note that the stub is not to be trusted any more; return what to raise."""
-        return self._fail(StubError(why))
-
     def _fail(self, error: StubError | GuestGone) -> StubError | GuestGone:
-        self._broken = self._broken or error
-        return self._broken
+        self.broken = self.broken or error
+        return self.broken
 
     def _write(self, data: bytes) -> None:
-        if self._broken:
-            raise self._broken
+        if self.broken:
+            raise self.broken
         try:
             self._socket.sendall(data)
         except OSError:
             raise self._fail(GuestGone("the stub is gone")) from None
-
-    def _more(self, seconds: float) -> bool:
-        self._socket.settimeout(max(seconds, 0.001))
-        try:
-            data = self._socket.recv(1 << 16)
-        except TimeoutError:
-            return False
-        except OSError:
-            data = b""
-        if not data:
-            raise self._fail(GuestGone("a reply was cut" if b"$" in self._data else "the stub is gone"))
-        self._data += data
-        return True
 
     def receive(self, seconds: float) -> str | None:
         """Return the next packet's text, or None if there is none for so long.
@@ -86,24 +65,28 @@ class Stub:
             GuestGone: the guest ended.
         """
         end = time.monotonic() + seconds
-        while True:
-            start = self._data.find(b"$")
-            stop = self._data.find(b"#", start + 1)
-            if start >= 0 and 0 <= stop <= len(self._data) - 3:
-                packet, check = self._data[start + 1 : stop], self._data[stop + 1 : stop + 3]
-                self._data = self._data[stop + 3 :]
-                if check.lower() != b"%02x" % (sum(packet) & 0xFF):
-                    text = packet[:40].decode("ascii", "replace")
-                    raise self._fail(StubError(f"a reply with a wrong checksum: {text}"))
-                text = packet.decode("ascii", "replace")
-                if text[:1] in ("W", "X"):
-                    raise self._fail(GuestGone("the guest ended"))
-                self._write(b"+")
-                return text
+        while not (packet := _PACKET.search(self._data)):
             left = end - time.monotonic()
             if left <= 0:
                 return None
-            self._more(left)
+            self._socket.settimeout(left)
+            try:
+                data = self._socket.recv(1 << 16)
+            except TimeoutError:
+                return None
+            except OSError:
+                data = b""
+            if not data:
+                raise self._fail(GuestGone("a reply was cut" if b"$" in self._data else "the stub is gone"))
+            self._data += data
+        self._data = self._data[packet.end() :]
+        text = packet[1].decode("ascii", "replace")
+        if packet[2].lower() != b"%02x" % (sum(packet[1]) & 0xFF):
+            raise self._fail(StubError(f"a reply with a wrong checksum: {text[:40]}"))
+        if text[:1] in ("W", "X"):
+            raise self._fail(GuestGone("the guest ended"))
+        self._write(b"+")
+        return text
 
     def send(self, text: str) -> None:
         """Send a packet."""
@@ -136,9 +119,17 @@ class Stub:
         if reply != "OK":
             raise StubError(f"{text}: the stub says {reply[:40]}")
 
-    def stopped(self) -> str | None:
-        """Return the words at the next stop, which must come at once; None if it does not."""
-        return self.receive(REPLY_LIMIT)
+    def stopped(self, why: str) -> None:
+        """Wait for a stop that must come at once.
+
+        Args:
+            why: what is wrong where it does not.
+
+        Raises:
+            StubError: it does not.
+        """
+        if self.receive(REPLY_LIMIT) is None:
+            raise self._fail(StubError(why))
 
     def interrupt(self) -> None:
         """Stop the guest.
@@ -147,5 +138,4 @@ class Stub:
             StubError: it does not stop.
         """
         self._write(b"\x03")
-        if self.stopped() is None:
-            raise self._fail(StubError("the guest does not stop"))
+        self.stopped("the guest does not stop")
