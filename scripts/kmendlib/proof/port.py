@@ -19,31 +19,30 @@ import subprocess
 import tempfile
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kmendlib.host import proc, setup
 from kmendlib.host.errors import BadInput, ExitCode, Infrastructure, KmendError, NothingToDo
+from kmendlib.host.files import write
 from kmendlib.host.paths import SCRIPTS
 from kmendlib.proof import build
 from kmendlib.proof.jobs import Jobs
 from kmendlib.tree import arches, bases, manifest, series, source
-from kmendlib.tree.audit import Audit, FindingAudit, Status, audit
+from kmendlib.tree.audit import BugAudit, FindingAudit, Status, audit
 from kmendlib.tree.manifest import PATCHES, Bug, Finding
 from kmendlib.tree.tree import Tree
 
 _STATE = "port.json"
 _FILES = "files"
+_REJECTS = "rejects"
 # patch and wiggle are given this long, in seconds; a merge takes well under one.
 _LIMIT = 120
 _MARKER = re.compile(rb"^(<{7}|\|{7}|>{7}|&{7}) ", re.MULTILINE)
-# What was expected and what replaces it, in a conflict or, if it is shown, a guess.
-_REGION = re.compile(
-    rb"^<{7} .*?^\|{7} [^\n]*\n(.*?)^={7}\n(.*?)^(?:&{7} .*?)?>{7} [^\n]*\n", re.MULTILINE | re.DOTALL
-)
+# A conflict or, if it is shown, a guess.
+_REGION = re.compile(rb"^<{7} .*?^\|{7} .*?^={7}\n.*?^>{7} [^\n]*\n", re.MULTILINE | re.DOTALL)
 _HEADER = re.compile(rb"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@(.*)")
-_LF = b"\n"
 _TRAILER = re.compile(r"[A-Z][\w-]+: \S.*")
 _ORDER = tuple(Status)
 
@@ -91,31 +90,41 @@ class Ported:
 
 @dataclass(frozen=True)
 class _Hunk:
-    """One hunk of a patch: the function that it says it lies in, and its lines."""
+    """One hunk of a patch: its file, its number there, the function that it says it lies in, and its lines."""
 
+    file: str
+    number: int
     function: bytes
     lines: tuple[bytes, ...]
 
-    def side(self, marks: bytes) -> set[bytes]:
-        """Return its lines that begin with one of some marks, without them."""
-        return {line[1:].strip() for line in self.lines if line[:1] in marks}
+    def alike(self, region: bytes) -> int:
+        """Return how many lines it shares with a marked region."""
+        return len({line[1:].strip() for line in self.lines} & {*map(bytes.strip, region.split(b"\n"))})
 
 
-def _hunks(patch: bytes) -> dict[str, list[_Hunk]]:
-    """Return the hunks of a patch, by file."""
-    hunks: dict[str, list[_Hunk]] = {}
-    name, old, new = "", 0, 0
-    for line in patch.split(b"\n"):
-        if old > 0 or new > 0:
-            hunks[name][-1] = replace(hunks[name][-1], lines=(*hunks[name][-1].lines, line))
-            old -= line[:1] != b"+"
-            new -= line[:1] != b"-"
-        elif header := _HEADER.match(line):
-            old, new = int(header[1] or 1), int(header[2] or 1)
-            hunks.setdefault(name, []).append(_Hunk(header[3].strip(), ()))
-        elif line.startswith(b"+++ "):
+def _hunks(patch: bytes) -> list[_Hunk]:
+    """Return the hunks of a patch."""
+    hunks: list[_Hunk] = []
+    name, lines = "", iter(patch.split(b"\n"))
+    for line in lines:
+        if line.startswith(b"+++ "):
             name = os.fsdecode(line[4:].split(b"\t")[0].strip()).partition("/")[2]
+        elif header := _HEADER.match(line):
+            old, new, own = int(header[1] or 1), int(header[2] or 1), list[bytes]()
+            while old > 0 or new > 0:
+                own.append(next(lines, b""))
+                old -= own[-1][:1] != b"+"
+                new -= own[-1][:1] != b"-"
+            number = 1 + sum(hunk.file == name for hunk in hunks)
+            hunks.append(_Hunk(name, number, header[3].strip(), tuple(own)))
     return hunks
+
+
+def _by_file(hunks: Iterable[_Hunk]) -> dict[str, list[_Hunk]]:
+    found: dict[str, list[_Hunk]] = {}
+    for hunk in hunks:
+        found.setdefault(hunk.file, []).append(hunk)
+    return found
 
 
 @dataclass(frozen=True)
@@ -124,22 +133,17 @@ class _Merge:
 
     Attributes:
         name: the variant, below patches/.
-        hunks: what it changes, by file.
-        unfit: the numbers, from 1, of the hunks that do not fit as they are, by file.
+        hunks: what it changes.
+        unfit: those that do not fit as they are.
         files: the merged files.
         marked: the same with a mark at each place that was not exact.
     """
 
     name: str
-    hunks: dict[str, list[_Hunk]]
-    unfit: dict[str, list[int]]
+    hunks: list[_Hunk]
+    unfit: list[_Hunk]
     files: dict[str, bytes]
     marked: dict[str, bytes]
-
-    @property
-    def missing(self) -> list[str]:
-        """The files that the tree has not got."""
-        return [name for name in self.hunks if name not in self.files]
 
     @property
     def conflicts(self) -> dict[str, int]:
@@ -148,31 +152,26 @@ class _Merge:
         return {name: count for name, count in counts.items() if count}
 
     @property
-    def fit(self) -> float:
-        """The share of hunks that fit."""
-        return 1 - sum(map(len, self.unfit.values())) / sum(map(len, self.hunks.values()))
+    def problem(self) -> str:
+        """Why it is none; empty if it is one."""
+        if missing := [name for name in _by_file(self.hunks) if name not in self.files]:
+            return f"changes {', '.join(missing)}, which this tree has not got"
+        counts = ", ".join(f"{name} ({count})" for name, count in self.conflicts.items())
+        return counts and f"conflicts in {counts}"
 
     @property
     def fitting(self) -> str:
         """How many hunks fit, in words."""
-        count = sum(map(len, self.hunks.values()))
-        return f"{count - sum(map(len, self.unfit.values()))} of {count} hunks fit"
+        return f"{len(self.hunks) - len(self.unfit)} of {len(self.hunks)} hunks fit"
 
-    def marks(self, shown: Mapping[str, bytes]) -> dict[str, list[int]]:
-        """Return which hunks have marks in files as they were shown, by file; `shown` is `files` or `marked`."""
-        found = {}
-        for name, numbers in self.unfit.items():
-            owners = set()
-            for expected, replacement in _REGION.findall(shown.get(name, b"")):
-                lines = [{line.strip() for line in part.split(b"\n")} for part in (expected, replacement)]
-                alike = {
-                    number: len(lines[0] & self.hunks[name][number - 1].side(b" -"))
-                    + len(lines[1] & self.hunks[name][number - 1].side(b" +"))
-                    for number in numbers
-                }
-                owners.add(max(alike, key=lambda number: alike[number]))
-            found[name] = sorted(owners)
-        return {name: owners for name, owners in found.items() if owners}
+    def marks(self, shown: Mapping[str, bytes]) -> list[_Hunk]:
+        """Return which hunks have marks in files as they were shown, which is `files` or `marked`."""
+        owners = [
+            max(hunks, key=lambda hunk: hunk.alike(region))
+            for name, hunks in _by_file(self.unfit).items()
+            for region in _REGION.findall(shown.get(name, b""))
+        ]
+        return [hunk for hunk in self.unfit if hunk in owners]
 
 
 def port(
@@ -199,15 +198,14 @@ def port(
     if variant and variant not in known:
         raise BadInput(f"--from {variant}: no such variant of one patch; known: {', '.join(known) or 'none'}")
     audited = audit(tree, [_whole(bug) for bug in bugs], latent=True)
-    said = {each.id: each for bug_audit in audited.bugs for each in bug_audit.findings}
     work, left = [], []
     for bug, bug_audit in zip(bugs, audited.bugs, strict=True):
+        said = {each.id: each for each in bug_audit.findings}
         for finding in bug.findings:
-            what = _nothing_to_do(said[finding.id], variant, finding)
-            if what:
-                left.append(what)
+            if nothing := _nothing_to_do(said[finding.id], variant, finding):
+                left.append(nothing)
             else:
-                work.append((Audit(tree, (bug_audit,)), finding))
+                work.append((bug_audit, finding))
     if not work:
         raise NothingToDo(f"{tree.path}: nothing to port: {'; '.join(left)}")
     if out and len(work) > 1:
@@ -262,9 +260,11 @@ def _nothing_to_do(said: FindingAudit, variant: str, finding: Finding) -> str:
     return ""
 
 
-def _port(tree: Tree, audited: Audit, finding: Finding, out: Path, variant: str, say: Say) -> Ported:
+def _port(tree: Tree, audited: BugAudit, finding: Finding, out: Path, variant: str, say: Say) -> Ported:
     """Try the variants, nearest first, until one is merged, audited and compiled."""
-    merges = _nearest(tree, finding, variant, say)
+    names = [variant] if variant else [each[0] for each in finding.fix if len(each) == 1]
+    # Of those that fit alike the newest comes first, as it does in the manifest.
+    merges = sorted((_merge(tree, name, say) for name in names), key=lambda merge: len(merge.unfit) / len(merge.hunks))
     failed: list[tuple[_Merge, str, str, ExitCode]] = []
     for merge in merges:
         why = "the one asked for" if variant else "the one variant"
@@ -273,13 +273,14 @@ def _port(tree: Tree, audited: Audit, finding: Finding, out: Path, variant: str,
         why += f"; {merge.fitting}"
         if failed:
             why += f"; nearer: {'; '.join(f'{each.name} {problem}' for each, _, problem, _ in failed)}"
-        problem, code = _problem(tree, audited, finding, merge), ExitCode.FAILED
+        problem, code = merge.problem or _judge(tree, audited, finding, merge.files), ExitCode.FAILED
         try:
-            problem = problem or _compiled(tree, audited, finding, merge.files, say)
+            problem = problem or _compile(tree, audited.bug, finding, merge.files, say)
         except KmendError as error:
             problem, code = f"was not compiled: {error}", error.code
         if not problem:
-            _write(tree, out, _mail(tree, merge.name, merge.files, _how(merge)), merge.files)
+            how = merge.fitting + (", the others were merged by wiggle" if merge.unfit else "")
+            _write(tree, out, merge.name, merge.files, how)
             notes = _notes(tree, merge)
             return Ported(tree.path, tree.release, finding.id, merge.name, why, notes, "", out, ExitCode.OK)
         failed.append((merge, why, problem, code))
@@ -294,41 +295,22 @@ def _port(tree: Tree, audited: Audit, finding: Finding, out: Path, variant: str,
     return done
 
 
-def _compiled(tree: Tree, audited: Audit, finding: Finding, files: dict[str, bytes], say: Say) -> str:
-    """Return why some files do not compile; nothing if they do."""
-    try:
-        _compile(tree, audited.bugs[0].bug, finding, files, say)
-    except build.BuildError as error:
-        return f"does not compile: {error}"
-    return ""
-
-
-def _named(hunks: Mapping[str, Sequence[int]]) -> str:
-    """Name hunks by file and number."""
-    return "; ".join(
-        f"{name}: hunk{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}" for name, numbers in hunks.items()
-    )
-
-
-def _how(merge: _Merge, shown: Mapping[str, bytes] | None = None, files: Mapping[str, bytes] | None = None) -> str:
-    """Return what the log says of how a variant came to this tree.
+def _how(merge: _Merge, shown: Mapping[str, bytes], files: Mapping[str, bytes]) -> str:
+    """Return what the log says of how a variant came to this tree by hand.
 
     Args:
         merge: the merge.
         shown: what of it was given to a person to go on with.
         files: what the person made of that.
     """
-    if shown is None or files is None:
-        return merge.fitting + (", the others were merged by wiggle" if any(merge.unfit.values()) else "")
     by_hand = merge.marks(shown)
-    by_wiggle = {
-        name: left
-        for name, numbers in merge.unfit.items()
-        if (left := [number for number in numbers if number not in by_hand.get(name, ())])
-    }
     parts = [merge.fitting]
-    parts += [f"merged by wiggle: {_named(by_wiggle)}"] if by_wiggle else []
-    parts += [f"merged by hand: {_named(by_hand)}"] if by_hand else []
+    for what, hunks in (("wiggle", [each for each in merge.unfit if each not in by_hand]), ("hand", by_hand)):
+        named = (
+            f"{name}: hunk{'s' * (len(own) > 1)} {', '.join(str(hunk.number) for hunk in own)}"
+            for name, own in _by_file(hunks).items()
+        )
+        parts += [f"merged by {what}: {'; '.join(named)}"] if hunks else []
     besides = [name for name, content in files.items() if _changed_besides(shown.get(name), content)]
     parts += [f"changed by hand besides: {', '.join(besides)}"] if besides else []
     untouched = [name for name in shown if name not in files]
@@ -340,100 +322,81 @@ def _changed_besides(shown: bytes | None, content: bytes) -> bool:
     """Tell whether a person changed more of a file than what had a mark."""
     if shown is None:
         return True
-    kept, place = _REGION.sub(b"\0", shown).split(b"\0"), 0
-    if not content.startswith(kept[0]) or not content.endswith(kept[-1]):
-        return True
-    for part in kept:
-        place = content.find(part, place) + len(part)
-        if place < len(part):
-            return True
-    return len(kept) == 1 and content != shown
+    first, *kept = map(re.escape, _REGION.sub(b"\0", shown).split(b"\0"))
+    # What is between two marks is found where it comes first: no search goes back.
+    between = b"".join(b"(?>.*?%s)" % part for part in kept[:-1])
+    return not re.fullmatch(first + (between + b".*" + kept[-1] if kept else b""), content, re.DOTALL)
 
 
-def _nearest(tree: Tree, finding: Finding, variant: str, say: Say) -> list[_Merge]:
-    """Merge each variant, or the one that was asked for, and return the merges, the one with most hunks that fit first.
-
-    Of those that fit alike the newest comes first, as it does in the manifest.
-    """
-    names = [variant] if variant else [each[0] for each in finding.fix if len(each) == 1]
-    return sorted((_merge(tree, name, say) for name in names), key=lambda merge: -merge.fit)
-
-
-def _run(command: Sequence[str], folder: Path, stdin: bytes = b"") -> tuple[int, bytes]:
-    """Run a tool that merges or compares; return its exit code and what it prints."""
-    # The user's own settings of git must not change what is done here.
-    git = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "GIT_CEILING_DIRECTORIES": str(folder.parent)}
-    try:
-        done = proc.run(command, cwd=folder, env=proc.environment(git), stdin=stdin, limit=_LIMIT)
-    except FileNotFoundError as error:
-        raise Infrastructure(f"{command[0]} is not installed: run kmend setup") from error
-    except subprocess.TimeoutExpired as error:
-        raise Infrastructure(f"{command[0]} took more than {_LIMIT} s") from error
-    return done.returncode, done.stdout
+def _run(
+    command: Sequence[str], files: Mapping[str, bytes], stdin: bytes = b""
+) -> tuple[int, bytes, dict[str, bytes]]:
+    """Run a tool in a folder with some files; return its exit code, what it prints, and the files there then."""
+    with tempfile.TemporaryDirectory(prefix="kmend-") as temporary:
+        folder = Path(temporary)
+        _lay(folder, files)
+        # The user's own settings of git must not change what is done here.
+        git = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
+        git["GIT_CEILING_DIRECTORIES"] = str(folder.parent)
+        try:
+            done = proc.run(command, cwd=folder, env=proc.environment(git), stdin=stdin, limit=_LIMIT)
+        except FileNotFoundError as error:
+            raise Infrastructure(f"{command[0]} is not installed: run kmend setup") from error
+        except subprocess.TimeoutExpired as error:
+            raise Infrastructure(f"{command[0]} took more than {_LIMIT} s") from error
+        return done.returncode, done.stdout, _files(folder)
 
 
 def _merge(tree: Tree, name: str, say: Say) -> _Merge:
     """Merge a variant into a tree's files: exactly where a file's hunks all fit, else by wiggle."""
-    patch = PATCHES / name
-    hunks = _hunks(patch.read_bytes())
-    there = {each: (tree.path / each).read_bytes() for each in hunks if (tree.path / each).is_file()}
-    with tempfile.TemporaryDirectory(prefix="kmend-") as temporary:
-        ways = {way: Path(temporary, way) for way in ("exact", "wiggle", "marked")}
-        for folder in ways.values():
-            _lay(folder, there)
-        rejects = Path(temporary, "rejects")
-        _run([*series.COMMAND, str(patch), f"--reject-file={rejects}"], ways["exact"])
-        refused = _hunks(rejects.read_bytes() if rejects.exists() else b"").values()
-        lines = [hunk.lines for each in refused for hunk in each]
-        unfit = {
-            each: [n for n, hunk in enumerate(hunks[each], 1) if each not in there or hunk.lines in lines]
-            for each in hunks
-        }
-        if any(unfit[each] for each in there):
-            if not shutil.which("wiggle"):
-                say("some hunks do not fit, and wiggle, which finds a place for them, is not installed")
-                setup.ensure(say, ["wiggle"])
-            # --no-ignore: what looks as if it were there already is a conflict, too, not a guess.
-            command = ["wiggle", "--merge", "--replace", "-p1", "--no-ignore", "--quiet"]
-            for way in ("wiggle", "marked"):
-                options = ["--show-wiggles"] if way == "marked" else []
-                code, _ = _run([*command, *options, str(patch)], ways[way])
-                if code not in (0, 1) and len(there) == len(hunks):
-                    raise Infrastructure(f"wiggle failed on {name} with exit status {code}")
-        merged, marked = (
-            {each: (ways[way if unfit[each] else "exact"] / each).read_bytes() for each in there}
-            for way in ("wiggle", "marked")
-        )
+    patch = str(PATCHES / name)
+    hunks = _hunks(Path(patch).read_bytes())
+    wanted = _by_file(hunks)
+    there = _own(tree, wanted)
+    _, _, files = _run([*series.COMMAND, patch, f"--reject-file={_REJECTS}"], there)
+    refused = [hunk.lines for hunk in _hunks(files.get(_REJECTS, b""))]
+    unfit = [hunk for hunk in hunks if hunk.file not in there or hunk.lines in refused]
+    inexact = [each for each in _by_file(unfit) if each in there]
+    merged, marked = ({each: files[each] for each in there} for _ in range(2))
+    if inexact and not shutil.which("wiggle"):
+        say("some hunks do not fit, and wiggle, which finds a place for them, is not installed")
+        setup.ensure(say, ["wiggle"])
+    for into, options in ((merged, []), (marked, ["--show-wiggles"])) if inexact else ():
+        # --no-ignore: what looks as if it were there already is a conflict, too, not a guess.
+        command = ["wiggle", "--merge", "--replace", "-p1", "--no-ignore", "--quiet", *options, patch]
+        code, _, files = _run(command, there)
+        if code not in (0, 1) and len(there) == len(wanted):
+            raise Infrastructure(f"wiggle failed on {name} with exit status {code}")
+        into |= {each: files[each] for each in inexact}
     return _Merge(name, hunks, unfit, merged, marked)
 
 
 def _lay(folder: Path, files: Mapping[str, bytes]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
 
 
-def _problem(tree: Tree, audited: Audit, finding: Finding, merge: _Merge) -> str:
-    """Return what is wrong with a merge, as far as it can be told without a compiler; empty if nothing is."""
-    if merge.missing:
-        return f"changes {', '.join(merge.missing)}, which this tree has not got"
-    if merge.conflicts:
-        return "conflicts in " + ", ".join(f"{name} ({count})" for name, count in merge.conflicts.items())
-    return _judge(tree, audited, finding, merge.files)
+def _files(folder: Path) -> dict[str, bytes]:
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
-def _judge(tree: Tree, audited: Audit, finding: Finding, files: dict[str, bytes]) -> str:
+def _own(tree: Tree, names: Iterable[str]) -> dict[str, bytes]:
+    """Return those of some files that a tree has."""
+    return {name: (tree.path / name).read_bytes() for name in names if (tree.path / name).is_file()}
+
+
+def _judge(tree: Tree, audited: BugAudit, finding: Finding, files: dict[str, bytes]) -> str:
     """Audit a tree with some files in place of its own; return what is wrong with that, or nothing."""
-    (bug,) = (each.bug for each in audited.bugs)
-    needed = {name for each in bug.findings for name in (*each.files, *each.context)}
+    needed = {name for each in audited.bug.findings for name in (*each.files, *each.context)}
     with tempfile.TemporaryDirectory(prefix="kmend-") as folder:
         mended = Path(folder).resolve()
-        _lay(mended, {name: (tree.path / name).read_bytes() for name in needed if (tree.path / name).is_file()} | files)
-        (after,) = audit(Tree(mended, tree.version, tree.extraversion), [bug]).bugs
-    for each in after.findings:
+        _lay(mended, _own(tree, needed) | files)
+        (after,) = audit(Tree(mended, tree.version, tree.extraversion), [audited.bug]).bugs
+    for each, was in zip(after.findings, audited.findings, strict=True):
         # That something is fixed which could not be there before is no harm.
-        before = min(audited.statuses[each.id], Status.FIXED, key=_ORDER.index)
+        before = min(was.status, Status.FIXED, key=_ORDER.index)
         allowed = Status.FIXED if each.id == finding.id else before
         if _ORDER.index(each.status) < _ORDER.index(allowed):
             evidence = each.evidence[0]
@@ -441,12 +404,11 @@ def _judge(tree: Tree, audited: Audit, finding: Finding, files: dict[str, bytes]
     return ""
 
 
-def _compile(tree: Tree, bug: Bug, finding: Finding, files: dict[str, bytes], say: Say) -> None:
-    """Compile what some files changed, out of tree.
+def _compile(tree: Tree, bug: Bug, finding: Finding, files: dict[str, bytes], say: Say) -> str:
+    """Compile what some files changed, out of tree; return what is wrong, or nothing.
 
     Raises:
-        build.BuildError: it does not compile with them, and does without.
-        KmendError: nothing can be compiled here.
+        KmendError: nothing can be compiled here, with or without the files.
     """
     base, _ = bases.nearest(tree)
     name = next((name for name in bug.arches if base.has(name)), None)
@@ -459,32 +421,31 @@ def _compile(tree: Tree, bug: Bug, finding: Finding, files: dict[str, bytes], sa
     # Beside what verify builds, which would have to be built anew after this.
     scratch = replace(workspace, root=workspace.root / "port")
     objects = _objects(tree, bug, finding, files, arch.folder)
-    with (
-        source.locked(workspace),
-        tempfile.TemporaryDirectory(prefix="kmend-") as stage,
-        contextlib.closing(Jobs()) as jobs,
-    ):
+    log = scratch.root / "build.log"
+
+    def error(files: Mapping[str, bytes]) -> str:
+        with tempfile.TemporaryDirectory(prefix="kmend-") as stage:
+            _lay(Path(stage), files)
+            source.install(scratch, name, Path(stage), changed)
+        try:
+            build.objects(scratch, arch, objects, log, jobs)
+        except build.BuildError as wrong:
+            return str(wrong)
+        return ""
+
+    with source.locked(workspace), contextlib.closing(Jobs()) as jobs:
         changed = source.shadow(scratch, name, tree, [*files, *finding.files, *finding.context], say)
         source.need_space(scratch, [name])
-        log = scratch.root / "build.log"
         log.unlink(missing_ok=True)
         say(f"compiling {', '.join(objects)} for {name}")
         try:
             build.configure(scratch, arch, [bug], log, jobs)
-        except build.BuildError as error:
-            raise Infrastructure(f"{tree.path} does not build here: {error}") from error
-        _lay(Path(stage), files)
-        source.install(scratch, name, Path(stage), changed)
-        try:
-            build.objects(scratch, arch, objects, log, jobs)
-        except build.BuildError as error:
-            with tempfile.TemporaryDirectory(prefix="kmend-") as nothing:
-                source.install(scratch, name, Path(nothing), changed)
-            try:
-                build.objects(scratch, arch, objects, log, jobs)
-            except build.BuildError as own:
-                raise Infrastructure(f"{tree.path} does not build here without the fix, either: {own}") from own
-            raise error
+        except build.BuildError as wrong:
+            raise Infrastructure(f"{tree.path} does not build here: {wrong}") from wrong
+        problem = error(files)
+        if problem and (own := error({})):
+            raise Infrastructure(f"{tree.path} does not build here without the fix, either: {own}")
+    return problem and f"does not compile: {problem}"
 
 
 def _objects(tree: Tree, bug: Bug, finding: Finding, files: Iterable[str], folder: str) -> list[str]:
@@ -503,76 +464,63 @@ def _objects(tree: Tree, bug: Bug, finding: Finding, files: Iterable[str], folde
 
 def _diff(tree: Tree, files: Mapping[str, bytes]) -> bytes:
     """Return the patch from a tree's files to others, with its diffstat above."""
-    with tempfile.TemporaryDirectory(prefix="kmend-") as temporary:
-        folder = Path(temporary)
-        _lay(folder / "a", {name: (tree.path / name).read_bytes() for name in files if (tree.path / name).is_file()})
-        _lay(folder / "b", files)
-        options = ["--no-index", "--no-prefix", "--no-renames", "--text"]
-        code, diff = _run(["git", "diff", *options, "a", "b"], folder)
-        if code not in (0, 1):
-            raise Infrastructure(f"git diff failed with exit status {code}")
-        _, stat = _run(["git", "apply", "--stat", "-"], folder, diff)
-    return stat + b"\n" + diff
-
-
-def _changes(hunks: Mapping[str, Sequence[_Hunk]]) -> Counter[bytes]:
-    """Return the lines that hunks add and take away."""
-    lines = (line for each in hunks.values() for hunk in each for line in hunk.lines)
-    return Counter(line for line in lines if line[:1] in (b"+", b"-") and line[1:].strip())
+    both = {f"a/{name}": content for name, content in _own(tree, files).items()}
+    both |= {f"b/{name}": content for name, content in files.items()}
+    code, diff, _ = _run(["git", "diff", "--no-index", "--no-prefix", "--no-renames", "--text", "a", "b"], both)
+    if code not in (0, 1):
+        raise Infrastructure(f"git diff failed with exit status {code}")
+    return _run(["git", "apply", "--stat", "-"], {}, diff)[1] + b"\n" + diff
 
 
 def _notes(tree: Tree, merge: _Merge) -> tuple[str, ...]:
     """Tell what was not exact."""
     notes = []
-    for name, hunks in merge.hunks.items():
-        numbers = ", ".join(map(str, merge.unfit[name]))
-        if name in merge.missing:
+    unfit = _by_file(merge.unfit)
+    for name, hunks in _by_file(merge.hunks).items():
+        if name not in merge.files:
             notes.append(f"{name} is not in this tree: {len(hunks)} hunks have no place")
-        elif numbers:
+        elif name in unfit:
+            numbers = ", ".join(str(hunk.number) for hunk in unfit[name])
             what = "not fitting" if name in merge.conflicts else "merged by wiggle"
             notes.append(f"{name}: hunk {numbers} of {len(hunks)} {what}: the lines around are others here")
     return tuple(notes) if merge.conflicts else (*notes, *_unlike(tree, merge.hunks, merge.files))
 
 
-def _unlike(tree: Tree, wanted: Mapping[str, Sequence[_Hunk]], files: Mapping[str, bytes]) -> Iterator[str]:
+def _unlike(tree: Tree, wanted: Collection[_Hunk], files: Mapping[str, bytes]) -> Iterator[str]:
     """Tell in what a result is another one than the variant."""
     got = _hunks(_diff(tree, files))
-    for what, lines in (
-        ("only in the variant", _changes(wanted) - _changes(got)),
-        ("only in the result", _changes(got) - _changes(wanted)),
-    ):
-        yield from (f"{what}: {line.decode(errors='replace')}" for line in lines)
-    for name, hunks in got.items():
-        for function in dict.fromkeys(hunk.function for hunk in hunks if hunk.function):
-            # diff cuts the name off, and not all of them at the same place.
-            others = [hunk.function[:20] for hunk in wanted.get(name, ()) if hunk.function]
-            if not any(map(function.startswith, others)):
-                said = function.decode(errors="replace")
-                yield f"{name}: a hunk lies behind '{said}', the variant has none there"
+    theirs, ours = (
+        Counter(line for hunk in hunks for line in hunk.lines if line[:1] in (b"+", b"-") and line[1:].strip())
+        for hunks in (wanted, got)
+    )
+    for what, lines in (("variant", theirs - ours), ("result", ours - theirs)):
+        yield from (f"only in the {what}: {line.decode(errors='replace')}" for line in lines)
+    for name, function in dict.fromkeys((hunk.file, hunk.function) for hunk in got if hunk.function):
+        # diff cuts the name off, and not all of them at the same place.
+        others = [hunk.function[:20] for hunk in wanted if hunk.file == name and hunk.function]
+        if not any(map(function.startswith, others)):
+            yield f"{name}: a hunk lies behind '{function.decode(errors='replace')}', the variant has none there"
 
 
-def _mail(tree: Tree, name: str, files: Mapping[str, bytes], what: str) -> bytes:
-    """Return the new variant: the header and log of the one that it comes from, and the tree's own diff."""
+def _write(tree: Tree, out: Path, name: str, files: Mapping[str, bytes], how: str) -> None:
+    """Write the new variant, once it was seen to give the merged files.
+
+    It has the header and log of the one that it comes from, and the tree's own diff.
+    """
     head = (PATCHES / name).read_text(encoding="utf-8").partition("\n---\n")[0]
-    line = f"[ported from {name.removesuffix('.patch')} to {tree.release}: {what}]"
+    line = f"[ported from {name.removesuffix('.patch')} to {tree.release}: {how}]"
     paragraphs = head.rstrip().split("\n\n")
     last = all(map(_TRAILER.fullmatch, paragraphs[-1].splitlines())) and len(paragraphs) > 2
     paragraphs.insert(len(paragraphs) - last, textwrap.fill(line, 72, break_long_words=False, break_on_hyphens=False))
-    return "\n\n".join(paragraphs).encode() + b"\n---\n" + _diff(tree, files)
-
-
-def _write(tree: Tree, out: Path, text: bytes, files: dict[str, bytes]) -> None:
-    """Write the new variant, once it was seen to give the merged files."""
+    text = "\n\n".join(paragraphs).encode() + b"\n---\n" + _diff(tree, files)
     with tempfile.TemporaryDirectory(prefix="kmend-") as folder:
         patch = Path(folder, out.name)
         patch.write_bytes(text)
         names = series.materialize(tree.path, [patch], Path(folder, "tree"))
         if any(Path(folder, "tree", name).read_bytes() != files[name] for name in names):
             raise Infrastructure(f"{out}: patch does not make the merged files of it")
-        _refuse_taken(out)
-        new = out.with_name(f".{out.name}.new")
-        shutil.copyfile(patch, new)
-        new.rename(out)
+    _refuse_taken(out)
+    write({out: text})
 
 
 def _hash(path: Path) -> str:
@@ -636,7 +584,7 @@ def resume(folder: Path, out: Path | None = None, say: Say = print) -> Ported:
         if not (tree.path / name).is_file() or _hash(tree.path / name) != known:
             raise BadInput(f"{tree.path / name} was changed since: run port again")
     top = folder / _FILES
-    files = {str(path.relative_to(top)): path.read_bytes() for path in sorted(top.rglob("*")) if path.is_file()}
+    files = _files(top)
     strange = [name for name in files if not (tree.path / name).is_file()]
     if strange:
         raise BadInput(f"{top / strange[0]}: the tree has no such file: take it away")
@@ -644,19 +592,19 @@ def resume(folder: Path, out: Path | None = None, say: Say = print) -> Ported:
     marks = {name: mark.start() for name, content in files.items() if (mark := _MARKER.search(content))}
     problem, code, wrote, notes = "", ExitCode.FAILED, folder, [f"{folder} is not needed any more"]
     if marks:
-        places = [f"{top / name}:{files[name].count(_LF, 0, start) + 1}" for name, start in marks.items()]
+        places = [f"{top / name}:{files[name].count(10, 0, start) + 1}" for name, start in marks.items()]
         problem = f"has conflicts left: {', '.join(places)}"
     elif not files:
         problem = "changes no file"
     else:
-        audited = audit(tree, [_whole(bug)], latent=True)
-        problem = _judge(tree, audited, finding, files) or _compiled(tree, audited, finding, files, say)
+        (audited,) = audit(tree, [_whole(bug)], latent=True).bugs
+        problem = _judge(tree, audited, finding, files) or _compile(tree, bug, finding, files, say)
     if problem:
         notes = []
     else:
         merge = _merge(tree, variant, say)
         how = _how(merge, merge.marked if marked else merge.files, files)
-        _write(tree, place, _mail(tree, variant, files, how), files)
+        _write(tree, place, variant, files, how)
         notes = [how, *_unlike(tree, merge.hunks, files), *notes]
         code, wrote = ExitCode.OK, place
     return Ported(tree.path, tree.release, finding.id, variant, "by hand", tuple(notes), problem, wrote, code)
