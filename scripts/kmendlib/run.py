@@ -12,10 +12,12 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from kmendlib.host.errors import ExitCode
 from kmendlib.host.words import Has, Outcome, Verdict
@@ -33,6 +35,8 @@ EXCERPT = 16384
 
 # KCIDB knows no status for a panic or a time-out: both are failures of the code under test.
 KCIDB_STATUS = {Verdict.PANIC: "FAIL", Verdict.TIMEOUT: "FAIL"}
+# The gravest first.
+_GRAVE = (ExitCode.USAGE, ExitCode.PANIC, ExitCode.TIMEOUT, ExitCode.INFRASTRUCTURE, ExitCode.FAILED, ExitCode.NOTHING)
 # On the unfixed kernel these show the bug; no result at all does not.
 _HITS = {Verdict.FAIL, Verdict.PANIC, Verdict.TIMEOUT}
 
@@ -226,10 +230,10 @@ class Ending:
         seconds: wall time of the run.
         ktap_seconds: wall time to the last line of test results; None where there was none.
         command: QEMU's words.
-        stderr: what QEMU itself complained of.
+        qemu_stderr: what QEMU itself complained of.
         code: QEMU's exit code; None where it was killed, or nobody knows.
-        clock: seconds of the guest's clock at its last line; None where nobody knows.
-        work: CPU time of QEMU in seconds; likewise.
+        guest_seconds: of the guest's clock at its last line; None where nobody knows.
+        cpu_seconds: CPU time of QEMU; likewise.
     """
 
     end: End | None
@@ -237,10 +241,10 @@ class Ending:
     seconds: float
     ktap_seconds: float | None = None
     command: str = ""
-    stderr: str = ""
+    qemu_stderr: str = ""
     code: int | None = None
-    clock: float | None = None
-    work: float | None = None
+    guest_seconds: float | None = None
+    cpu_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -400,7 +404,7 @@ class BootResult:
     def to_kcidb(self) -> dict[str, Any]:
         """Return it as a test of KCIDB."""
         row, ending, judged = self.row, self.ending, self.judged
-        spent = {"guest_seconds": ending.clock, "cpu_seconds": ending.work}
+        spent = {name: getattr(ending, name) for name in ("guest_seconds", "cpu_seconds")}
         return {
             "build_id": self.build,
             "id": f"{self.build}-{row.path}-{self.number}",
@@ -420,7 +424,7 @@ class BootResult:
                 "cases": dict(judged.cases),
                 "ktap_seconds": None if ending.ktap_seconds is None else round(ending.ktap_seconds, 3),
                 "command": ending.command,
-                "qemu_stderr": ending.stderr,
+                "qemu_stderr": ending.qemu_stderr,
                 **({"forced": asdict(self.forced)} if self.forced else {}),
                 **({"inputs": self.inputs, "printed": self.printed} if self.inputs else {}),
                 **{name: spent for name, spent in spent.items() if spent is not None},
@@ -431,15 +435,10 @@ class BootResult:
     def from_kcidb(cls, row: Row, test: Mapping[str, Any]) -> "BootResult":
         """Read what `to_kcidb` returned for a boot of a row."""
         misc = test["misc"]
-        seconds, said = (test["duration"], misc["ktap_seconds"]), (misc.get("command", ""), misc.get("qemu_stderr", ""))
-        ending = Ending(None, Path(test["log_url"]), *seconds, *said)
-        ending = replace(ending, clock=misc.get("guest_seconds"), work=misc.get("cpu_seconds"))
-        tail = tuple(test["log_excerpt"].split("\n"))
-        judged = Judgement(Verdict(misc["verdict"]), misc["reason"], misc["cases"], tail)
-        forced = _forced(misc["forced"]) if "forced" in misc else None
-        build, start = test["build_id"], test.get("start_time", "")
-        digests = misc.get("inputs", ""), misc.get("printed", "")
-        return cls(row, misc["state"], misc["number"], ending, judged, build, start, forced, *digests)
+        ending = _made(Ending, {**misc, "end": None, "console": test["log_url"], "seconds": test["duration"]})
+        judged = _made(Judgement, {**misc, "tail": test["log_excerpt"].split("\n")})
+        known = {"row": row, "ending": ending, "judged": judged, "build": test["build_id"]}
+        return _made(cls, {**misc, **known, "start": test.get("start_time", "")})
 
 
 @dataclass(frozen=True)
@@ -629,16 +628,7 @@ def worst(words: Iterable[Has], default: Has = Has.NOT_IN) -> tuple[Has, ExitCod
 
 def gravest(codes: Iterable[ExitCode]) -> ExitCode:
     """Return the gravest of some exit codes."""
-    found = set(codes)
-    order = (
-        ExitCode.USAGE,
-        ExitCode.PANIC,
-        ExitCode.TIMEOUT,
-        ExitCode.INFRASTRUCTURE,
-        ExitCode.FAILED,
-        ExitCode.NOTHING,
-    )
-    return next((code for code in order if code in found), ExitCode.OK)
+    return min((code for code in codes if code is not ExitCode.OK), key=_GRAVE.index, default=ExitCode.OK)
 
 
 @dataclass(frozen=True)
@@ -758,20 +748,20 @@ class Run:
         """
         (checkout,) = data["checkouts"]
         misc = checkout["misc"]
-        rows = {row.key: row for row in map(_row, misc["plan"])}
+        rows = {row.key: row for row in (_made(Row, {**row, "claims": _claims(row)}) for row in misc["plan"])}
         tests = [(rows.get(key(test["misc"])), test) for test in data["tests"]]
         waiting = [(rows.get(key(boot)), boot) for boot in misc.get("waiting", ())]
-        return cls(
-            checkout["id"],
-            checkout["comment"],
-            tuple(rows.values()),
-            tuple(map(Build.from_kcidb, data["builds"])),
-            tuple(BootResult.from_kcidb(row, test) for row, test in tests if row),
-            tuple(_boot(row, boot) for row, boot in waiting if row),
-            tree=checkout.get("tree_name", ""),
-            start=checkout.get("start_time", ""),
-            **_fields(cls, {name: misc[name] for name in _MISC if name in misc}),
-        )
+        known = {
+            "id": checkout["id"],
+            "title": checkout["comment"],
+            "rows": tuple(rows.values()),
+            "builds": tuple(map(Build.from_kcidb, data["builds"])),
+            "results": tuple(BootResult.from_kcidb(row, test) for row, test in tests if row),
+            "waiting": tuple(_made(Boot, {**boot, "row": row}) for row, boot in waiting if row),
+            "tree": checkout.get("tree_name", ""),
+            "start": checkout.get("start_time", ""),
+        }
+        return _made(cls, {name: misc[name] for name in _MISC if name in misc} | known)
 
 
 _KEY = ("bug", "arch", "suite", "kind")
@@ -794,33 +784,32 @@ def key(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
     return row["bug"], row["arch"], row["suite"], row["kind"]
 
 
-def _fields(cls: Any, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a dataclass takes of JSON."""
-    named = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in named.items()}
+_Kind = TypeVar("_Kind")
+_hints = cache(get_type_hints)
 
 
-def _row(row: Mapping[str, Any]) -> Row:
+def _made(kind: type[_Kind], data: Mapping[str, Any]) -> _Kind:
+    """Return a dataclass with what JSON has of its fields."""
+    return kind(**{name: _value(hint, data[name]) for name, hint in _hints(kind).items() if name in data})
+
+
+def _value(hint: Any, value: Any) -> Any:
+    """Return a field's value, of its type, for what JSON has."""
+    if get_origin(hint) is UnionType:
+        (hint,) = (each for each in get_args(hint) if each is not type(None))
+    if get_origin(hint) is tuple:
+        return value if value is None else tuple(_value(get_args(hint)[0], each) for each in value)
+    if isinstance(value, str) and issubclass(hint, StrEnum | Path):
+        return hint(value)
+    return _made(hint, value) if is_dataclass(hint) and isinstance(value, Mapping) else value
+
+
+def _claims(row: Mapping[str, Any]) -> Any:
     # An older kmend had no claims, but the cases alone.
-    claims = row.get("claims") or ([{"finding": "", "status": "", "cases": row["proof"]}] if row["proof"] else [])
-    made = Row(**_fields(Row, row))
-    return replace(made, claims=tuple(Claim(**_fields(Claim, claim)) for claim in claims))
-
-
-def _forced(data: Mapping[str, Any]) -> Forced:
-    fields: dict[str, Any] = _fields(Forced, data) | {"end": RaceEnd(data["end"])}
-    for name in ("seen", "control"):
-        fields[name] = tuple(Moment(**_fields(Moment, moment)) for moment in data[name])
-    return Forced(**fields)
+    return row.get("claims") or ([{"finding": "", "status": "", "cases": row["proof"]}] if row["proof"] else [])
 
 
 def _boot_to_json(boot: Boot) -> dict[str, Any]:
     files = {"kernel": str(boot.guest.kernel), "initrd": list(map(str, boot.guest.initrd))}
     row = dict(zip(_KEY, boot.row.key, strict=True))
     return row | {"state": boot.state, "number": boot.number, "test": boot.test, "guest": asdict(boot.guest) | files}
-
-
-def _boot(row: Row, boot: Mapping[str, Any]) -> Boot:
-    guest = _fields(GuestSpec, boot["guest"])
-    guest |= {"kernel": Path(guest["kernel"]), "initrd": tuple(map(Path, guest["initrd"]))}
-    return Boot(row, boot["state"], boot["number"], boot["test"], GuestSpec(**guest))

@@ -40,14 +40,14 @@ def test_no_result_line_has_no_time(tmp_path: Path) -> None:
 
 def test_complaint_of_qemu_is_kept_apart(tmp_path: Path) -> None:
     boot = run("echo 'could not load firmware' >&2; exit 1", tmp_path)
-    assert (boot.end, boot.code, boot.stderr) == (End.EXIT, 1, "could not load firmware")
+    assert (boot.end, boot.code, boot.qemu_stderr) == (End.EXIT, 1, "could not load firmware")
     assert boot.console.read_bytes() == b""
 
 
 def test_time_limit_counts_the_guests_seconds(tmp_path: Path) -> None:
     boot = run("echo '[    1.200000] up'; echo '[   20.500000] late'; sleep 60", tmp_path, limit=20.0)
     assert boot.end is End.TIMEOUT and boot.code is None
-    assert boot.clock == 20.5 and boot.seconds < 5
+    assert boot.guest_seconds == 20.5 and boot.seconds < 5
 
 
 def test_limit_on_the_hosts_clock_grows_with_the_load(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +58,7 @@ def test_limit_on_the_hosts_clock_grows_with_the_load(monkeypatch: pytest.Monkey
 
 def test_host_that_is_slow_is_no_time_limit(tmp_path: Path) -> None:
     boot = run("for i in 1 2 3; do echo \"[    0.00000$i] tick\"; sleep 0.6; done", tmp_path, limit=1.0)
-    assert (boot.end, boot.clock) == (End.EXIT, 0.000003)
+    assert (boot.end, boot.guest_seconds) == (End.EXIT, 0.000003)
     assert boot.seconds > 1.5
 
 

@@ -47,11 +47,11 @@ def write(tmp_path: Path, arch: str, bugs: Sequence[manifest.Bug]) -> tuple[Run,
     for state in STATES:
         image = tmp_path / arch / f"{target.arch.make_target}-{state}"
         image.write_text(f"kernel {state}")
-        archive = tmp_path / f"modules-{state}" / "modules.cpio"
+        archive = tmp_path / f"modules-{state}" / "initramfs.cpio"
         archive.parent.mkdir()
-        archive.with_name("initramfs.cpio").write_text(f"programs and modules {state}")
-        (archive.parent / "order").write_text("".join(f"{name}.ko\n" for name in target.modules))
-        kernel = Kernel(f"kmend:1-{arch}-{state}", image, initrd, archive)
+        archive.write_text(f"programs and modules {state}")
+        order = tuple(f"{name}.ko" for name in target.modules)
+        kernel = Kernel(f"kmend:1-{arch}-{state}", image, initrd, archive, order)
         for boot in target.boots:
             if boot.state == state:
                 ready = replace(boot, guest=kernel.guest(boot.guest))

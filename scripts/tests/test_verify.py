@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from kmendlib.proof import build, evidence, ktap, verify
 from kmendlib.proof.evidence import Evidence
 from kmendlib.proof.jobs import Jobs
 from kmendlib.proof.plan import Plan, Request, plan
-from kmendlib.run import STATES, Boot, Run
+from kmendlib.run import STATES, Boot, Build, Run
 from kmendlib.tree import arches, bases, manifest
 from kmendlib.tree.apply import apply, refuse_prepared
 from kmendlib.tree.audit import Status, audit
@@ -163,16 +164,19 @@ def test_modules_come_in_load_order(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setattr(build.proc, "output", lambda words: needs[Path(words[-1]).name] + "\n")
     (folder / "usr/gen_init_cpio").write_text('#!/bin/sh\ncat "$3"\n')
     (folder / "usr/gen_init_cpio").chmod(0o755)
-    archive = build.module_archive(place, arches.load("x86_64"), "after", ["kvm_amd"])
-    held = [line.split()[1] for line in archive.read_text().splitlines()]
+    programs = tmp_path / "initramfs.cpio"
+    programs.write_text("file /init\n")
+    archive, order = build.module_archive(place, arches.load("x86_64"), "after", ["kvm_amd"], programs)
+    first, *held = [line.split()[1] for line in archive.read_text().splitlines()]
+    assert first == "/init" and archive == tmp_path / "x86_64/modules-after/initramfs.cpio"
     modules = [f"/lib/modules/{name}" for name in ("irqbypass.ko", "kvm.ko", "kvm-amd.ko")]
     assert held == ["/lib", "/lib/modules", "/lib/modules/order", *modules]
-    assert build.load_order(archive, ["kvm"]) == ["irqbypass.ko", "kvm.ko"]
+    assert order == ("irqbypass.ko", "kvm.ko", "kvm-amd.ko")
     with pytest.raises(build.BuildError, match="no module nvme"):
-        build.module_archive(place, arches.load("x86_64"), "after", ["nvme"])
+        build.module_archive(place, arches.load("x86_64"), "after", ["nvme"], programs)
     (folder / "usr/gen_init_cpio").write_text("#!/bin/sh\necho no room >&2\nexit 1\n")
     with pytest.raises(build.BuildError, match="cannot archive the modules: no room"):
-        build.module_archive(place, arches.load("x86_64"), "after", ["kvm"])
+        build.module_archive(place, arches.load("x86_64"), "after", ["kvm"], programs)
 
 
 def test_option_that_kconfig_drops_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -193,7 +197,8 @@ def test_kernel_that_does_not_build_names_the_first_error(monkeypatch: pytest.Mo
     (place.build("x86_64") / ".config").write_text("CONFIG_A=y\nCONFIG_B=y\n")
     seen: list[tuple[int, int | None]] = []
     with pytest.raises(build.BuildError, match="^a.c:3:1: error: no such thing$"):
-        build.kernel(place, arches.load("x86_64"), "after", tmp_path / "log", Jobs(), lambda *step: seen.append(step))
+        arch, record = arches.load("x86_64"), Build("kmend:1-x86_64-after", "x86_64")
+        build.kernel(place, arch, "after", tmp_path / "log", Jobs(), lambda *step: seen.append(step), record)
     assert seen == [(1, 5)]
 
 
@@ -228,7 +233,7 @@ class Steps:
         monkeypatch.setattr(build, "kernel", self.kernel)
         monkeypatch.setattr(build, "module_archive", self.modules)
         monkeypatch.setattr(build, "initramfs", lambda tools, arch, programs, *more: self.file("initramfs", *programs))
-        monkeypatch.setattr(build, "load_order", lambda archive, names: [f"{name}.ko" for name in names])
+        monkeypatch.setattr(build, "image", lambda place, arch, state: self.folder / f"image-{state}")
 
     def file(self, name: str, *lines: str) -> Path:
         path = self.folder / name
@@ -240,15 +245,23 @@ class Steps:
         self.state = stage.name
         self.done.append(f"install {stage.name}")
 
-    def kernel(self, place: Workspace, arch: arches.Arch, state: str, *_: object, modules: bool = False) -> build.Built:
+    def kernel(
+        self, place: Workspace, arch: arches.Arch, state: str, *more: Any, modules: bool = False
+    ) -> Build:
         assert state == self.state
         self.done.append(f"build {state}" + (" with modules" if modules else ""))
         if state in self.fails:
             raise build.BuildError("a.c:1: error: no")
-        return build.Built(self.file(f"image-{state}"), self.file("config", "CONFIG_A=y"), 2.25, "make", "cc 1")
+        self.file(f"image-{state}")
+        self.file("x86_64/build/.config", "CONFIG_A=y")
+        record: Build = more[-1]
+        return dataclasses.replace(record, seconds={**record.seconds, "build_seconds": 2.25})
 
-    def modules(self, place: Workspace, arch: arches.Arch, state: str, names: list[str]) -> Path:
-        return self.file(f"modules-{state}/modules.cpio", *names)
+    def modules(
+        self, place: Workspace, arch: arches.Arch, state: str, names: list[str], programs: Path
+    ) -> tuple[Path, tuple[str, ...]]:
+        archive = self.file(f"modules-{state}/initramfs.cpio", programs.read_text() + "".join(names))
+        return archive, tuple(f"{name}.ko" for name in names)
 
     def walk(self, todo: Plan, consume: verify.Consumer | None = None) -> verify.Walk:
         place = Workspace("t", self.folder)

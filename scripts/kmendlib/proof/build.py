@@ -9,13 +9,14 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from kmendlib.host import proc
 from kmendlib.host.errors import Infrastructure
 from kmendlib.host.paths import CONFIGS, cache
 from kmendlib.proof.jobs import Jobs
+from kmendlib.run import Build
 from kmendlib.tree.arches import Arch
 from kmendlib.tree.manifest import SELFTESTS, Bug
 from kmendlib.tree.source import Workspace
@@ -32,25 +33,6 @@ MODINFO = "/sbin/modinfo"
 
 class BuildError(Exception):
     """A configuration or compilation failed; the text says where, in a line."""
-
-
-@dataclass(frozen=True)
-class Built:
-    """A kernel image and what it took.
-
-    Attributes:
-        image: the copy of the image that this state boots; a later build does not touch it.
-        config: the final configuration.
-        seconds: wall time of make.
-        command: make's words.
-        compiler: first line of the compiler's version.
-    """
-
-    image: Path
-    config: Path
-    seconds: float
-    command: str
-    compiler: str
 
 
 def toolchain() -> tuple[str, str]:
@@ -214,6 +196,11 @@ def _first_error(log: Path) -> str:
     return next((line.strip() for line in lines[last_run + 1 :] if _ERROR.search(line)), f"no reason given, see {log}")
 
 
+def image(workspace: Workspace, arch: Arch, state: str) -> Path:
+    """Return the copy of the image that a state boots; a later build does not touch it."""
+    return workspace.root / arch.name / f"{arch.make_target}-{state}"
+
+
 def kernel(
     workspace: Workspace,
     arch: Arch,
@@ -221,8 +208,9 @@ def kernel(
     log: Path,
     jobs: Jobs,
     on_progress: Callable[[int, int | None], None],
+    record: Build,
     modules: bool = False,
-) -> Built:
+) -> Build:
     """Build the kernel of the state that is installed in the architecture's source folder.
 
     Args:
@@ -233,15 +221,19 @@ def kernel(
         jobs: the budget.
         on_progress: called with the steps done and, for a build from scratch, how many it will take: as many as
             the last one, or an estimate.
+        record: what is known of the kernel.
         modules: build the modules, too.
+
+    Returns:
+        The record with what was run, and how long it took.
 
     Raises:
         BuildError: the kernel does not build; the text is the first error.
     """
     build = workspace.build(arch.name)
     counter = workspace.root / arch.name / "steps"
-    image = build / arch.params.kernel_path
-    scratch = not image.exists()
+    made = build / arch.params.kernel_path
+    scratch = not made.exists()
     options = sum(line.endswith("=y") for line in (build / ".config").read_text(encoding="utf-8").splitlines())
     total = int(counter.read_text(encoding="utf-8")) if counter.exists() else round(options * _STEPS_PER_OPTION)
     steps = 0
@@ -256,15 +248,14 @@ def kernel(
     started = time.monotonic()
     if _run(command, log, jobs, count):
         raise BuildError(_first_error(log))
-    seconds = time.monotonic() - started
-    if not image.exists():
+    seconds = {**record.seconds, "build_seconds": round(time.monotonic() - started, 3)}
+    if not made.exists():
         raise BuildError(f"make ended well but made no {arch.params.kernel_path}")
     if scratch:
         counter.write_text(str(steps), encoding="utf-8")
-    kept = workspace.root / arch.name / f"{arch.make_target}-{state}"
-    shutil.copyfile(image, kept)
+    shutil.copyfile(made, image(workspace, arch, state))
     version = (proc.output([compiler(arch), "--version"]) or "unknown").splitlines()[0]
-    return Built(kept, build / ".config", seconds, " ".join(command), version)
+    return replace(record, command=" ".join(command), compiler=version, seconds=seconds)
 
 
 def objects(workspace: Workspace, arch: Arch, names: Sequence[str], log: Path, jobs: Jobs) -> None:
@@ -303,10 +294,22 @@ def _modules(build: Path, names: Sequence[str]) -> dict[str, Path]:
     return modules
 
 
-def module_archive(workspace: Workspace, arch: Arch, state: str, names: Sequence[str]) -> Path:
-    """Put modules of the last build, and those that they need, into a cpio archive.
+def module_archive(
+    workspace: Workspace, arch: Arch, state: str, names: Sequence[str], programs: Path
+) -> tuple[Path, tuple[str, ...]]:
+    """Put modules of the last build, and those that they need, into a cpio archive, behind another one.
 
     It holds /lib/modules/NAME.ko, and /lib/modules/order: their file names in the order in which they can be loaded.
+
+    Args:
+        workspace: the tree's place.
+        arch: the architecture.
+        state: names the archive's folder.
+        names: the modules.
+        programs: the archive that comes first: the kernel unpacks one after the other.
+
+    Returns:
+        The archive and that order.
 
     Raises:
         BuildError: the build made no such module.
@@ -314,31 +317,18 @@ def module_archive(workspace: Workspace, arch: Arch, state: str, names: Sequence
     build = workspace.build(arch.name)
     kept = workspace.root / arch.name / f"modules-{state}"
     modules = _modules(build, names)
+    order = tuple(f"{name}.ko" for name in modules)
     kept.mkdir(exist_ok=True)
-    (kept / "order").write_text("".join(f"{name}.ko\n" for name in modules), encoding="utf-8")
+    (kept / "order").write_text("".join(f"{name}\n" for name in order), encoding="utf-8")
     lines = ["dir /lib 0755 0 0", "dir /lib/modules 0755 0 0", f"file /lib/modules/order {kept / 'order'} 0644 0 0"]
     lines += [f"file /lib/modules/{name}.ko {path} 0644 0 0" for name, path in modules.items()]
     (kept / "list").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    archive = kept / "modules.cpio"
-    with archive.open("wb") as out:
-        command = [str(build / "usr/gen_init_cpio"), "-t", "0", str(kept / "list")]
-        done = proc.run(command, stdout=out)
+    done = proc.run([build / "usr/gen_init_cpio", "-t", "0", kept / "list"])
     if done.returncode:
         raise BuildError(f"cannot archive the modules: {done.stderr.decode(errors='replace').strip()}")
-    return archive
-
-
-def load_order(archive: Path, names: Sequence[str]) -> list[str]:
-    """Return which of an archive's files to load, in order, so that all of `names` are there in the end.
-
-    Args:
-        archive: what `module_archive` made.
-        names: the modules.
-    """
-    order = (archive.parent / "order").read_text(encoding="utf-8").split()
-    wanted = {name.replace("-", "_") + ".ko" for name in names}
-    last = max(place for place, name in enumerate(order) if name.replace("-", "_") in wanted)
-    return order[: last + 1]
+    archive = kept / programs.name
+    archive.write_bytes(programs.read_bytes() + done.stdout)
+    return archive, order
 
 
 @contextlib.contextmanager

@@ -164,7 +164,7 @@ def judge(boot: Ending, suite: str, parse: Parser) -> Judgement:
         return result(Verdict.PANIC, panic)
     if boot.end in (End.TIMEOUT, End.SILENT):
         what = "time limit reached" if boot.end is End.TIMEOUT else "no output any more"
-        clock = f"{boot.seconds:.0f} s" if boot.clock is None else f"{boot.clock:.0f} s of the guest's clock"
+        clock = f"{boot.seconds:.0f} s" if boot.guest_seconds is None else f"{boot.guest_seconds:.0f} s of the guest's clock"
         last = tail[-1] if tail else "nothing printed at all"
         return result(Verdict.TIMEOUT, f"{what} after {clock}; last line: {last}")
     if boot.end is End.STARVED:
@@ -177,7 +177,7 @@ def judge(boot: Ending, suite: str, parse: Parser) -> Judgement:
         )
     if not text.strip():
         if boot.code:
-            complaint = boot.stderr.splitlines()[-1] if boot.stderr else "no reason given"
+            complaint = boot.qemu_stderr.splitlines()[-1] if boot.qemu_stderr else "no reason given"
             return result(Verdict.ERROR, f"QEMU ended with code {boot.code}: {complaint}")
         return result(Verdict.MISS, "the guest ended without a word on the console")
     if not run:
@@ -193,7 +193,7 @@ def judge(boot: Ending, suite: str, parse: Parser) -> Judgement:
     if splat:
         return result(Verdict.FAIL, f"all cases ok, but the kernel complained: {splat}")
     if boot.code:
-        return result(Verdict.ERROR, f"all cases ok, but QEMU ended with code {boot.code}: {boot.stderr}")
+        return result(Verdict.ERROR, f"all cases ok, but QEMU ended with code {boot.code}: {boot.qemu_stderr}")
     if not counts.passed:
         skips = [line.strip() for line in lines if "# SKIP" in line]
         return result(Verdict.SKIP, skips[0].partition("# SKIP")[2].strip() if skips else "every case skipped")

@@ -189,26 +189,27 @@ class Kernel:
         id: its id in the evidence.
         image: the image.
         programs: the archive with the guest's init and kselftests, which may still be in the making; None without.
-        modules: the archive with its modules, or None.
+        modules: the same with its modules, or None.
+        order: their files in the order in which they can be loaded.
     """
 
     id: str
     image: Path
     programs: concurrent.futures.Future[Path] | None
     modules: Path | None
+    order: tuple[str, ...] = ()
 
     def guest(self, spec: GuestSpec) -> GuestSpec:
         """Return a planned guest with the files in place of what stands for them."""
         initrd: tuple[Path, ...] = ()
         if spec.initrd and self.programs:
-            initrd = (self.programs.result(),)
+            initrd = (self.modules if MODULES in spec.initrd and self.modules else self.programs.result(),)
         words = spec.words
-        if MODULES in spec.initrd and self.modules:
-            # Both in one file; the kernel unpacks archives one after the other.
-            initrd = (self.modules.with_name(PROGRAMS.name),)
-            if spec.load:
-                words += ("kmend.modules=" + ",".join(build.load_order(self.modules, spec.load)),)
-        return replace(spec, kernel=self.image if spec.kernel == KERNEL else spec.kernel, initrd=initrd, words=words)
+        if spec.load:
+            wanted = {name.replace("-", "_") + ".ko" for name in spec.load}
+            last = max(place for place, name in enumerate(self.order) if name.replace("-", "_") in wanted)
+            words += ("kmend.modules=" + ",".join(self.order[: last + 1]),)
+        return replace(spec, kernel=self.image, initrd=initrd, words=words)
 
 
 class Walk:
@@ -279,6 +280,7 @@ class Walk:
         log = folder / "build.log"
         identity = bench.evidence.run.build_id(arch.name, state)
         record = Build(identity, arch.name, start=evidence.now(), log=f"{arch.name}/build.log")
+        modules: tuple[Path | None, tuple[str, ...]] = None, ()
 
         def compiled(done: int, total: int | None) -> None:
             bench.display.update(arch.name, f"compile {state}", done, total)
@@ -286,27 +288,19 @@ class Walk:
         try:
             bench.display.update(arch.name, "configure")
             seconds = build.configure(bench.workspace, arch, target.bugs, log, bench.jobs)
-            with_modules = bool(target.modules)
-            built = build.kernel(bench.workspace, arch, state, log, bench.jobs, compiled, modules=with_modules)
-            modules = build.module_archive(bench.workspace, arch, state, target.modules) if with_modules else None
-            if modules and programs:
-                both = programs.result().read_bytes() + modules.read_bytes()
-                modules.with_name(PROGRAMS.name).write_bytes(both)
+            done = replace(record, config=f"{arch.name}/config", seconds={"configure_seconds": round(seconds, 3)})
+            more = bool(target.modules)
+            done = build.kernel(bench.workspace, arch, state, log, bench.jobs, compiled, done, modules=more)
+            if programs and target.modules:
+                archive = programs.result()
+                modules = build.module_archive(bench.workspace, arch, state, target.modules, archive)
         except build.BuildError as error:
             bench.display.say(f"{arch.name}: {state}: no kernel: {error}")
             bench.evidence.add(replace(record, error=str(error)))
             return None
-        shutil.copyfile(built.config, folder / "config")
-        bench.evidence.add(
-            replace(
-                record,
-                seconds={"configure_seconds": round(seconds, 3), "build_seconds": round(built.seconds, 3)},
-                command=built.command,
-                compiler=built.compiler,
-                config=f"{arch.name}/config",
-            )
-        )
-        return Kernel(identity, built.image, programs, modules)
+        shutil.copyfile(bench.workspace.build(arch.name) / ".config", folder / "config")
+        bench.evidence.add(done)
+        return Kernel(identity, build.image(bench.workspace, arch, state), programs, *modules)
 
     def boot(self, target: Target, boot: Boot, kernel: Kernel) -> None:
         """Hand a boot to the consumer."""
