@@ -15,6 +15,7 @@ from pathlib import Path
 from kmendlib.host import proc
 from kmendlib.host.errors import Infrastructure
 from kmendlib.host.paths import CONFIGS, cache
+from kmendlib.proof.evidence import digest
 from kmendlib.proof.jobs import Jobs
 from kmendlib.run import Build
 from kmendlib.tree.arches import Arch
@@ -151,7 +152,7 @@ def configure(workspace: Workspace, arch: Arch, bugs: Sequence[Bug], log: Path, 
     allconfig = build / "allconfig"
     command = [*_make(workspace, arch), "-s", f"KCONFIG_ALLCONFIG={allconfig}", "allnoconfig"]
     rests_on = _rests_on(workspace.src(arch.name), arch, [text, *command])
-    if asked.exists() and config.exists() and asked.read_text(encoding="utf-8") == f"{rests_on} {_digest(config)}\n":
+    if asked.exists() and config.exists() and asked.read_text(encoding="utf-8") == f"{rests_on} {digest(config)}\n":
         return 0.0
     asked.unlink(missing_ok=True)
     allconfig.write_text(text, encoding="utf-8")
@@ -166,12 +167,8 @@ def configure(workspace: Workspace, arch: Arch, bugs: Sequence[Bug], log: Path, 
     if dropped:
         with log.open("a", encoding="utf-8") as out:
             out.write(f"# not in this tree: {', '.join(option for option, _ in dropped)}\n")
-    asked.write_text(f"{rests_on} {_digest(config)}\n", encoding="utf-8")
+    asked.write_text(f"{rests_on} {digest(config)}\n", encoding="utf-8")
     return time.monotonic() - started
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _rests_on(source: Path, arch: Arch, words: Sequence[str]) -> str:

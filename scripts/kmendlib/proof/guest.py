@@ -17,6 +17,7 @@ from pathlib import Path
 from kmendlib.host import proc
 from kmendlib.host.errors import Infrastructure
 from kmendlib.host.files import naming
+from kmendlib.proof.evidence import digest
 from kmendlib.run import End, Ending, GuestSpec
 
 CONSOLE_LIMIT = 16 << 20
@@ -89,13 +90,9 @@ def inputs(spec: GuestSpec, version: str) -> str:
         spec: the guest.
         version: QEMU's.
     """
-    named = replace(spec, kernel=_digested(spec.kernel), initrd=tuple(map(_digested, spec.initrd)))
+    kernel, *initrd = (Path(digest(file)) for file in (spec.kernel, *spec.initrd))
+    named = replace(spec, kernel=kernel, initrd=tuple(initrd))
     return hashlib.sha256("\0".join([version, *command(named)]).encode()).hexdigest()
-
-
-def _digested(file: Path) -> Path:
-    with file.open("rb") as opened:
-        return Path(hashlib.file_digest(opened, "sha256").hexdigest())
 
 
 class _Watch:

@@ -164,7 +164,8 @@ def judge(boot: Ending, suite: str, parse: Parser) -> Judgement:
         return result(Verdict.PANIC, panic)
     if boot.end in (End.TIMEOUT, End.SILENT):
         what = "time limit reached" if boot.end is End.TIMEOUT else "no output any more"
-        clock = f"{boot.seconds:.0f} s" if boot.guest_seconds is None else f"{boot.guest_seconds:.0f} s of the guest's clock"
+        own = boot.guest_seconds
+        clock = f"{boot.seconds:.0f} s" if own is None else f"{own:.0f} s of the guest's clock"
         last = tail[-1] if tail else "nothing printed at all"
         return result(Verdict.TIMEOUT, f"{what} after {clock}; last line: {last}")
     if boot.end is End.STARVED:

@@ -9,7 +9,6 @@ what was not exact is told. The tree itself is only read.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -28,6 +27,7 @@ from kmendlib.host.errors import BadInput, ExitCode, Infrastructure, KmendError,
 from kmendlib.host.files import write
 from kmendlib.host.paths import SCRIPTS
 from kmendlib.proof import build
+from kmendlib.proof.evidence import digest
 from kmendlib.proof.jobs import Jobs
 from kmendlib.tree import arches, bases, manifest, series, source
 from kmendlib.tree.audit import BugAudit, FindingAudit, Status, audit
@@ -265,32 +265,34 @@ def _port(tree: Tree, audited: BugAudit, finding: Finding, out: Path, variant: s
     names = [variant] if variant else [each[0] for each in finding.fix if len(each) == 1]
     # Of those that fit alike the newest comes first, as it does in the manifest.
     merges = sorted((_merge(tree, name, say) for name in names), key=lambda merge: len(merge.unfit) / len(merge.hunks))
-    failed: list[tuple[_Merge, str, str, ExitCode]] = []
+    tried: list[tuple[Ported, _Merge]] = []
     for merge in merges:
         why = "the one asked for" if variant else "the one variant"
         if len(merges) > 1:
-            why = f"the {'next' if failed else 'nearest'} of {len(merges)} variants"
+            why = f"the {'next' if tried else 'nearest'} of {len(merges)} variants"
         why += f"; {merge.fitting}"
-        if failed:
-            why += f"; nearer: {'; '.join(f'{each.name} {problem}' for each, _, problem, _ in failed)}"
+        if tried:
+            why += f"; nearer: {'; '.join(f'{each.variant} {each.problem}' for each, _ in tried)}"
         problem, code = merge.problem or _judge(tree, audited, finding, merge.files), ExitCode.FAILED
         try:
             problem = problem or _compile(tree, audited.bug, finding, merge.files, say)
         except KmendError as error:
             problem, code = f"was not compiled: {error}", error.code
+        wrote, code = (_folder(out), code) if problem else (out, ExitCode.OK)
+        done = Ported(
+            tree.path, tree.release, finding.id, merge.name, why, _notes(tree, merge), problem, wrote, code
+        )
         if not problem:
             how = merge.fitting + (", the others were merged by wiggle" if merge.unfit else "")
             _write(tree, out, merge.name, merge.files, how)
-            notes = _notes(tree, merge)
-            return Ported(tree.path, tree.release, finding.id, merge.name, why, notes, "", out, ExitCode.OK)
-        failed.append((merge, why, problem, code))
+            return done
+        tried.append((done, merge))
         if code is not ExitCode.FAILED:
             # Nobody knows whether it is good, and it is the best of them.
-            failed = [failed[-1]]
+            tried = tried[-1:]
             break
-    merge, why, problem, code = failed[0]
-    notes = (*_notes(tree, merge), *(f"{each.name} {what}" for each, _, what, _ in failed[1:]))
-    done = Ported(tree.path, tree.release, finding.id, merge.name, why, notes, problem, _folder(out), code)
+    (done, merge), *others = tried
+    done = replace(done, notes=(*done.notes, *(f"{each.variant} {each.problem}" for each, _ in others)))
     _write_conflict(done, merge, out)
     return done
 
@@ -523,10 +525,6 @@ def _write(tree: Tree, out: Path, name: str, files: Mapping[str, bytes], how: st
     write({out: text})
 
 
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _write_conflict(done: Ported, merge: _Merge, out: Path) -> None:
     """Write the folder that a person goes on with."""
     # What has no conflict and is wrong all the same was merged where it should not: each such place is looked at.
@@ -537,7 +535,7 @@ def _write_conflict(done: Ported, merge: _Merge, out: Path) -> None:
         "tree": str(done.tree),
         "variant": merge.name,
         "marked": marked,
-        "files": {name: _hash(done.tree / name) for name in shown},
+        "files": {name: digest(done.tree / name) for name in shown},
         "out": str(out.absolute()),
     }
     readme = (SCRIPTS / "templates/port.txt").read_text(encoding="utf-8")
@@ -581,7 +579,7 @@ def resume(folder: Path, out: Path | None = None, say: Say = print) -> Ported:
         raise BadInput(f"{folder}: {variant} is no variant of {finding.id} any more: run port again")
     _refuse_taken(place)
     for name, known in hashes.items():
-        if not (tree.path / name).is_file() or _hash(tree.path / name) != known:
+        if not (tree.path / name).is_file() or digest(tree.path / name) != known:
             raise BadInput(f"{tree.path / name} was changed since: run port again")
     top = folder / _FILES
     files = _files(top)

@@ -17,7 +17,7 @@ from kmendlib.host.progress import Display
 from kmendlib.proof import build, evidence, guest, ktap, race
 from kmendlib.proof.evidence import Evidence
 from kmendlib.proof.jobs import GUEST_EXTRA, Jobs
-from kmendlib.proof.plan import KERNEL, MODULES, PROGRAMS, Bed, Facts, Plan, Request, Target, plan, plan_bug, variants
+from kmendlib.proof.plan import MODULES, PROGRAMS, Bed, Facts, Plan, Request, Target, plan, plan_bug, variants
 from kmendlib.run import ORIGIN, STATES, Boot, BootResult, Build, GuestSpec, Run
 from kmendlib.tree import arches, bases, overlay, own, series, source
 from kmendlib.tree.apply import refuse_prepared
