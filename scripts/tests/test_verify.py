@@ -54,16 +54,16 @@ def test_states_differ_in_the_bug_alone(
     untouched = tree_hash(root)
     tree = Tree.open(root)
     todo = prepare(tree, BUG, tmp_path / "looked")
-    stages = verify.make_stages(tree, todo, tmp_path / "scratch")
+    changed = verify.make_stages(tree, todo, tmp_path / "scratch")
     assert [len(todo.patches[state]) for state in STATES] == [before, after]
-    text = {state: (stages.folders[state] / ACCESS).read_text() for state in STATES}
+    text = {state: (tmp_path / "scratch" / state / ACCESS).read_text() for state in STATES}
     assert "__add_wait_queue" in text["before"] and "wait_event" not in text["before"]
     assert "wait_event" in text["after"] and "__add_wait_queue" not in text["after"]
     suite = BUG.suites[0].sources[0]
     for state in STATES:
         assert f'#include "{Path(suite).name}"' in text[state]
-        assert (stages.folders[state] / suite).read_bytes() == (manifest.KUNIT / suite).read_bytes()
-    assert set(stages.changed) == {ACCESS, "drivers/pci/Kconfig", *BUG.suites[0].sources}
+        assert (tmp_path / "scratch" / state / suite).read_bytes() == (manifest.KUNIT / suite).read_bytes()
+    assert set(changed) == {ACCESS, "drivers/pci/Kconfig", *BUG.suites[0].sources}
     assert tree_hash(root) == untouched
 
 
@@ -89,11 +89,11 @@ def test_bug_on_its_test_bed(make_tree: MakeTree, tmp_path: Path) -> None:
     assert bed.patch.name == "v3.4-v5.8.patch" and bed.audited.status is Status.FIXED
     assert {path.name for path in bed.fits} == {"reintroduce-v5.9-v7.x.patch", "kunit-v5.14-v7.x.patch"}
     todo = planned([bug], ["x86_64"], Status.NOT_APPLICABLE, beds={bug.id: bed})
-    stages = verify.make_stages(Tree.open(root), todo, tmp_path / "scratch")
+    verify.make_stages(Tree.open(root), todo, tmp_path / "scratch")
     for state in STATES:
-        assert todo.patches[state][0] == bed.patch and stages.folders[state].is_dir()
-    assert "__add_wait_queue" in (stages.folders["before"] / ACCESS).read_text()
-    assert "__add_wait_queue" not in (stages.folders["after"] / ACCESS).read_text()
+        assert todo.patches[state][0] == bed.patch and (tmp_path / "scratch" / state).is_dir()
+    assert "__add_wait_queue" in (tmp_path / "scratch/before" / ACCESS).read_text()
+    assert "__add_wait_queue" not in (tmp_path / "scratch/after" / ACCESS).read_text()
     assert tree_hash(root) == untouched
 
 
@@ -268,8 +268,7 @@ class Steps:
         parse: ktap.Parser = ktap.load_parser  # type: ignore[assignment]
         bench = verify.Bench(place, self.folder, parse, self.evidence, Jobs(2), Display())
         (self.folder / "x86_64").mkdir(parents=True, exist_ok=True)
-        stages = verify.Stages({state: self.folder / state for state in STATES}, ["a.c"])
-        walk = verify.Walk(bench, stages, consume or (lambda bench, boot, kernel: self.booted.append(boot)))
+        walk = verify.Walk(bench, self.folder, ["a.c"], consume or (lambda bench, boot, kernel: self.booted.append(boot)))
         try:
             walk.go(todo.targets)
         finally:

@@ -305,27 +305,25 @@ def _contradiction(data: dict[str, Any], there: set[str]) -> str:
     boots: set[tuple[object, ...]] = set()
     logs: set[str] = set()
     for test in data["tests"]:
-        misc, name = test["misc"], test["id"]
-        row, found = plans.get(key(misc)), builds.get(test["build_id"])
-        boot = (*key(misc), misc["state"], misc["number"])
-        if not row or row["not_run"] or not 1 <= misc["number"] <= row["boots"]:
-            return f"boot {name} was not planned"
-        if row.get("control") and misc["state"] == "before":
-            return f"boot {name} is of a kernel with the bug, where there cannot be one"
-        if boot in boots or test["log_url"] in logs:
-            return f"boot {name} is there twice"
-        if not found or found["status"] != "PASS" or found["architecture"] != misc["arch"]:
-            return f"boot {name} is of a kernel that was not built"
-        if found["id"] != f"{checkout['id']}-{misc['arch']}-{misc['state']}":
-            return f"boot {name} is of another kernel than it says"
-        if test["status"] != KCIDB_STATUS.get(misc["verdict"], misc["verdict"]):
-            return f"boot {name} has status {test['status']} and verdict {misc['verdict']}"
-        if misc["verdict"] == Verdict.PASS and "FAIL" in misc["cases"].values():
-            return f"boot {name} has verdict PASS and a case that failed"
-        if test["log_url"] not in there:
-            return f"boot {name} has no console"
+        misc, log = test["misc"], test["log_url"]
+        state, number, verdict = misc["state"], misc["number"], misc["verdict"]
+        row, build = plans.get(key(misc), {}), builds.get(test["build_id"], {})
+        built = build.get("status"), build.get("architecture")
+        boot = (*key(misc), state, number)
+        right = {
+            "was not planned": row and not row["not_run"] and 1 <= number <= row["boots"],
+            "is of a kernel with the bug, where there cannot be one": not row.get("control") or state != "before",
+            "is there twice": boot not in boots and log not in logs,
+            "is of a kernel that was not built": built == ("PASS", misc["arch"]),
+            "is of another kernel than it says": test["build_id"] == f"{checkout['id']}-{misc['arch']}-{state}",
+            f"has status {test['status']} and verdict {verdict}": test["status"] == KCIDB_STATUS.get(verdict, verdict),
+            "has verdict PASS and a case that failed": verdict != Verdict.PASS or "FAIL" not in misc["cases"].values(),
+            "has no console": log in there,
+        }
+        if wrong := next((what for what, holds in right.items() if not holds), ""):
+            return f"boot {test['id']} {wrong}"
         boots.add(boot)
-        logs.add(test["log_url"])
+        logs.add(log)
     return ""
 
 

@@ -23,7 +23,7 @@ from kmendlib.proof import build, evidence, ktap
 from kmendlib.proof.evidence import Evidence
 from kmendlib.proof.jobs import Jobs
 from kmendlib.proof.plan import guest_of
-from kmendlib.proof.verify import Bench, Stages, Walk, boot_here, emulator_version, result_of
+from kmendlib.proof.verify import Bench, Walk, boot_here, emulator_version, result_of
 from kmendlib.run import ORIGIN, SHIPPED, Boot, Build, Claim, GuestSpec, Row, Run, race_case
 from kmendlib.tree import arches, bases, manifest, source
 from kmendlib.tree.arches import Arch
@@ -207,10 +207,9 @@ class Trial(Walk):
 
     def __init__(self, bench: Bench, request: Request, folder: Path, scratch: Path) -> None:
         """Try what was asked for; the evidence goes below a folder."""
-        super().__init__(bench, Stages({}, ()), boot_here)
+        super().__init__(bench, scratch, (), boot_here)
         self.request = request
         self.folder = folder
-        self.scratch = scratch
         self.done: dict[int, Evidence] = {}
         self.errors: list[KmendError] = []
 

@@ -144,41 +144,30 @@ def look(
     return Facts(version, known, fits, there, beds, tuple(hooks), sources)
 
 
-@dataclass(frozen=True)
-class Stages:
-    """The files of both states, beside the tree.
-
-    Attributes:
-        folders: by state, a folder with the files that differ from the tree.
-        changed: the paths of all those files.
-    """
-
-    folders: Mapping[str, Path]
-    changed: Sequence[str]
-
-
-def make_stages(tree: Tree, todo: Plan, scratch: Path) -> Stages:
-    """Make the files of both states.
+def make_stages(tree: Tree, todo: Plan, scratch: Path) -> list[str]:
+    """Make the files of both states that differ from the tree, in a folder of the state's name.
 
     Args:
         tree: the private copy of the tree.
         todo: the plan.
         scratch: an empty folder.
 
+    Returns:
+        The paths of all those files, in the tree.
+
     Raises:
         BadInput: patches that fit each alone do not fit together.
     """
     changed = set(todo.sources)
-    folders = {state: scratch / state for state in STATES}
-    for state, folder in folders.items():
+    for state in STATES:
         try:
-            changed |= set(series.materialize(tree.path, todo.patches[state], folder))
+            changed |= set(series.materialize(tree.path, todo.patches[state], scratch / state))
         except series.DoesNotFit as error:
             raise BadInput(f"the patches of {state} do not fit {tree.version} together: {error}") from None
         for path, file in todo.sources.items():
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, folder / path)
-    return Stages(folders, sorted(changed))
+            (scratch / state / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, scratch / state / path)
+    return sorted(changed)
 
 
 @dataclass(frozen=True)
@@ -215,10 +204,11 @@ class Kernel:
 class Walk:
     """Walks a plan: an architecture's builds one after the other, all boots beside them, as far as the budget goes."""
 
-    def __init__(self, bench: Bench, stages: Stages, consume: Consumer) -> None:
-        """Walk with a consumer that takes the boots."""
+    def __init__(self, bench: Bench, scratch: Path, changed: Sequence[str], consume: Consumer) -> None:
+        """Walk with what `make_stages` made in a folder, and with a consumer that takes the boots."""
         self.bench = bench
-        self.stages = stages
+        self.scratch = scratch
+        self.changed = changed
         self.consume = consume
         self.builds = concurrent.futures.ThreadPoolExecutor()
         self.boots = concurrent.futures.ThreadPoolExecutor(max_workers=bench.jobs.count)
@@ -252,7 +242,7 @@ class Walk:
         bench, arch = self.bench, target.arch
         (bench.evidence.folder / arch.name).mkdir(parents=True, exist_ok=True)
         bench.display.update(arch.name, "copy")
-        changed = source.link_arch(bench.workspace, arch.name, self.stages.changed)
+        changed = source.link_arch(bench.workspace, arch.name, self.changed)
         # First in the boots' queue, so that it is made while the kernel compiles.
         programs = None
         if target.has_init:
@@ -262,7 +252,7 @@ class Walk:
         last = memory.read_text(encoding="utf-8") if memory.exists() else "after"
         # The kernel of the state that the last run left in the source folder needs no rebuild.
         for state in sorted(target.states, key=lambda state: state != last):
-            source.install(bench.workspace, arch.name, self.stages.folders[state], changed)
+            source.install(bench.workspace, arch.name, self.scratch / state, changed)
             memory.write_text(state, encoding="utf-8")
             kernel = self.build(target, state, programs)
             for boot in target.boots:
@@ -363,7 +353,7 @@ def verify(request: Request, display: Display, consume: Consumer = boot_here) ->
             audited = audit(tree, request.bugs, latent=True)
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kmend-")))
         todo = plan(audited, request, base, look(tree, audited.bugs, known, kunit, scratch))
-        stages = make_stages(tree, todo, scratch)
+        changed = make_stages(tree, todo, scratch)
         folder = evidence.new_folder(request.out)
         run = Run(
             f"{ORIGIN}:{folder.name}",
@@ -380,7 +370,8 @@ def verify(request: Request, display: Display, consume: Consumer = boot_here) ->
         kept.add_audit(audited.to_json() | {"tree": name}, tree.path)
         for state in STATES:
             kept.add_patches(state, todo.patches[state])
-        walk = Walk(Bench(workspace, tools.path, parse, kept, Jobs(request.jobs), display), stages, consume)
+        bench = Bench(workspace, tools.path, parse, kept, Jobs(request.jobs), display)
+        walk = Walk(bench, scratch, changed, consume)
         stack.callback(walk.abandon)
         walk.go(todo.targets)
     kept.update(seconds={"total": round(time.monotonic() - started, 1)}, same=evidence.compare(folder, kept.run))
