@@ -244,6 +244,21 @@ def plan_bug(audited: BugAudit, fits: frozenset[Path], version: str, testbed: tu
     return BugPlan(bug, statuses, patches, why, unhooked, testbed)
 
 
+def _how(audited: BugAudit, facts: Facts) -> BugPlan | str:
+    """Return how a bug is shown, on its test bed where it cannot be without; or why it cannot be."""
+    bed = facts.beds.get(audited.id)
+    try:
+        return plan_bug(audited, facts.fits, facts.version)
+    except BadInput as error:
+        why = str(error)
+    try:
+        if isinstance(bed, Bed):
+            return plan_bug(bed.audited, bed.fits, facts.version, (bed.patch,))
+    except BadInput as error:
+        bed = str(error)
+    return f"{why}; {bed}" if bed else why
+
+
 def plan(audit: Audit, request: Request, base: Base, facts: Facts) -> Plan:
     """Say what is built, what is booted, and what is left out and why.
 
@@ -253,32 +268,20 @@ def plan(audit: Audit, request: Request, base: Base, facts: Facts) -> Plan:
         base: the line of trees that the tree is of.
         facts: what there is to know of the tree.
     """
-    chosen: dict[str, BugPlan] = {}
-    why_not: dict[str, str] = {}
-    for audited in audit.bugs:
-        try:
-            chosen[audited.id] = plan_bug(audited, facts.fits, facts.version)
-        except BadInput as error:
-            why_not[audited.id] = str(error)
-            bed = facts.beds.get(audited.id, "")
-            try:
-                if isinstance(bed, Bed):
-                    chosen[audited.id] = plan_bug(bed.audited, bed.fits, facts.version, (bed.patch,))
-                elif bed:
-                    why_not[audited.id] += f"; {bed}"
-            except BadInput as other:
-                why_not[audited.id] += f"; {other}"
+    hows = {audited.id: _how(audited, facts) for audited in audit.bugs}
+    chosen = {id: how for id, how in hows.items() if isinstance(how, BugPlan)}
 
     def not_run(bug: Bug, test: Test, arch: str, control: bool) -> str:
-        if bug.id not in chosen:
-            return why_not[bug.id]
+        how = hows[bug.id]
+        if isinstance(how, str):
+            return how
         if arch not in facts.arches:
             return f"{base.name} is not built for {arch}"
         needed = bug.needs.format(arch=facts.arches[arch].folder)
         if needed and needed not in facts.there:
             return f"no {needed} in {facts.version}"
-        if test.id in chosen[bug.id].unhooked:
-            return chosen[bug.id].unhooked[test.id]
+        if test.id in how.unhooked:
+            return how.unhooked[test.id]
         where = test.arches or bug.arches
         return "" if control or arch in where else f"run it with: kmend verify --bug {bug.id} --arch {where[0]}"
 
