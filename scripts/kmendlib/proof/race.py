@@ -44,6 +44,15 @@ class Symbol(NamedTuple):
     size: int
 
 
+class State(NamedTuple):
+    """A stopped vCPU's registers; the return address is None where it lies on top of the stack."""
+
+    pc: int
+    stack: int
+    returns: int | None
+    arguments: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class _Stop:
     """A place of a step that a vCPU may come to; where a function returns to, the stack pointer that it has then."""
@@ -89,12 +98,12 @@ class Machine:
         self._sites: dict[tuple[str, str], list[tuple[int, int]]] = {}
         # The vCPU that reads code.
         self._reader = 0
-        # How often the boot CPU was not parked though it could have been.
-        self._spared = 0
+        # How often the boot CPU is still not parked though it could be.
+        self._spare = 0
 
     # what a stopped vCPU knows
 
-    def state(self, cpu: int) -> list[int]:
+    def state(self, cpu: int) -> State:
         """Return a vCPU's registers."""
         self.stub.order(f"Hg{self._threads[cpu]:x}")
         text = self.stub.ask("g")
@@ -106,7 +115,9 @@ class Machine:
             raise StubError(f"registers that are none: {text[:40]}") from None
         if len(data) < 8 * need:
             raise StubError(f"{len(data)} bytes of registers: too few")
-        return [int.from_bytes(data[at : at + 8], "little") for at in range(0, 8 * need, 8)]
+        values = [int.from_bytes(data[at : at + 8], "little") for at in range(0, 8 * need, 8)]
+        returns = None if known.returns is None else values[known.returns]
+        return State(values[known.pc], values[known.stack], returns, tuple(values[at] for at in known.arguments))
 
     def memory(self, cpu: int, address: int, size: int) -> bytes | None:
         """Read memory as a vCPU sees it; None where nothing is."""
@@ -131,19 +142,18 @@ class Machine:
         data = self.memory(cpu, address, 8)
         return None if data is None else int.from_bytes(data, "little")
 
-    def value(self, cpu: int, state: Sequence[int], value: Value) -> int | None:
+    def value(self, cpu: int, state: State, value: Value) -> int | None:
         """Return what a value is where a vCPU stands."""
-        now: int | None = state[self._registers.arguments[value.argument]]
+        now: int | None = state.arguments[value.argument]
         for offset in value.offsets:
             now = None if now is None else self.word(cpu, now + offset)
         return now
 
-    def returns(self, cpu: int, state: Sequence[int]) -> tuple[int, int]:
+    def returns(self, cpu: int, state: State) -> tuple[int, int]:
         """Return where a function that is just entered returns to, and the stack pointer then."""
-        stack = state[self._registers.stack]
-        if self._registers.returns is None:
-            return self.word(cpu, stack) or 0, stack + 8
-        return state[self._registers.returns], stack
+        if state.returns is None:
+            return self.word(cpu, state.stack) or 0, state.stack + 8
+        return state.returns, state.stack
 
     def find(self, name: str) -> Symbol | None:
         """Return a symbol, or an object that was kept."""
@@ -156,7 +166,7 @@ class Machine:
                 return f"{name}+0x{pc - symbol.address:x}"
         return f"0x{pc:x}"
 
-    def holds(self, cpu: int, state: Sequence[int], one: Place) -> bool:
+    def holds(self, cpu: int, state: State, one: Place) -> bool:
         """Tell whether a place's conditions hold where a vCPU stands; if so, keep what it keeps."""
         fresh = {}
         for name, value, add, size in one.keep:
@@ -180,7 +190,7 @@ class Machine:
     def enter_kernel(self) -> None:
         """Let the guest run until a vCPU is at a tick: one in user mode may not see the kernel's memory."""
         step = Step(0, 0, "see", (Place(TICK, "enter", (TICK,)),))
-        hit = self.run(self.cpus, [step], {}, bounded=False)
+        hit = self.run(self.cpus, [step], bounded=False)
         self._reader = hit.cpu if hit else 0
 
     def sites(self, caller: str, callee: str) -> list[tuple[int, int]]:
@@ -224,51 +234,49 @@ class Machine:
         self.stub.stopped("a vCPU takes no step")
         self._judged.pop(cpu, None)
 
-    def _stays(self, cpu: int, state: Sequence[int]) -> bool:
+    def _stays(self, cpu: int, state: State) -> bool:
         """Let a vCPU that enters a function go on alone; tell whether it is in there for so long that it waits."""
-        back, stack = self.returns(cpu, state)
+        back = self.returns(cpu, state)
         for _ in range(STAY):
             self._step(cpu)
-            now = self.state(cpu)
-            if now[self._registers.pc] == back and now[self._registers.stack] == stack:
+            if self.state(cpu)[:2] == back:
                 return False
         return True
 
-    def _spares(self, cpu: int, step: Step, lanes: dict[int, int]) -> bool:
+    def _spares(self, cpu: int, step: Step) -> bool:
         """Tell whether it is too early to park this vCPU."""
         # With nohz=off the boot CPU keeps the time: no timer of the others would end without it.
-        early = step.what in ("park", "control") and cpu == self.cpus[0] and not lanes and self._spared < SPARE
-        self._spared += early
+        early = step.what in ("park", "control") and cpu == self.cpus[0] and self._spare > 0
+        self._spare -= early
         return early
 
-    def _judge(self, cpu: int, stops: _Stops, lanes: dict[int, int], wrote: int | None = None) -> _Hit | None:
+    def _judge(self, cpu: int, stops: _Stops, wrote: int | None = None) -> _Hit | None:
         """Tell whether a vCPU is at one of the places, or has written to one."""
         state = self.state(cpu)
-        pc, stack = state[self._registers.pc], state[self._registers.stack]
         if wrote is None:
-            if self._judged.get(cpu) == pc:
+            if self._judged.get(cpu) == state.pc:
                 return None
-            self._judged[cpu] = pc
-        for stop in tuple(stops.get(pc if wrote is None else wrote, ())):
+            self._judged[cpu] = state.pc
+        for stop in tuple(stops.get(state.pc if wrote is None else wrote, ())):
             step, one = stop.step, stop.place
-            if stop.stack != stack if stop.stack is not None else not self.holds(cpu, state, one):
+            if not (self.holds(cpu, state, one) if stop.stack is None else stop.stack == state.stack):
                 continue
             if one.kind == "leave" and stop.stack is None:
-                back, above = self.returns(cpu, state)
+                back, stack = self.returns(cpu, state)
                 if back not in stops:
                     self.stub.order(f"Z1,{back:x},1")
-                stops.setdefault(back, []).append(_Stop(step, one, above))
+                stops.setdefault(back, []).append(_Stop(step, one, stack))
             elif one.kind == "stay":
                 self._breakpoints(stops, "z")
                 stays = self._stays(cpu, state)
                 self._breakpoints(stops, "Z")
                 if stays:
-                    return _Hit(cpu, step, one, self.state(cpu)[self._registers.pc])
-            elif not self._spares(cpu, step, lanes):
+                    return _Hit(cpu, step, one, self.state(cpu).pc)
+            elif not self._spares(cpu, step):
                 if one.kind == "enter":
-                    name = next(name for name in one.functions if self.symbols.get(name, Symbol(0, 0)).address == pc)
+                    name = next(name for name in one.functions if (at := self.find(name)) and at.address == state.pc)
                     self.entered[step.lane, name] = self.returns(cpu, state)
-                return _Hit(cpu, step, one, pc)
+                return _Hit(cpu, step, one, state.pc)
         return None
 
     def _breakpoints(self, stops: _Stops, word: str) -> None:
@@ -276,15 +284,12 @@ class Machine:
             written = any(stop.place.kind == "write" for stop in those)
             self.stub.order(f"{word}2,{address % WORD:x},8" if written else f"{word}1,{address:x},1")
 
-    def run(
-        self, cpus: Sequence[int], steps: Iterable[Step], lanes: dict[int, int], bounded: bool
-    ) -> _Hit | None:
+    def run(self, cpus: Sequence[int], steps: Iterable[Step], bounded: bool) -> _Hit | None:
         """Let some vCPUs run until one comes to a place of some steps; the others stay where they are.
 
         Args:
             cpus: the vCPUs.
             steps: what they may come to.
-            lanes: the vCPU of each lane that is parked.
             bounded: for `TICKS` ticks at the most.
 
         Returns:
@@ -295,7 +300,9 @@ class Machine:
             for one in step.places:
                 for address, stack in self.addresses(step, one):
                     stops.setdefault(address, []).append(_Stop(step, one, stack))
-        self._spared = ticks = 0
+        ticks = 0
+        # While nobody is parked.
+        self._spare = SPARE if len(cpus) == len(self.cpus) else 0
         if bounded:
             tick = self.symbols[TICK].address
             stops.setdefault(tick, [])
@@ -303,7 +310,7 @@ class Machine:
         try:
             while True:
                 for cpu in cpus:
-                    hit = self._judge(cpu, stops, lanes)
+                    hit = self._judge(cpu, stops)
                     if hit:
                         return hit
                     if bounded and self._judged.get(cpu) == tick:
@@ -317,7 +324,7 @@ class Machine:
                 thread = re.search(r"thread:(?:p[0-9a-f]+\.)?([0-9a-f]+);", reply)
                 for cpu in cpus if written and thread else ():
                     if self._threads[cpu] == int(thread[1], 16):
-                        hit = self._judge(cpu, stops, lanes, int(written[1], 16))
+                        hit = self._judge(cpu, stops, int(written[1], 16))
                         if hit:
                             self._judged[cpu] = hit.pc
                             return hit
@@ -334,7 +341,7 @@ class Machine:
                 self._step(cpu)
                 self.stub.order(f"Z1,{pc:x},1")
         # One step may have led to the next place.
-        if any(self.state(cpu)[self._registers.pc] in stops for cpu in cpus if cpu not in self._judged):
+        if any(self.state(cpu).pc in stops for cpu in cpus if cpu not in self._judged):
             return "S05"
         self._judged = {cpu: pc for cpu, pc in self._judged.items() if cpu not in cpus}
         self.stub.send("vCont;" + ";".join(f"c:{self._threads[cpu]:x}" for cpu in cpus))
@@ -492,7 +499,7 @@ class Race:
     def _go_for(self, machine: Machine, step: Step, held: list[Step], bounded: bool) -> _Hit | None:
         own = self._lanes.get(step.lane)
         cpus = [own] if own is not None else [cpu for cpu in machine.cpus if cpu not in self._lanes.values()]
-        return machine.run(cpus, [step, *held], self._lanes, bounded)
+        return machine.run(cpus, [step, *held], bounded)
 
     def _note(self, machine: Machine, hit: _Hit, seen: list[Moment], what: str) -> None:
         now = time.monotonic()
