@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Verdicts on consoles that were captured from real guests, named after what happened in them."""
 
+import contextlib
 import re
 from pathlib import Path
 
 import pytest
 
 from conftest import real_trees
+from kmendlib.host.errors import Infrastructure
 from kmendlib.host.words import Verdict
 from kmendlib.proof import ktap
 from kmendlib.run import End, Ending
@@ -61,9 +63,8 @@ def parse() -> ktap.Parser:
     """Give the KTAP parser of the newest real tree that has one."""
     newest = sorted(real_trees(), key=lambda tree: version_key(Tree.open(tree).version or "0"), reverse=True)
     for tree in newest:
-        parser = ktap.load_parser(tree)
-        if parser:
-            return parser
+        with contextlib.suppress(Infrastructure):
+            return ktap.parser_for(tree)
     pytest.skip("no kernel tree with a KTAP parser at hand: set KMEND_TREES")
 
 
@@ -139,8 +140,9 @@ def test_control_characters_do_not_reach_the_report(tmp_path: Path, parse: ktap.
     assert "\x1b" not in "".join(ktap.judge(boot(tmp_path / "x.log", End.EXIT, 0), SUITE, parse).tail)
 
 
-def test_tree_without_parser_gives_none(tmp_path: Path) -> None:
-    assert ktap.load_parser(tmp_path) is None
+def test_tree_without_parser(tmp_path: Path) -> None:
+    with pytest.raises(Infrastructure, match="^no tools/testing/kunit/kunit_parser.py that can be used in "):
+        ktap.parser_for(tmp_path)
 
 
 def test_why_the_guest_gave_up(tmp_path: Path) -> None:

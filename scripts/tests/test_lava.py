@@ -197,7 +197,7 @@ def test_command_of_a_log_is_known_again(arch: str, tmp_path: Path) -> None:
 
 @pytest.fixture
 def parse(monkeypatch: pytest.MonkeyPatch) -> ktap.Parser:
-    trees = [tree for tree in real_trees() if ktap.load_parser(tree)]
+    trees = [tree for tree in real_trees() if (tree / "tools/testing/kunit/kunit_printer.py").exists()]
     if not trees:
         pytest.skip("no tree with a KTAP parser in KMEND_TREES")
     newest = max(trees, key=lambda tree: version_key(Tree.open(tree).version))

@@ -265,7 +265,7 @@ class Steps:
 
     def walk(self, todo: Plan, consume: verify.Consumer | None = None) -> verify.Walk:
         place = Workspace("t", self.folder)
-        parse: ktap.Parser = ktap.load_parser  # type: ignore[assignment]
+        parse: ktap.Parser = ktap.parser_for  # type: ignore[assignment]
         bench = verify.Bench(place, self.folder, parse, self.evidence, Jobs(2), Display())
         (self.folder / "x86_64").mkdir(parents=True, exist_ok=True)
         walk = verify.Walk(bench, self.folder, ["a.c"], consume or (lambda bench, boot, kernel: self.booted.append(boot)))

@@ -9,7 +9,6 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from kmendlib.host.errors import Infrastructure
@@ -40,49 +39,37 @@ _KTAP_LINE = re.compile(r"^\s*(?:#|ok \d|not ok \d|1\.\.\d|K?TAP version)")
 Parser = Callable[[list[str]], Any]
 
 
-def load_parser(tree: Path) -> Parser | None:
+def parser_for(tree: Path) -> Parser:
     """Load kunit_parser.py from a kernel tree.
 
     Args:
         tree: the kernel tree.
 
     Returns:
-        A function from console lines to the parser's Test, or None where the tree's parser is missing or too old to
-        count errors (before v5.17).
+        A function from console lines to the parser's Test.
+
+    Raises:
+        Infrastructure: it is missing, or from before v6.0, whose printer is in a file of its own.
     """
-    folder = tree / "tools/testing/kunit"
-    source = folder / "kunit_parser.py"
-    if not source.exists() or "def extract_tap_lines" not in source.read_text(encoding="utf-8"):
-        return None
-    modules: dict[str, ModuleType] = {}
-    names = [name for name in ("kunit_printer", "kunit_parser") if (folder / f"{name}.py").exists()]
-    for name in names:
-        spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
-        if not spec or not spec.loader:
-            return None
+    modules: dict[str, Any] = {}
+    for name in ("kunit_printer", "kunit_parser"):
+        spec = importlib.util.spec_from_file_location(name, tree / f"tools/testing/kunit/{name}.py")
+        assert spec and spec.loader
         modules[name] = sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(modules[name])
-    parser: Any = modules["kunit_parser"]
-    if not hasattr(parser, "TestCounts") or "kunit_printer" not in modules:
-        return None
+        try:
+            spec.loader.exec_module(modules[name])
+        except FileNotFoundError:
+            raise Infrastructure(f"no tools/testing/kunit/kunit_parser.py that can be used in {tree}") from None
+    printer, parser = modules["kunit_printer"].Printer, modules["kunit_parser"]
     takes_printer = "printer" in inspect.signature(parser.parse_run_tests).parameters
 
     def parse(lines: list[str]) -> Any:
-        printer_class = modules["kunit_printer"].Printer
         if takes_printer:
-            return parser.parse_run_tests(iter(lines), printer_class(print=False))
-        parser.stdout = printer_class(io.StringIO())
+            return parser.parse_run_tests(iter(lines), printer(print=False))
+        parser.stdout = printer(io.StringIO())
         return parser.parse_run_tests(iter(lines))
 
     return parse
-
-
-def parser_for(tree: Path) -> Parser:
-    """Return a tree's parser; raise Infrastructure where it cannot be used."""
-    parser = load_parser(tree)
-    if not parser:
-        raise Infrastructure(f"no tools/testing/kunit/kunit_parser.py that can be used in {tree}")
-    return parser
 
 
 def _below(test: Any) -> Iterator[Any]:
