@@ -326,26 +326,20 @@ def _read(path: Path) -> JobLog | None:
     some = False
     for record in _records(path):
         some = True
-        level, message = record["lvl"], record.get("msg")
-        if level == "results" and isinstance(message, dict):
-            if message.get("definition") != "lava":
-                continue
-            place, case = str(message.get("namespace", "")), message.get("case")
-            extra = message.get("extra")
-            label, digest = (extra.get("label"), extra.get("sha256sum")) if isinstance(extra, dict) else ("", "")
-            if case == "job":
-                job = message
-            elif label and digest:
-                digests.setdefault(place, {})[str(label)] = str(digest)
-            elif case == "execute-qemu" and boots:
-                boots[-1].place = place
-                boots[-1].digests = digests.get(place, {})
-            elif case == "lava-test-monitor" and boots and boots[-1].place == place:
-                boots[-1].over, boots[-1].failed = True, message.get("result") != "pass"
-        elif level == "info" and isinstance(message, str) and message.startswith("Boot command: "):
-            boots.append(LoggedBoot(command=message.removeprefix("Boot command: "), start=_time(record)))
-        elif level == "target" and isinstance(message, str) and boots and not boots[-1].over:
-            _print(boots[-1], message, _time(record))
+        match record["lvl"], record.get("msg"):
+            case "results", {"definition": "lava", "case": "job"} as said:
+                job = said
+            case "results", {"definition": "lava", "namespace": place, "extra": {"label": label, "sha256sum": digest}}:
+                digests.setdefault(str(place), {})[str(label)] = str(digest)
+            case "results", {"definition": "lava", "namespace": place, "case": "execute-qemu"} if boots:
+                boots[-1].place, boots[-1].digests = str(place), digests.get(str(place), {})
+            case "results", {"definition": "lava", "namespace": place, "case": "lava-test-monitor", "result": result}:
+                if boots and boots[-1].place == str(place):
+                    boots[-1].over, boots[-1].failed = True, result != "pass"
+            case "info", str(text) if text.startswith("Boot command: "):
+                boots.append(LoggedBoot(command=text.removeprefix("Boot command: "), start=_time(record)))
+            case "target", str(text) if boots and not boots[-1].over:
+                _print(boots[-1], text, _time(record))
     if not some:
         return None
     if job is None:
