@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from kmendlib.host import proc, setup
@@ -100,11 +101,12 @@ def plan(kernel: Shipped, bugs: Iterable[Bug], repeat: int) -> list[tuple[Row, S
     """
     rows: list[tuple[Row, Selftest | None]] = []
     for bug in bugs:
+        row = partial(Row, bug.id, kernel.arch, boots=repeat, shipped=True)
         ids = [finding.id for finding in bug.findings]
         status, why = absent(bug, kernel)
         if status:
             nothing = tuple(Claim(id, status, ()) for id in ids)
-            rows.append((Row(bug.id, kernel.arch, "-", "kselftest", nothing, repeat, not_run=why, shipped=True), None))
+            rows.append((row("-", "kselftest", nothing, not_run=why), None))
             continue
         shown: set[str] = set()
         for test in bug.selftests:
@@ -115,14 +117,11 @@ def plan(kernel: Shipped, bugs: Iterable[Bug], repeat: int) -> list[tuple[Row, S
                 where = (test.arches or bug.arches) + (test.controls if bug.symbols else ())
                 if claims and kernel.arch in where:
                     suite = f"{test.id} ({name.partition('/')[2]})" if name else test.id
-                    row = Row(bug.id, kernel.arch, suite, "kselftest", claims, repeat, race=name, shipped=True)
-                    rows.append((row, test))
+                    rows.append((row(suite, "kselftest", claims, race=name), test))
                     shown |= {claim.finding for claim in claims}
-        rest = tuple(Claim(id, "", ()) for id in ids if id not in shown)
-        if rest:
+        if rest := tuple(Claim(id, "", ()) for id in ids if id not in shown):
             why = "only a KUnit suite shows it, and a shipped kernel has none"
-            suite = ", ".join(suite.id for suite in bug.suites)
-            rows.append((Row(bug.id, kernel.arch, suite, "kunit", rest, repeat, not_run=why, shipped=True), None))
+            rows.append((row(", ".join(suite.id for suite in bug.suites), "kunit", rest, not_run=why), None))
     return rows
 
 
