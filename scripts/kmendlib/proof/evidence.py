@@ -250,16 +250,12 @@ def problem(data: object, schema: str) -> str:
 
 def _newer(data: object) -> str:
     """Return the version of the evidence if this kmend is too old for it."""
-    if not isinstance(data, dict) or not isinstance(data.get("version"), dict):
-        return ""
-    version = tuple(data["version"].get(name) for name in ("major", "minor"))
-    if all(isinstance(number, int) for number in version) and version > VERSION:
-        return f"KCIDB {version[0]}.{version[1]}"
-    try:
-        layout = data["checkouts"][0]["misc"]["format"]
-    except (LookupError, TypeError):
-        return ""
-    return f"format {layout}" if isinstance(layout, int) and layout > FORMAT else ""
+    match data:
+        case {"version": {"major": int(major), "minor": int(minor)}} if (major, minor) > VERSION:
+            return f"KCIDB {major}.{minor}"
+        case {"version": {}, "checkouts": [{"misc": {"format": int(layout)}}, *_]} if layout > FORMAT:
+            return f"format {layout}"
+    return ""
 
 
 def _distrust(folder: Path, data: dict[str, Any]) -> str:
