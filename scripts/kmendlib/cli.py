@@ -8,15 +8,18 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from kmendlib.host import files, proc, setup, streams
 from kmendlib.host.errors import BadInput, ExitCode, KmendError
 from kmendlib.host.words import Has, Outcome, Verdict, Word, visible
-from kmendlib.tree import arches, manifest, series
-from kmendlib.tree.audit import Status
+from kmendlib.tree import arches, export, manifest, package, series
+from kmendlib.tree.apply import apply, unapply
+from kmendlib.tree.audit import Status, audit, table, worst_code
+from kmendlib.tree.config import Config
+from kmendlib.tree.tree import Tree
 
 if TYPE_CHECKING:
     from kmendlib.proof.evidence import Evidence
@@ -58,6 +61,11 @@ def _done() -> Iterator[None]:
         _say(f"kmend: done, but {error.filename} cannot be written: {error.strerror}")
 
 
+def _tell(text: str) -> None:
+    with _done():
+        print(visible(text))
+
+
 class _Formatter(argparse.HelpFormatter):
     """Wraps paragraphs and leaves lists, whose lines are indented, as they are."""
 
@@ -69,6 +77,55 @@ class _Formatter(argparse.HelpFormatter):
         return "\n".join(lines)
 
 
+# What a value is, by its name in the usage; any other is text.
+_TYPES = dict.fromkeys(("DIR", "FILE", "TREE", "KERNEL", "LOG", "EVIDENCE_DIR"), Path) | {"N": int, "S": int}
+
+_Argument = tuple[str, dict[str, Any]]
+_Command = Callable[[argparse.Namespace], ExitCode]
+# Each with its arguments, of a list of which one may be given, and the end of its help; their docstrings are the rest.
+_COMMANDS: dict[_Command, tuple[tuple[_Argument | list[_Argument], ...], str | None]] = {}
+
+
+def _argument(usage: str, text: str, **more: Any) -> _Argument:
+    """Describe an argument of a command.
+
+    Args:
+        usage: ``--name VALUE``, ``name VALUE`` for one without a name on the command line, or ``--name`` for a switch.
+        text: what its help says.
+        more: what else add_argument() is to know.
+    """
+    name, _, value = usage.partition(" ")
+    known = {"metavar": value, "type": _TYPES.get(value, str)} if value else {"action": "store_true"}
+    return name, {**known, "help": text, **more}
+
+
+def _command(*arguments: _Argument | list[_Argument], epilog: str | None = None) -> Callable[[_Command], _Command]:
+    """Make a function a command, which has its name."""
+
+    def known(run: _Command) -> _Command:
+        _COMMANDS[run] = arguments, epilog
+        return run
+
+    return known
+
+
+_BUG = _argument("--bug ID", "look at this bug, or finding (BUG/NAME), alone; may be given again", action="append")
+_TREE = _argument("--tree DIR", "a kernel tree; it is only read")
+_OUT = _argument("--out DIR", "folder for the evidence (default: one in the cache)")
+
+
+def _proof(jobs: str) -> list[_Argument | list[_Argument]]:
+    """Describe the arguments of what builds kernels; `jobs` says what is done at once."""
+    known = f"architectures, of {', '.join(arches.names())} (default: {arches.DEFAULT})"
+    return [
+        [_TREE, _argument("--base NAME", "a named line of trees, fetched by itself (default: linux-6.12.y)")],
+        _BUG,
+        _argument("--arch A,…|all", known, default=arches.DEFAULT),
+        _argument("--repeat N", "boot each suite with N seeds and report k of N", default=1),
+        _argument("--jobs N", f"{jobs} at once, in all (default: one for each CPU)"),
+    ]
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line; Documentation is made from it, too."""
     top = _Parser(
@@ -77,242 +134,31 @@ def parser() -> argparse.ArgumentParser:
         epilog=_list("exit codes", ExitCode),
         formatter_class=_Formatter,
     )
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
-
-    def add(name: str, text: str, more: str = "", epilog: str = "") -> argparse.ArgumentParser:
-        description = f"{text[0].upper()}{text[1:]}. {more}".strip()
-        return commands.add_parser(
-            name, help=text, description=description, epilog=epilog or None, formatter_class=_Formatter
-        )
-
-    def add_bugs(command: argparse.ArgumentParser) -> None:
-        command.add_argument(
-            "--bug",
-            action="append",
-            metavar="ID",
-            help="look at this bug, or finding (BUG/NAME), alone; may be given again",
-        )
-
-    def add_proof(command: argparse.ArgumentParser, jobs: str) -> None:
-        what = command.add_mutually_exclusive_group()
-        what.add_argument("--tree", type=Path, metavar="DIR", help="a kernel tree; it is only read")
-        what.add_argument(
-            "--base", metavar="NAME", help="a named line of trees, fetched by itself (default: linux-6.12.y)"
-        )
-        add_bugs(command)
-        command.add_argument(
-            "--arch",
-            default=arches.DEFAULT,
-            metavar="A,…|all",
-            help=f"architectures, of {', '.join(arches.names())} (default: {arches.DEFAULT})",
-        )
-        command.add_argument(
-            "--repeat", type=int, default=1, metavar="N", help="boot each suite with N seeds and report k of N"
-        )
-        command.add_argument(
-            "--jobs", type=int, metavar="N", help=f"{jobs} at once, in all (default: one for each CPU)"
-        )
-
-    verify = add(
-        "verify",
-        "build and boot a tree with and without each bug, and show the tests red and green",
-        "The tree is only read: kmend works on a private copy. Consoles, configurations, build logs, patches and"
-        " results go into a folder of evidence, which the end of the output names, with report.html, junit.xml and"
-        " summary.md for readers and other programs.",
-        _list("results", Outcome) + "\n\n" + _list("verdicts of a boot", Verdict),
-    )
-    add_proof(verify, "jobs of make and guests")
-    verify.add_argument(
-        "--patch",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="prove this patch of your own in the place of kmend's fix; may be given again, in order",
-    )
-    verify.add_argument(
-        "--seed", type=int, default=1, metavar="S", help="the first seed: with the same one a boot is the same again"
-    )
-    verify.add_argument("--out", type=Path, metavar="DIR", help="folder for the evidence (default: one in the cache)")
-
-    command = add(
-        "try",
-        "boot a kernel that somebody else built, and tell which bugs it has",
-        "Nothing of it is run but in a guest, it is only read, and nothing is built but, once, the guest's own parts."
-        " Packages of one kernel belong together, as those with its image and its modules. Evidence and page are as"
-        " verify's.",
-        _list("what it has", Has),
-    )
-    command.add_argument(
-        "kernel",
-        type=Path,
-        nargs="*",
-        metavar="KERNEL",
-        help="packages (.deb, .rpm), a folder with boot/ and lib/modules, or an image",
-    )
-    command.add_argument("--modules", type=Path, metavar="DIR", help="where the modules of the image are")
-    command.add_argument("--installed", action="store_true", help="this machine's own kernel")
-    add_bugs(command)
-    command.add_argument("--repeat", type=int, default=1, metavar="N", help="boot each test N times and report k of N")
-    command.add_argument("--jobs", type=int, metavar="N", help="guests at once, in all (default: one for each CPU)")
-    command.add_argument("--out", type=Path, metavar="DIR", help="folder for the evidence (default: one in the cache)")
-
-    command = add(
-        "audit",
-        "tell which bugs a tree has, from its source",
-        "Nothing is built, nothing of the tree is run, and it is only read.",
-        _list("statuses", Status),
-    )
-    command.add_argument("tree", type=Path, nargs="+", metavar="TREE", help="a kernel tree, or a part of one")
-    add_bugs(command)
-    command.add_argument(
-        "--config",
-        type=Path,
-        metavar="FILE",
-        help="what is built: a .config, /boot/config-VERSION or /proc/config.gz; code that it leaves out is not built",
-    )
-    command.add_argument("--json", action="store_true", help="print JSON, one object a line for each tree")
-
-    command = add(
-        "apply",
-        "push the fixes that the audit chooses onto a tree, all or nothing",
-        "A tree is refused, and stays as it is, where a file that would be patched has local changes, where a finding"
-        " is unknown, and where one is affected and no fix fits. TREE/.kmend keeps what unapply needs.",
-    )
-    command.add_argument("tree", type=Path, metavar="TREE", help="a kernel tree")
-    add_bugs(command)
-    command.add_argument("--latent", action="store_true", help="push the fixes of what is only latent as well")
-    command.add_argument("--dry-run", action="store_true", help="say what would be done")
-    command.add_argument("--with-tests", action="store_true", help="put the KUnit suites and kselftests in as well")
-
-    command = add("unapply", "take back what apply did, whole or half", "The very bytes come back.")
-    command.add_argument("tree", type=Path, metavar="TREE", help="the kernel tree")
-
-    command = add(
-        "export",
-        "write fixes as mails, ready to send or to git am",
-        "A backport has the author and the sign-offs of its upstream commit. kmend signs nothing off: --signoff does"
-        " it in your name. What kmend cannot know is left as <<< a blank >>>, and told. Beside the mails lie"
-        " series, for quilt, patches.spec, with the lines of a spec file, and a cover letter.",
-    )
-    command.add_argument(
-        "patch", type=Path, nargs="*", metavar="FILE", help="a patch of your own, or of kmend's, in mail format"
-    )
-    what = command.add_mutually_exclusive_group()
-    what.add_argument("--tree", type=Path, metavar="DIR", help="what this kernel tree needs; it is only read")
-    what.add_argument("--base", metavar="NAME", help="what trees of this base, or series, need")
-    add_bugs(command)
-    command.add_argument(
-        "--format",
-        choices=("stable", "openeuler", "mail"),
-        required=True,
-        help="for the stable list, with openEuler's header, or for whoever else maintains the code",
-    )
-    command.add_argument("--out", type=Path, metavar="DIR", required=True, help="an empty folder, or a new one")
-    command.add_argument(
-        "--signoff",
-        action="store_true",
-        help="sign them off as the user that git knows, who is the author of what no upstream commit is behind",
-    )
-    command.add_argument("--issue", default="", metavar="URL", help="the issue that openEuler's header names")
-    command.add_argument(
-        "--cve",
-        default="",
-        metavar="ID",
-        help="the CVE that openEuler's header names (default: that of the upstream commit, or NA)",
-    )
-    command.add_argument(
-        "--start-number", type=int, default=1, metavar="N", help="the number of the first file (default: 1)"
-    )
-    command.add_argument(
-        "--evidence", type=Path, metavar="DIR", help="a folder of kmend verify: the cover letter says what was run"
-    )
-
-    command = add(
-        "port",
-        "carry a fix to a tree that no variant of it fits: as a new variant, or with conflicts",
-        "The tree is only read. A merge counts if the touched files compile and the audit says fixed; what was not"
-        " exact is told: read those hunks.",
-    )
-    what = command.add_mutually_exclusive_group(required=True)
-    what.add_argument("--tree", type=Path, metavar="DIR", help="a kernel tree; it is only read")
-    what.add_argument(
-        "--continue", dest="resume", type=Path, metavar="DIR", help="go on in a folder whose conflicts are resolved"
-    )
-    add_bugs(command)
-    command.add_argument(
-        "--from",
-        dest="variant",
-        default="",
-        metavar="BUG/NAME.patch",
-        help="the variant to start from (default: the nearest one that leads to the end)",
-    )
-    command.add_argument(
-        "--out", type=Path, metavar="FILE", help="the new variant's path (default: BUG-FINDING-VERSION.patch)"
-    )
-
-    command = add(
-        "report",
-        "show the results in evidence folders again, and make a page of them",
-        "Several folders are compared side by side. Evidence that was cut off, edited, or left by an older kmend is"
-        " no pass. junit.xml and summary.md go beside the page.",
-    )
-    command.add_argument(
-        "evidence", type=Path, nargs="+", metavar="EVIDENCE_DIR", help="a folder that kmend verify has left"
-    )
-    command.add_argument(
-        "--out", type=Path, metavar="FILE", help="the page (default: report.html in the folder, if it is one folder)"
-    )
-    command.add_argument(
-        "--lava",
-        type=Path,
-        nargs="+",
-        metavar="LOG",
-        help="first take in the logs of LAVA jobs, or folders with them; the folder is one of kmend lava",
-    )
-
-    command = add(
-        "lava",
-        "build what verify would boot, and write it down as jobs for a LAVA farm",
-        "Nothing is booted. The folder is evidence without boots; its folder lava has a job definition for each bug,"
-        " architecture and state, kernels and initramfs, and the farm's devices. What the jobs logged goes back into"
-        " it with kmend report --lava.",
-    )
-    add_proof(command, "jobs of make")
-    command.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        required=True,
-        help="folder for the jobs, and for the evidence that they give",
-    )
-    command.add_argument(
-        "--url", default="", metavar="URL", help="where the farm finds DIR/lava (default: as a file, at its path here)"
-    )
-    command.add_argument(
-        "--device-type", default="qemu", metavar="NAME", help="the farm's name for QEMU devices (default: qemu)"
-    )
-    command.add_argument(
-        "--stretch", type=float, default=1.0, metavar="N", help="stretch time limits, for busy workers (default: 1)"
-    )
-
-    add("setup", "install what is missing on this machine")
-    add("check", "run the project's own tests, the proofs on all architectures among them")
+    # For the commands that do not ask for them.
+    top.set_defaults(seed=1, patch=[])
+    commands = top.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    for run, (arguments, epilog) in _COMMANDS.items():
+        name, text = run.__name__.removeprefix("_"), " ".join(str(run.__doc__).split())
+        short = text[0].lower() + text[1:].partition(". ")[0].removesuffix(".")
+        command = commands.add_parser(name, help=short, description=text, epilog=epilog, formatter_class=_Formatter)
+        command.set_defaults(run=run)
+        for each in arguments:
+            several = isinstance(each, list)
+            # One of a tree and a folder to go on in is all that port can work on.
+            place = command.add_mutually_exclusive_group(required=run is _port) if several else command
+            for flag, options in each if several else [each]:
+                place.add_argument(flag, **options)
     return top
 
 
-def _bugs(ids: list[str] | None) -> tuple[manifest.Bug, ...]:
-    return manifest.load().select(ids or [])
-
-
-def _seed(arguments: argparse.Namespace) -> int:
-    return getattr(arguments, "seed", 1)
+def _bugs(arguments: argparse.Namespace) -> tuple[manifest.Bug, ...]:
+    return manifest.load().select(arguments.bug or [])
 
 
 def _check_numbers(arguments: argparse.Namespace) -> None:
     if arguments.repeat < 1:
         raise BadInput(f"--repeat {arguments.repeat}: give a number of boots, 1 or more")
-    if not 1 <= _seed(arguments) <= SEEDS:
+    if not 1 <= arguments.seed <= SEEDS:
         raise BadInput(f"--seed {arguments.seed}: give a number, 1 to {SEEDS}")
     # Its tokens must fit into a pipe.
     if arguments.jobs is not None and not 1 <= arguments.jobs <= 4096:
@@ -321,10 +167,9 @@ def _check_numbers(arguments: argparse.Namespace) -> None:
 
 def _request(arguments: argparse.Namespace) -> "Request":
     _check_numbers(arguments)
-    bugs = _bugs(arguments.bug)
+    bugs = _bugs(arguments)
     chosen = arches.select(arguments.arch)
-    patches = tuple(getattr(arguments, "patch", ()))
-    for patch in patches:
+    for patch in arguments.patch:
         series.touched_files(patch)
     setup.ensure(_say, _SHOWS)
     # rich is one of the things that setup installs.
@@ -338,15 +183,33 @@ def _request(arguments: argparse.Namespace) -> "Request":
         arguments.repeat,
         arguments.out,
         arguments.jobs or 0,
-        patches=patches,
-        seed=_seed(arguments),
+        patches=tuple(arguments.patch),
+        seed=arguments.seed,
     )
 
 
+@_command(
+    *_proof("jobs of make and guests"),
+    _argument(
+        "--patch FILE",
+        "prove this patch of your own in the place of kmend's fix; may be given again, in order",
+        action="append",
+        default=[],
+    ),
+    _argument("--seed S", "the first seed: with the same one a boot is the same again", default=1),
+    _OUT,
+    epilog=_list("results", Outcome) + "\n\n" + _list("verdicts of a boot", Verdict),
+)
 def _verify(arguments: argparse.Namespace) -> ExitCode:
+    """Build and boot a tree with and without each bug, and show the tests red and green.
+
+    The tree is only read: kmend works on a private copy. Consoles, configurations, build logs, patches and results go
+    into a folder of evidence, which the end of the output names, with report.html, junit.xml and summary.md for readers
+    and other programs.
+    """
     request = _request(arguments)
-    from kmendlib.proof import verify
     from kmendlib.host.progress import Display
+    from kmendlib.proof import verify
     from kmendlib.show.report import print_report
 
     with Display() as display:
@@ -357,18 +220,32 @@ def _verify(arguments: argparse.Namespace) -> ExitCode:
     return evidence.run.exit_code()
 
 
+@_command(
+    _argument("kernel KERNEL", "packages (.deb, .rpm), a folder with boot/ and lib/modules, or an image", nargs="*"),
+    _argument("--modules DIR", "where the modules of the image are"),
+    _argument("--installed", "this machine's own kernel"),
+    _BUG,
+    _argument("--repeat N", "boot each test N times and report k of N", default=1),
+    _argument("--jobs N", "guests at once, in all (default: one for each CPU)"),
+    _OUT,
+    epilog=_list("what it has", Has),
+)
 def _try(arguments: argparse.Namespace) -> ExitCode:
+    """Boot a kernel that somebody else built, and tell which bugs it has.
+
+    Nothing of it is run but in a guest, it is only read, and nothing is built but, once, the guest's own parts. Packages
+    of one kernel belong together, as those with its image and its modules. Evidence and page are as verify's.
+    """
     _check_numbers(arguments)
     if not arguments.kernel and not arguments.installed:
         raise BadInput("no kernel given: name packages, a folder or an image, or say --installed")
-    bugs = _bugs(arguments.bug)
+    bugs = _bugs(arguments)
     setup.ensure(_say, [*_SHOWS, "bsdtar", "bsdcat"])
     from kmendlib.host.progress import Display
     from kmendlib.proof import shipped
     from kmendlib.run import gravest
     from kmendlib.show import page
     from kmendlib.show.report import print_reports
-    from kmendlib.tree import package
 
     given = package.find(arguments.kernel, arguments.modules, arguments.installed)
     request = shipped.Request(
@@ -384,16 +261,26 @@ def _try(arguments: argparse.Namespace) -> ExitCode:
     return gravest([code, *(evidence.run.exit_code() for evidence in evidences)])
 
 
+@_command(
+    _argument("tree TREE", "a kernel tree, or a part of one", nargs="+"),
+    _BUG,
+    _argument(
+        "--config FILE",
+        "what is built: a .config, /boot/config-VERSION or /proc/config.gz; code that it leaves out is not built",
+    ),
+    _argument("--json", "print JSON, one object a line for each tree"),
+    epilog=_list("statuses", Status),
+)
 def _audit(arguments: argparse.Namespace) -> ExitCode:
-    from kmendlib.tree.audit import audit, table, worst_code
-    from kmendlib.tree.config import Config
-    from kmendlib.tree.tree import Tree
+    """Tell which bugs a tree has, from its source.
 
+    Nothing is built, nothing of the tree is run, and it is only read.
+    """
     config = Config.read(arguments.config) if arguments.config else None
     trees = [Tree.open(path) for path in arguments.tree]
     audits = []
     for tree in trees:
-        audits.append(audit(tree, _bugs(arguments.bug), config=config))
+        audits.append(audit(tree, _bugs(arguments), config=config))
         if arguments.json:
             print(json.dumps(audits[-1].to_json()), flush=True)
     if not arguments.json:
@@ -401,41 +288,74 @@ def _audit(arguments: argparse.Namespace) -> ExitCode:
     return worst_code(audits)
 
 
+@_command(
+    _argument("tree TREE", "a kernel tree"),
+    _BUG,
+    _argument("--latent", "push the fixes of what is only latent as well"),
+    _argument("--dry-run", "say what would be done"),
+    _argument("--with-tests", "put the KUnit suites and kselftests in as well"),
+)
 def _apply(arguments: argparse.Namespace) -> ExitCode:
-    from kmendlib.tree.apply import apply
-    from kmendlib.tree.audit import audit
-    from kmendlib.tree.tree import Tree
+    """Push the fixes that the audit chooses onto a tree, all or nothing.
 
+    A tree is refused, and stays as it is, where a file that would be patched has local changes, where a finding is
+    unknown, and where one is affected and no fix fits. TREE/.kmend keeps what unapply needs.
+    """
     tree = Tree.open(arguments.tree, need_makefile=True)
-    found = audit(tree, _bugs(arguments.bug), latent=arguments.latent)
-    done = apply(tree, found, dry_run=arguments.dry_run, with_tests=arguments.with_tests)
-    with _done():
-        print(visible(done.to_text()))
+    found = audit(tree, _bugs(arguments), latent=arguments.latent)
+    _tell(apply(tree, found, dry_run=arguments.dry_run, with_tests=arguments.with_tests).to_text())
     return ExitCode.OK
 
 
+@_command(_argument("tree TREE", "the kernel tree"))
 def _unapply(arguments: argparse.Namespace) -> ExitCode:
-    from kmendlib.tree.apply import unapply
-    from kmendlib.tree.tree import Tree
+    """Take back what apply did, whole or half.
 
-    done = unapply(Tree.open(arguments.tree, need_makefile=True))
-    with _done():
-        print(visible(done.to_text()))
+    The very bytes come back.
+    """
+    _tell(unapply(Tree.open(arguments.tree, need_makefile=True)).to_text())
     return ExitCode.OK
 
 
+@_command(
+    _argument("patch FILE", "a patch of your own, or of kmend's, in mail format", nargs="*"),
+    [
+        _argument("--tree DIR", "what this kernel tree needs; it is only read"),
+        _argument("--base NAME", "what trees of this base, or series, need"),
+    ],
+    _BUG,
+    _argument(
+        "--format",
+        "for the stable list, with openEuler's header, or for whoever else maintains the code",
+        action="store",
+        choices=("stable", "openeuler", "mail"),
+        required=True,
+    ),
+    _argument("--out DIR", "an empty folder, or a new one", required=True),
+    _argument(
+        "--signoff", "sign them off as the user that git knows, who is the author of what no upstream commit is behind"
+    ),
+    _argument("--issue URL", "the issue that openEuler's header names", default=""),
+    _argument(
+        "--cve ID", "the CVE that openEuler's header names (default: that of the upstream commit, or NA)", default=""
+    ),
+    _argument("--start-number N", "the number of the first file (default: 1)", default=1),
+    _argument("--evidence DIR", "a folder of kmend verify: the cover letter says what was run"),
+)
 def _export(arguments: argparse.Namespace) -> ExitCode:
-    from kmendlib.tree import export
-    from kmendlib.tree.audit import audit
-    from kmendlib.tree.tree import Tree
+    """Write fixes as mails, ready to send or to git am.
 
+    A backport has the author and the sign-offs of its upstream commit. kmend signs nothing off: --signoff does it in
+    your name. What kmend cannot know is left as <<< a blank >>>, and told. Beside the mails lie series, for quilt,
+    patches.spec, with the lines of a spec file, and a cover letter.
+    """
     if [bool(arguments.patch), bool(arguments.tree), bool(arguments.base)].count(True) != 1:
         raise BadInput("export: give --tree DIR, --base NAME, or patches")
     if arguments.patch and arguments.bug:
         raise BadInput("--bug: not for patches that are named themselves")
     if not 1 <= arguments.start_number <= 9999:
         raise BadInput(f"--start-number {arguments.start_number}: give a number, 1 to 9999")
-    bugs = _bugs(arguments.bug)
+    bugs = _bugs(arguments)
     patches, title, left_out = arguments.patch, "Fixes", list[manifest.Bug]()
     if arguments.tree:
         tree = Tree.open(arguments.tree, need_makefile=True)
@@ -454,8 +374,7 @@ def _export(arguments: argparse.Namespace) -> ExitCode:
         _ran(arguments.evidence) if arguments.evidence else (),
     )
     paths, blanks = export.export(patches, options, arguments.out)
-    with _done():
-        print(visible("\n".join(map(str, paths))))
+    _tell("\n".join(map(str, paths)))
     for blank in blanks:
         _say(f"left blank: {blank}")
     if left_out:
@@ -478,23 +397,36 @@ def _ran(folder: Path) -> tuple[str, ...]:
     )
 
 
+@_command(
+    [_TREE, _argument("--continue DIR", "go on in a folder whose conflicts are resolved", dest="resume")],
+    _BUG,
+    _argument(
+        "--from BUG/NAME.patch",
+        "the variant to start from (default: the nearest one that leads to the end)",
+        dest="variant",
+        default="",
+    ),
+    _argument("--out FILE", "the new variant's path (default: BUG-FINDING-VERSION.patch)"),
+)
 def _port(arguments: argparse.Namespace) -> ExitCode:
-    from kmendlib.proof import port
-    from kmendlib.tree.tree import Tree
+    """Carry a fix to a tree that no variant of it fits: as a new variant, or with conflicts.
 
-    if arguments.resume and (arguments.bug or arguments.variant):
-        raise BadInput("--continue knows the finding and the variant: give no --bug and no --from")
-    results = []
+    The tree is only read. A merge counts if the touched files compile and the audit says fixed; what was not exact is
+    told: read those hunks.
+    """
+    from kmendlib.proof import port
+
     if arguments.resume:
-        results.append(port.resume(arguments.resume, arguments.out, _say))
-        with _done():
-            print(visible(results[0].to_text()))
+        if arguments.bug or arguments.variant:
+            raise BadInput("--continue knows the finding and the variant: give no --bug and no --from")
+        steps = iter([port.resume(arguments.resume, arguments.out, _say)])
     else:
         tree = Tree.open(arguments.tree, need_makefile=True)
-        for result in port.port(tree, _bugs(arguments.bug), arguments.variant, arguments.out, _say):
-            results.append(result)
-            with _done():
-                print(visible(result.to_text()))
+        steps = port.port(tree, _bugs(arguments), arguments.variant, arguments.out, _say)
+    results = []
+    for result in steps:
+        results.append(result)
+        _tell(result.to_text())
     return port.exit_code(results)
 
 
@@ -512,7 +444,21 @@ def _page(evidences: Sequence["Evidence"], out: Path | None) -> None:
     print(f"page: {visible(str(path))}")
 
 
+@_command(
+    _argument("evidence EVIDENCE_DIR", "a folder that kmend verify has left", nargs="+"),
+    _argument("--out FILE", "the page (default: report.html in the folder, if it is one folder)"),
+    _argument(
+        "--lava LOG",
+        "first take in the logs of LAVA jobs, or folders with them; the folder is one of kmend lava",
+        nargs="+",
+    ),
+)
 def _report(arguments: argparse.Namespace) -> ExitCode:
+    """Show the results in evidence folders again, and make a page of them.
+
+    Several folders are compared side by side. Evidence that was cut off, edited, or left by an older kmend is no pass.
+    junit.xml and summary.md go beside the page.
+    """
     folders = arguments.evidence
     if arguments.out and not arguments.out.name:
         raise BadInput(f"--out '{arguments.out}': give the name of a file")
@@ -540,7 +486,20 @@ def _report(arguments: argparse.Namespace) -> ExitCode:
     return gravest(evidence.run.exit_code() for evidence in evidences)
 
 
+@_command(
+    *_proof("jobs of make"),
+    _argument("--out DIR", "folder for the jobs, and for the evidence that they give", required=True),
+    _argument("--url URL", "where the farm finds DIR/lava (default: as a file, at its path here)", default=""),
+    _argument("--device-type NAME", "the farm's name for QEMU devices (default: qemu)", default="qemu"),
+    _argument("--stretch N", "stretch time limits, for busy workers (default: 1)", type=float, default=1.0),
+)
 def _lava(arguments: argparse.Namespace) -> ExitCode:
+    """Build what verify would boot, and write it down as jobs for a LAVA farm.
+
+    Nothing is booted. The folder is evidence without boots; its folder lava has a job definition for each bug,
+    architecture and state, kernels and initramfs, and the farm's devices. What the jobs logged goes back into it with
+    kmend report --lava.
+    """
     from kmendlib.proof import lava
 
     farm = lava.Farm(arguments.url, arguments.device_type, arguments.stretch)
@@ -555,19 +514,22 @@ def _lava(arguments: argparse.Namespace) -> ExitCode:
     lines = [*map(str, jobs), *dict.fromkeys(f"{row.bug} on {row.arch}: {text}" for row, text in why if text)]
     lines.append(f"{len(jobs)} jobs, {len(evidence.run.waiting)} boots: {evidence.folder / lava.FOLDER}")
     lines.append(f"with their logs: scripts/kmend report {evidence.folder} --lava LOG…")
-    with _done():
-        print(visible("\n".join(lines)))
+    _tell("\n".join(lines))
     if any(proof.broken for proof in proofs):
         return ExitCode.INFRASTRUCTURE
     return ExitCode.OK if jobs else ExitCode.NOTHING
 
 
+@_command()
 def _setup(_: argparse.Namespace) -> ExitCode:
+    """Install what is missing on this machine."""
     setup.main(_say)
     return ExitCode.OK
 
 
+@_command()
 def _check(_: argparse.Namespace) -> ExitCode:
+    """Run the project's own tests, the proofs on all architectures among them."""
     setup.ensure(_say)
     # What the tests of the page, of the books, of port, of lava and of packages need.
     more = ["chromium", "sphinx-build", "man", "wiggle", "python:lava_common", "python:yaml", "bsdtar", "bsdcat"]
@@ -575,26 +537,6 @@ def _check(_: argparse.Namespace) -> ExitCode:
     from kmendlib.check import check
 
     return check()
-
-
-_COMMANDS = {
-    "verify": _verify,
-    "try": _try,
-    "audit": _audit,
-    "apply": _apply,
-    "unapply": _unapply,
-    "export": _export,
-    "port": _port,
-    "report": _report,
-    "lava": _lava,
-    "setup": _setup,
-    "check": _check,
-}
-
-
-def _error(text: str) -> None:
-    with contextlib.suppress(OSError):
-        _say(f"kmend: error: {' '.join(text.split())}")
 
 
 def main(words: Sequence[str]) -> int:
@@ -611,23 +553,9 @@ def main(words: Sequence[str]) -> int:
             return int(_run(words))
         except KeyboardInterrupt:
             pass
-        except KmendError as error:
-            if not signals:
-                _error(str(error))
-                return int(error.code)
-        except BrokenPipeError:
-            if not signals:
-                return int(ExitCode.NO_READER)
-        except OSError as error:
-            if not signals:
-                _error(_os_error(error))
-                return int(ExitCode.INFRASTRUCTURE)
         except Exception as error:
             if not signals:
-                where = traceback.extract_tb(error.__traceback__)[-1]
-                place = f"{Path(where.filename).name}:{where.lineno}"
-                _error(f"a fault of kmend itself, please report it: {type(error).__name__}: {error} ({place})")
-                return int(ExitCode.FAULT)
+                return int(_told(error))
         # What ends once a signal has come, in whatever way, was stopped by that.
         proc.stop()
         with contextlib.suppress(OSError):
@@ -638,11 +566,29 @@ def main(words: Sequence[str]) -> int:
 def _run(words: Sequence[str]) -> ExitCode:
     try:
         arguments = parser().parse_args(words)
-        code = _COMMANDS[arguments.command](arguments)
+        code: ExitCode = arguments.run(arguments)
     except SystemExit:
         # argparse has printed a help text.
         code = ExitCode.OK
     sys.stdout.flush()
+    return code
+
+
+def _told(error: Exception) -> ExitCode:
+    """Tell of an error, and return its exit code."""
+    if isinstance(error, BrokenPipeError):
+        return ExitCode.NO_READER
+    if isinstance(error, KmendError):
+        text, code = str(error), error.code
+    elif isinstance(error, OSError):
+        text, code = _os_error(error), ExitCode.INFRASTRUCTURE
+    else:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(where.filename).name}:{where.lineno}"
+        text = f"a fault of kmend itself, please report it: {type(error).__name__}: {error} ({place})"
+        code = ExitCode.FAULT
+    with contextlib.suppress(OSError):
+        _say(f"kmend: error: {' '.join(text.split())}")
     return code
 
 
