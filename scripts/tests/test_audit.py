@@ -27,7 +27,7 @@ from conftest import (
 )
 from kmendlib.host.errors import ExitCode, Infrastructure
 from kmendlib.tree import code, manifest
-from kmendlib.tree.audit import Audit, Status, audit, worst
+from kmendlib.tree.audit import Audit, Status, audit, table, worst, worst_code
 from kmendlib.tree.manifest import Bug, Finding
 from kmendlib.tree.tree import Tree
 
@@ -131,9 +131,9 @@ UNKNOWN = {
 @pytest.mark.parametrize(("wait", "status"), by_status(AFFECTED=AFFECTED, FIXED=FIXED, UNKNOWN=UNKNOWN))
 def test_status(make_tree: MakeTree, wait: str, status: Status) -> None:
     found = look(make_tree(access_c(wait)))
-    assert found.bugs[0].status is status, found.to_text()
+    assert found.bugs[0].status is status, table([found])
     codes = {Status.AFFECTED: ExitCode.FAILED, Status.FIXED: ExitCode.OK, Status.UNKNOWN: ExitCode.NOTHING}
-    assert found.exit_code() is codes[status]
+    assert worst_code([found]) is codes[status]
     assert status is Status.AFFECTED or found.patches == ()
 
 
@@ -141,7 +141,7 @@ def test_status(make_tree: MakeTree, wait: str, status: Status) -> None:
 def test_latent_while_every_waker_holds_pci_lock(make_tree: MakeTree, wake: str) -> None:
     found = look(make_tree(access_c(wake=wake)))
     assert found.bugs[0].status is Status.LATENT
-    assert found.exit_code() is ExitCode.OK
+    assert worst_code([found]) is ExitCode.OK
     assert found.patches == ()
 
 
@@ -232,7 +232,7 @@ def test_older_than_the_bug(make_tree: MakeTree, version: str) -> None:
     """The source tells, whatever the Makefile says."""
     found = look(make_tree(access_c("").replace("pci_cfg_wait", "pci_ucfg_wait"), version=version))
     assert found.bugs[0].status is Status.NOT_APPLICABLE
-    assert found.exit_code() is ExitCode.OK
+    assert worst_code([found]) is ExitCode.OK
 
 
 def test_older_than_the_bug_but_with_its_code(make_tree: MakeTree) -> None:
@@ -358,7 +358,7 @@ def test_spatch_broken(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch, tmp
 
 
 def test_text_names_all(make_tree: MakeTree) -> None:
-    text = look(make_tree()).to_text()
+    text = table([look(make_tree())])
     for part in ("pci-cfg-wait/unlocked-queue", "affected", f"{ACCESS}:", FIX, "4.19.90"):
         assert part in text
 
@@ -367,7 +367,7 @@ def test_text_without_rich(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch)
     modules: dict[str, Any] = {"rich.console": None}
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
-    text = look(make_tree()).to_text()
+    text = table([look(make_tree())])
     assert "pci-cfg-wait/unlocked-queue  affected\n" in text
     assert f"    fix: {FIX}" in text
 
@@ -436,4 +436,4 @@ def test_unverified_patch_is_named(make_tree: MakeTree) -> None:
     found = audit(tree, with_findings(finding))
     assert found.bugs[0].unverified == (FIX,)
     assert found.to_json()["bugs"][0]["unverified"] == [FIX]
-    assert f"{FIX} (unverified)" in " ".join(found.to_text().split())
+    assert f"{FIX} (unverified)" in " ".join(table([found]).split())

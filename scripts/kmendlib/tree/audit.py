@@ -7,8 +7,8 @@ import io
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -142,13 +142,6 @@ class Audit:
         """The status of every finding, by the finding's id."""
         return {finding.id: finding.status for bug in self.bugs for finding in bug.findings}
 
-    def exit_code(self) -> ExitCode:
-        """Return 1 if something is affected, else 4 if something is unknown, else 0."""
-        statuses = {bug.status for bug in self.bugs}
-        if Status.AFFECTED in statuses:
-            return ExitCode.FAILED
-        return ExitCode.NOTHING if Status.UNKNOWN in statuses else ExitCode.OK
-
     def to_json(self) -> dict[str, Any]:
         """Return what `kmend audit --json` prints."""
         return {
@@ -162,10 +155,7 @@ class Audit:
                         {
                             "id": finding.id,
                             "status": str(finding.status),
-                            "evidence": [
-                                {"file": evidence.file, "line": evidence.line, "reason": evidence.reason}
-                                for evidence in finding.evidence
-                            ],
+                            "evidence": [asdict(evidence) for evidence in finding.evidence],
                         }
                         for finding in bug.findings
                     ],
@@ -175,14 +165,6 @@ class Audit:
                 for bug in self.bugs
             ],
         }
-
-    def to_text(self, *, colour: bool = False) -> str:
-        """Return a table of all findings, plain where rich is not installed.
-
-        Args:
-            colour: colour the statuses with terminal codes.
-        """
-        return table([self], colour=colour)
 
     @property
     def name(self) -> str:
@@ -246,8 +228,10 @@ def _plain(rows: Sequence[_Row]) -> str:
 
 def worst_code(audits: Iterable[Audit]) -> ExitCode:
     """Return 1 if something is affected in a tree, else 4 if something is unknown, else 0."""
-    codes = {audit.exit_code() for audit in audits}
-    return next((code for code in (ExitCode.FAILED, ExitCode.NOTHING) if code in codes), ExitCode.OK)
+    found = {bug.status for audit in audits for bug in audit.bugs}
+    if Status.AFFECTED in found:
+        return ExitCode.FAILED
+    return ExitCode.NOTHING if Status.UNKNOWN in found else ExitCode.OK
 
 
 def audit(tree: Tree, bugs: Sequence[Bug], *, latent: bool = False, config: Config | None = None) -> Audit:
@@ -266,73 +250,67 @@ def audit(tree: Tree, bugs: Sequence[Bug], *, latent: bool = False, config: Conf
     findings = [finding for bug in bugs for finding in bug.findings]
     # Most of the time is waiting for Coccinelle: of all rules at once, the first answers in the order of the bugs.
     with ThreadPoolExecutor(len(findings) + len(bugs) or 1) as pool:
-        ahead = [pool.submit(_ask, view, finding) for finding in _each_rule(findings)]
-        audits = list(pool.map(lambda bug: _judge_bug(view, bug, latent, config), bugs))
-        for each in ahead:
-            each.result()
-    return Audit(tree, tuple(audits))
+        judged = {finding.id: pool.submit(_judge, view, finding) for finding in findings}
+        audits = tuple(pool.map(lambda bug: _judge_bug(view, bug, judged, latent, config), bugs))
+    return Audit(tree, audits)
 
 
-def _each_rule(findings: Sequence[Finding]) -> list[Finding]:
-    """Return one finding of each rule with its files."""
-    return list({(each.rule, each.context, each.files): each for each in findings}.values())
+_Judged = tuple[Status, list[Evidence]]
 
 
-def _judge_bug(view: _View, bug: Bug, latent: bool, config: Config | None) -> BugAudit:
-    chosen: list[Path] = []
+def _judge_bug(
+    view: _View, bug: Bug, judged: Mapping[str, Future[_Judged]], latent: bool, config: Config | None
+) -> BugAudit:
+    chosen: list[str] = []
     findings = []
     for finding in bug.findings:
-        status, evidence = _judge(view, finding)
+        status, evidence = judged[finding.id].result()
         fix: tuple[str, ...] = ()
         covered = False
         if status is Status.AFFECTED or (latent and status is Status.LATENT):
             # Another finding may have brought the first patches of a variant, or all.
-            left = [[name for name in each if PATCHES / name not in chosen] for each in finding.fix]
-            fitting = (each for each in left if _mends(view, finding, [*chosen, *_paths(each)]))
-            names = next(fitting, None)
-            covered = names == []
-            fix = tuple(names or ())
-            chosen += _paths(fix)
-            if status is Status.AFFECTED and names is None:
-                tried = ", ".join(finding.fix_patches)
-                dos = view.dos(finding)
-                lacks = _lacks(view, finding)
-                reason = f"no fix can be tried without {lacks}" if lacks else f"no fix fits this code: {tried}"
-                reason = "its lines end in CRLF, so no patch fits" if dos else reason
-                evidence.append(Evidence(dos or evidence[0].file, 0, reason))
+            left = [tuple(name for name in names if name not in chosen) for names in finding.fix]
+            fitting = next((names for names in left if _mends(view, finding, (*chosen, *names))), None)
+            fix, covered = fitting or (), fitting == ()
+            chosen += fix
+            if status is Status.AFFECTED and fitting is None:
+                evidence = [*evidence, _unfit(view, finding, evidence[0].file)]
         option = config.lacks(rules.load(finding.rule).options) if config else ""
-        if option and status is not Status.NOT_APPLICABLE:
-            why = f"{option} is not set in {config.name}" if config else ""
-            status, evidence = Status.NOT_BUILT, [Evidence(finding.files[0], 0, f"{why}; else {status}"), *evidence]
+        if config and option and status is not Status.NOT_APPLICABLE:
+            reason = f"{option} is not set in {config.name}; else {status}"
+            status, evidence = Status.NOT_BUILT, [Evidence(finding.files[0], 0, reason), *evidence]
         unverified = tuple(name for name in fix if name in finding.unverified)
         findings.append(FindingAudit(finding.id, status, tuple(evidence), fix, covered, unverified))
     return BugAudit(bug, tuple(findings))
 
 
+def _unfit(view: _View, finding: Finding, file: str) -> Evidence:
+    """Say why no variant of a fix fits; `file` is where the finding is."""
+    there = ((name, view.source(name)) for name in (*finding.files, *finding.context))
+    if dos := next((name for name, source in there if source and source.dos), ""):
+        return Evidence(dos, 0, "its lines end in CRLF, so no patch fits")
+    if lacks := _lacks(view, finding):
+        return Evidence(file, 0, f"no fix can be tried without {lacks}")
+    return Evidence(file, 0, f"no fix fits this code: {', '.join(finding.fix_patches)}")
+
+
 def _lacks(view: _View, finding: Finding) -> str:
     """Return a file that is not there, if each variant changes one such: of a part of a tree nobody knows what fits."""
-    lacking = []
-    for variant in finding.fix:
-        names = [name for patch in _paths(variant) for name in series.touched_files(patch)]
-        lacking.append(next((name for name in names if not view.get(name)), ""))
+    touched = [[name for patch in names for name in series.touched_files(PATCHES / patch)] for names in finding.fix]
+    lacking = [next((name for name in names if not view.get(name)), "") for names in touched]
     return next(iter(lacking), "") if all(lacking) else ""
-
-
-def _paths(names: Sequence[str]) -> list[Path]:
-    return [PATCHES / name for name in names]
 
 
 class _View:
     """A tree's files as rules read them, each read once; some of them may be replaced."""
 
-    def __init__(self, tree: Tree, replaced: Mapping[str, rules.Source] | None = None) -> None:
+    def __init__(self, tree: Tree, sources: dict[str, rules.Source | OSError | None] | None = None) -> None:
         self.tree = tree
-        self._sources: dict[str, rules.Source | OSError | None] = dict(replaced or {})
+        self._sources = sources or {}
 
-    def replace(self, replaced: Mapping[str, rules.Source]) -> _View:
+    def replace(self, replaced: dict[str, rules.Source]) -> _View:
         """Return the view with these files in it."""
-        known = {name: each for name, each in self._sources.items() if isinstance(each, rules.Source)}
-        return _View(self.tree, known | dict(replaced))
+        return _View(self.tree, self._sources | replaced)
 
     def get(self, name: str) -> rules.Source | OSError | None:
         """Return a file, why it cannot be read, or None if there is none."""
@@ -355,20 +333,10 @@ class _View:
         source = self.source(name)
         if not wanted or (source and code.defines(source.text, wanted)):
             return (name,)
-        folder = self.tree.path / name
-        names = sorted(path.name for path in folder.parent.glob("*.c") if path != folder)
-        others = [f"{name.rpartition('/')[0]}/{each}" for each in names]
-        found = [each for each in others if self._defines(each, wanted)]
+        siblings = sorted((self.tree.path / name).parent.glob("*.c"))
+        others = [each for path in siblings if (each := str(path.relative_to(self.tree.path))) != name]
+        found = [each for each in others if (other := self.source(each)) and code.defines(other.text, wanted)]
         return tuple(([name] if source else []) + found) or (name,)
-
-    def _defines(self, name: str, functions: Sequence[str]) -> bool:
-        source = self.source(name)
-        return bool(source and code.defines(source.text, functions))
-
-    def dos(self, finding: Finding) -> str:
-        """Return a file of a finding with CRLF, or ""."""
-        there = ((name, self.source(name)) for name in (*finding.files, *finding.context))
-        return next((name for name, source in there if source and source.dos), "")
 
     @property
     def whole(self) -> bool:
@@ -376,56 +344,37 @@ class _View:
         return bool(self.tree.version) or (self.tree.path / "init/main.c").is_file()
 
 
-def _mends(view: _View, finding: Finding, patches: Sequence[Path]) -> bool:
+def _mends(view: _View, finding: Finding, patches: Sequence[str]) -> bool:
     """Return whether `patches` apply without fuzz and the finding is then fixed; the tree is only read."""
     with tempfile.TemporaryDirectory(prefix="kmend-") as folder:
+        scratch = Path(folder).resolve()
         try:
-            names = series.materialize(view.tree.path, patches, Path(folder).resolve())
+            names = series.materialize(view.tree.path, [PATCHES / name for name in patches], scratch)
         except series.DoesNotFit:
             return False
-        mended = view.replace({name: rules.Source(Path(folder, name).read_bytes()) for name in names})
+        mended = view.replace({name: rules.Source((scratch / name).read_bytes()) for name in names})
     return _judge(mended, finding)[0] is Status.FIXED
 
 
-def _files(view: _View, rule: rules.Rule, names: Iterable[str]) -> dict[str, rules.Source]:
-    """Return the files that are there, by the names that they have."""
-    there = [place for name in names for place in view.places(rule, name)]
-    return {name: source for name in there if (source := view.source(name))}
-
-
-_NOTHING = rules.Answer((), {}, {})
-
-
-def _ask(view: _View, finding: Finding) -> tuple[rules.Answer, str]:
-    """Return what is known of a finding's files, or why Coccinelle said nothing."""
+def _judge(view: _View, finding: Finding) -> _Judged:
     rule = rules.load(finding.rule)
-    # One run for all files: a rule may have to know of one what it needs to judge another.
-    files = _files(view, rule, (*finding.context, *finding.files))
-    if not files or any(source.pointer for source in files.values()):
-        return _NOTHING, ""
-    try:
-        return rules.ask(rule, files, finding.symbol), ""
-    except rules.Refused as error:
-        return _NOTHING, f"Coccinelle cannot read it: {error}"
-
-
-def _judge(view: _View, finding: Finding) -> tuple[Status, list[Evidence]]:
-    rule = rules.load(finding.rule)
-    files = _files(view, rule, (*finding.context, *finding.files))
-    pointers = [name for name, source in files.items() if source.pointer]
-    if pointers:
+    # Code that has gone to another file of the folder is judged there.
+    context, places = (
+        [place for name in names for place in view.places(rule, name)] for names in (finding.context, finding.files)
+    )
+    files = {name: source for name in (*context, *places) if (source := view.source(name))}
+    if pointers := [name for name, source in files.items() if source.pointer]:
         reason = "a Git LFS pointer in the place of the source: git lfs pull brings it"
         return Status.UNKNOWN, [Evidence(name, 0, reason) for name in pointers]
-    answer, refused = _ask(view, finding)
+    answer, refused = rules.Answer((), {}, {}), ""
+    try:
+        # One run for all files: a rule may have to know of one what it needs to judge another.
+        answer = rules.ask(rule, files, finding.symbol) if files else answer
+    except rules.Refused as error:
+        refused = f"Coccinelle cannot read it: {error}"
     lines = [item for item in answer.said if item.finding == finding.id]
-    verdicts = []
-    for name in finding.files:
-        # Code that has gone to another file of the folder is judged there.
-        for place in view.places(rule, name):
-            verdicts += _judge_file(view, finding, place, refused, answer, lines)
-    for name in finding.context:
-        for place in view.places(rule, name):
-            verdicts += _statuses(place, lines) + _torn(place, answer)
+    verdicts = [verdict for name in places for verdict in _judge_file(view, finding, name, refused, answer, lines)]
+    verdicts += [verdict for name in context for verdict in (*_statuses(name, lines), *_torn(name, answer))]
     status = worst(status for status, _ in verdicts)
     # What speaks for a better status does not explain the finding's.
     return status, list(dict.fromkeys(evidence for verdict, evidence in verdicts if verdict is status))
@@ -446,10 +395,9 @@ def _judge_file(
     rule = rules.load(finding.rule)
 
     def no_shape(reason: str) -> list[tuple[Status, Evidence]]:
-        for each in finding.files if rule.older else ():
+        for each in finding.files:
             source = view.source(each)
-            word = rule.older.search(source.clean) if rule.older and source else None
-            if word:
+            if rule.older and source and (word := rule.older.search(source.clean)):
                 return [(Status.NOT_APPLICABLE, Evidence(each, 0, f"{word[0]} is of before the code in question"))]
         return [(Status.UNKNOWN, Evidence(name, 0, reason))]
 
