@@ -17,13 +17,13 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from kmendlib.host import paths, proc
+from kmendlib.host import files, paths, proc
 from kmendlib.host.errors import Infrastructure
 from kmendlib.tree import code
 
@@ -122,9 +122,9 @@ class Answer:
     uses: by the file, line and column of each use of a name in code.
     """
 
-    said: tuple[Said, ...]
-    torn: dict[str, tuple[int, str]]
-    uses: dict[str, tuple[tuple[int, int], ...]]
+    said: Sequence[Said]
+    torn: Mapping[str, tuple[int, str]]
+    uses: Mapping[str, Sequence[tuple[int, int]]]
 
 
 def ask(rule: Rule, files: Mapping[str, Source], symbol: str) -> Answer:
@@ -149,12 +149,7 @@ def ask(rule: Rule, files: Mapping[str, Source], symbol: str) -> Answer:
     parts = [part for name, source in files.items() for part in (name.encode(), source.data)]
     lines, torn, uses = json.loads(_kept(_key(rule.path, symbol.encode(), *parts), find))
     matches = [match for match in map(_LINE.fullmatch, lines) if match]
-    said = [Said(match[1], int(match[2]), int(match[3]), match[4], match[5], match[6]) for match in matches]
-    return Answer(
-        tuple(said),
-        {name: (int(line), str(reason)) for name, (line, reason) in torn.items()},
-        {name: tuple((int(line), int(column)) for line, column in each) for name, each in uses.items()},
-    )
+    return Answer([Said(match[1], int(match[2]), int(match[3]), *match.groups()[3:]) for match in matches], torn, uses)
 
 
 class Source:
@@ -204,10 +199,8 @@ class Source:
         return None
 
 
-def _python() -> str:
-    """The interpreter for the Python in rules: not one that PATH leads to by a detour."""
-    return next((path for path in ("/usr/bin/python3",) if os.access(path, os.X_OK)), "python3")
-
+# The interpreter for the Python in rules: not one that PATH leads to by a detour.
+_PYTHON = "/usr/bin/python3" if os.access("/usr/bin/python3", os.X_OK) else "python3"
 
 # One for each processor, whoever asks.
 _room = threading.Semaphore(len(os.sched_getaffinity(0)))
@@ -248,12 +241,6 @@ def _program() -> Path:
     return Path(program)
 
 
-@functools.cache
-def _own() -> list[bytes]:
-    """The program of this module and of what it makes of a text."""
-    return [Path(each).read_bytes() for each in (__file__, code.__file__)]
-
-
 def _key(rule: Path, *parts: bytes) -> str:
     """All that an answer depends on: the program, the rule with what it imports, this module, and the files."""
     total = hashlib.sha256(_FORMAT)
@@ -261,8 +248,9 @@ def _key(rule: Path, *parts: bytes) -> str:
     status = program.stat()
     own = rule.read_bytes()
     modules = sorted(rule.parent.glob("*.py")) if b"\nimport " in own else []
-    read = [*(each.read_bytes() for each in modules), *_own()]
-    who = f"{program}\0{status.st_size}\0{status.st_mtime_ns}\0{_python()}".encode()
+    # What makes a text of a file is part of the answer, too.
+    read = [each.read_bytes() for each in (*modules, Path(__file__), Path(code.__file__))]
+    who = f"{program}\0{status.st_size}\0{status.st_mtime_ns}\0{_PYTHON}".encode()
     for part in (who, rule.name.encode(), own, *read, b"", *parts):
         total.update(b"%d\0" % len(part) + part)
     return total.hexdigest()
@@ -284,31 +272,18 @@ def _remember(path: Path, said: str) -> None:
     data = said.encode("latin-1", errors="replace")
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Another run may write the same: whole, or not at all.
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
-            file.write(_FORMAT + hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
-        os.replace(file.name, path)
-        _clear_out(path.parent)
-
-
-def _clear_out(folder: Path) -> None:
-    """Keep the newest answers only; half of the room is made at a time."""
-    entries = [entry for entry in os.scandir(folder) if entry.is_file(follow_symlinks=False)]
-    if len(entries) > _KEPT:
-        ages = []
-        for entry in entries:
-            with suppress(OSError):
-                ages.append((entry.stat().st_mtime, entry.path))
-        for _, path in sorted(ages)[: len(ages) - _KEPT // 2]:
-            with suppress(OSError):
-                os.unlink(path)
+        files.write({path: _FORMAT + hashlib.sha256(data).hexdigest().encode() + b"\n" + data})
+        # The newest alone are kept; half of the room is made at a time.
+        if len(os.listdir(path.parent)) > _KEPT:
+            for old in sorted(path.parent.iterdir(), key=lambda each: each.stat().st_mtime)[: -_KEPT // 2]:
+                old.unlink(missing_ok=True)
 
 
 _NO_ROOM = re.compile(r"No space left|Cannot allocate|[Oo]ut of memory|Out_of_memory|quota exceeded|Read-only file")
 
 
 def _run(rule: Path, texts: Mapping[str, str]) -> str:
-    command = [str(_program()), "-D", "audit", "--very-quiet", "--no-show-diff", "--no-includes", "--python", _python()]
+    command = [str(_program()), "-D", "audit", "--very-quiet", "--no-show-diff", "--no-includes", "--python", _PYTHON]
     command += ["--cocci-file", f".rules/{rule.name}"]
     with tempfile.TemporaryDirectory(prefix="kmend-") as folder:
         for name, text in texts.items():
@@ -339,8 +314,6 @@ def _run(rule: Path, texts: Mapping[str, str]) -> str:
                 raise Refused(words)
             if not said and "version" not in (proc.output([*command[:1], "--version"]) or ""):
                 raise Infrastructure(f"spatch does not work: {command[0]} --version says nothing")
-        except FileNotFoundError as error:
-            raise Infrastructure("spatch (Coccinelle) is not installed: run kmend setup") from error
         except subprocess.TimeoutExpired as error:
             raise Refused(f"no answer after {limit:.0f} s") from error
     return said
