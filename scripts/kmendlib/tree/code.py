@@ -7,8 +7,9 @@ comes out has its lines and columns where they were.
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -29,6 +30,16 @@ def blank(text: str) -> str:
 def code(text: str) -> str:
     """Return `text` with comments, strings and character constants blanked out."""
     return _NOT_CODE.sub(lambda match: blank(match[0]), text)
+
+
+def _lines(clean: str) -> Iterator[tuple[int, str, str]]:
+    """Yield number and text of each line of code, and its directive: "if 0", "else", "#" for any other, "" for C."""
+    macro = False
+    for number, text in enumerate(clean.splitlines(), 1):
+        found = None if macro else _DIRECTIVE.match(text)
+        macro = macro or text.lstrip().startswith("#")
+        yield number, text, f"{found[1]} {found[2]}".strip() if found else "#" * macro
+        macro = macro and text.endswith("\\")
 
 
 class Part(NamedTuple):
@@ -133,25 +144,20 @@ def pick(text: str, clean: str, parts: Sequence[Part], words: re.Pattern[str], f
     """
     texts = [clean[part.start : part.end] for part in parts]
     kept = [
-        bool(_DIRECTIVE.match(each)) and part.directive or bool(words.search(each))
+        bool(part.directive and _DIRECTIVE.match(each) or words.search(each))
         for part, each in zip(parts, texts, strict=True)
     ]
     if follow:
         names = [_name(each) for each in texts]
-        inside = [frozenset(_WORD.findall(each) if name else ()) for name, each in zip(names, texts, strict=True)]
-        grown = True
-        while grown:
-            known = {name for name, keep in zip(names, kept, strict=True) if name and keep}
-            more = [bool(has & known) and not keep for has, keep in zip(inside, kept, strict=True)]
-            kept = [keep or now for keep, now in zip(kept, more, strict=True)]
-            grown = any(more)
+        inside = [set(_WORD.findall(each)) for each in texts]
+        known: set[str] | None = None
+        while known != (known := {name for name, keep in zip(names, kept, strict=True) if name and keep}):
+            kept = [keep or bool(name and has & known) for name, has, keep in zip(names, inside, kept, strict=True)]
         # What those give to others by name, as a table or a work item does.
-        given = {word for each, keep in zip(texts, kept, strict=True) if keep for word in _WORD.findall(each)}
+        given = set().union(*(has for has, keep in zip(inside, kept, strict=True) if keep))
         kept = [keep or name in given for name, keep in zip(names, kept, strict=True)]
-    out = []
-    for (start, end, _), keep in zip(parts, kept, strict=True):
-        out.append(text[start:end] if keep else blank(text[start:end]))
-    return "".join(out)
+    pieces = [text[part.start : part.end] for part in parts]
+    return "".join(each if keep else blank(each) for each, keep in zip(pieces, kept, strict=True))
 
 
 _HEAD = re.compile(r"([A-Za-z_]\w*)\s*\([^{};]*\{")
@@ -177,28 +183,24 @@ def defines(text: str, names: Iterable[str]) -> bool:
 def torn(clean: str) -> tuple[int, str] | None:
     """Return line and reason if C code is not whole as it stands: Coccinelle would take a part of it for all."""
     depths, off = [0], [False]  # of the file, and of the branch of each #if: how deep, and whether it is "#if 0"
-    number, macro, open_ = 0, False, 0
-    for number, line in enumerate(clean.splitlines(), 1):
-        directive = None if macro else _DIRECTIVE.match(line)
-        if directive:
-            word, condition = directive[1], directive[2].strip()
-            if open_ > 0 and (word, condition) == ("if", "0"):
-                return number, "an #if 0 stands within an expression"
-            ends = not word.startswith("if")
-            if ends and len(depths) == 1:
-                continue
-            if ends:
-                live = not any(off)
-                off.pop()
-                if depths.pop() and live:
-                    return number, "an #if has a brace in one of its branches that ends in none"
-            if word != "endif":
-                depths.append(0)
-                off.append(word == "if" and condition == "0")
-        elif not macro and not line.lstrip().startswith("#"):
+    number = open_ = 0
+    for number, line, directive in _lines(clean):
+        if not directive:
             depths[-1] += line.count("{") - line.count("}")
             open_ = 0 if line.rstrip().endswith((";", "{", "}")) else open_ + line.count("(") - line.count(")")
-        macro = (macro or line.lstrip().startswith("#")) and line.endswith("\\")
+            continue
+        if directive == "if 0" and open_ > 0:
+            return number, "an #if 0 stands within an expression"
+        if directive.startswith("e") and len(depths) > 1:
+            live = not any(off)
+            off.pop()
+            if depths.pop() and live:
+                return number, "an #if has a brace in one of its branches that ends in none"
+        elif not directive.startswith("if"):
+            continue
+        if not directive.startswith("endif"):
+            depths.append(0)
+            off.append(directive == "if 0")
     whole = len(depths) == 1 and sum(depths) <= 0
     return None if whole else (number, "the file ends within a function or an #if")
 
@@ -210,16 +212,13 @@ def uses(clean: str, symbol: str) -> list[tuple[int, int]]:
         return []
     found = []
     off: list[bool] = []
-    for number, line in enumerate(clean.splitlines(), 1):
-        directive = _DIRECTIVE.match(line)
-        if directive:
-            word, condition = directive[1], directive[2].strip()
-            if word.startswith("if"):
-                off.append(word == "if" and condition == "0")
-            elif off and word == "endif":
-                off.pop()
-            elif off:
-                off[-1] = False
+    for number, line, directive in _lines(clean):
+        if directive.startswith("if"):
+            off.append(directive == "if 0")
+        elif off and directive.startswith("endif"):
+            off.pop()
+        elif off and directive.startswith("e"):
+            off[-1] = False
         if not any(off):
             found += [(number, match.start()) for match in name.finditer(line)]
     return found
@@ -227,13 +226,13 @@ def uses(clean: str, symbol: str) -> list[tuple[int, int]]:
 
 @dataclass
 class _If:
-    """An #if: its condition without a negation, where its directives are, and what is known of its branches."""
+    """An #if: its condition without a negation, the lines of its directives, and what is known of its branches."""
 
     condition: str
     negative: bool
     start: int
-    middle: int = -1
-    end: int = -1
+    middle: int = 0
+    end: int = 0
     balanced: bool = True
     plain: bool = True  # no #elif, and no #if in it
     depth: int = 0
@@ -252,15 +251,14 @@ def readings(text: str, most: int) -> list[str]:
     if not cuts or 2 ** len(conditions) > most:
         return [text]
     found = []
-    for number in range(2 ** len(conditions)):
-        holds = {condition: not number >> at & 1 for at, condition in enumerate(conditions)}
+    for values in itertools.product((True, False), repeat=len(conditions)):
+        holds = dict(zip(reversed(conditions), values, strict=True))
         lines = text.splitlines(keepends=True)
         for cut in cuts:
-            middle = cut.middle if cut.middle >= 0 else cut.end
+            middle = cut.middle or cut.end
             taken = range(cut.start + 1, middle) if holds[cut.condition] != cut.negative else range(middle + 1, cut.end)
-            for at in range(cut.start, cut.end + 1):
-                if at not in taken:
-                    lines[at] = blank(lines[at])
+            for number in {*range(cut.start, cut.end + 1)} - {*taken}:
+                lines[number - 1] = blank(lines[number - 1])
         found.append("".join(lines))
     return found
 
@@ -268,33 +266,27 @@ def readings(text: str, most: int) -> list[str]:
 def _cuts(clean: str, plain: bool = True) -> list[_If]:
     """Return each #if that cuts a statement in two; of these the plain ones alone, or all."""
     found: list[_If] = []
-    if not re.search(r"^[ \t]*#[ \t]*if", clean, re.MULTILINE):
-        return found
     stack: list[_If] = []
-    macro = False
-    for number, line in enumerate(clean.splitlines()):
-        directive = None if macro else _DIRECTIVE.match(line)
-        if directive:
-            word, condition = directive[1], directive[2].strip()
-            if word.startswith("if"):
-                if stack:
-                    stack[-1].plain = False
-                name = condition if word == "if" else f"defined({condition})"
-                stack.append(_If(name, word == "ifndef", number, plain=(word, condition) != ("if", "0")))
-            elif stack:
-                top = stack[-1]
-                top.balanced = top.balanced and top.depth == 0
-                top.depth = 0
-                if word == "else":
-                    top.middle = number
-                elif word == "elif":
-                    top.plain = False
-                else:
-                    top.end = number
-                    stack.pop()
-                    if (top.plain or not plain) and not top.balanced:
-                        found.append(top)
-        elif not macro and stack and not line.lstrip().startswith("#"):
+    for number, line, directive in _lines(clean):
+        word, _, condition = directive.partition(" ")
+        if word.startswith("if"):
+            if stack:
+                stack[-1].plain = False
+            name = condition if word == "if" else f"defined({condition})"
+            stack.append(_If(name, word == "ifndef", number, plain=directive != "if 0"))
+        elif stack and word.startswith("e"):
+            top = stack[-1]
+            top.balanced = top.balanced and top.depth == 0
+            top.depth = 0
+            if word == "else":
+                top.middle = number
+            elif word == "elif":
+                top.plain = False
+            else:
+                top.end = number
+                stack.pop()
+                if (top.plain or not plain) and not top.balanced:
+                    found.append(top)
+        elif stack and not word:
             stack[-1].depth += line.count("{") - line.count("}")
-        macro = (macro or line.lstrip().startswith("#")) and line.endswith("\\")
     return found
