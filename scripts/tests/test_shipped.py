@@ -32,7 +32,8 @@ def kernel_of(
         (tmp_path / "kvm.ko").write_bytes(kernels.module("kvm", holds=kvm))
         modules["kvm"] = tmp_path / "kvm.ko"
     config = None if options is None else Config("config", options)
-    return Shipped("6.12.99-lab", "lab", "", arch, tmp_path / "image", config, None, {}, modules, tmp_path)
+    image = tmp_path / "image"
+    return Shipped("6.12.99-lab", "lab", "", image, modules=modules, arch=arch, config=config, scratch=tmp_path)
 
 
 def statuses(kernel: Shipped) -> dict[str, str]:

@@ -2,7 +2,6 @@
 """The architectures: one file each in ``kunit/qemu_configs``, in the form that kunit.py reads too."""
 
 import importlib.util
-import mmap
 import sys
 import types
 from collections.abc import Callable
@@ -62,7 +61,7 @@ class Image:
     magic: tuple[int, bytes]
     words: tuple[str, ...] = ()
 
-    def fits(self, data: bytes | mmap.mmap) -> bool:
+    def fits(self, data: bytes) -> bool:
         """Tell whether an image is of the architecture."""
         at, magic = self.magic
         if data[:5] == b"\x7fELF\x02":
@@ -149,7 +148,7 @@ def load(name: str) -> Arch:
     return Arch(name, module.QEMU_ARCH, registers=registers, image=image, timed=timed)
 
 
-def of_image(data: bytes | mmap.mmap) -> str:
+def of_image(data: bytes) -> str:
     """Return the architecture of an image; nothing where it is none.
 
     Raises:

@@ -6,15 +6,15 @@ into what goes out; what is kept of that is written here: regular files with a k
 """
 
 import hashlib
-import mmap
 import os
 import re
+import shutil
 import subprocess
 import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import IO
@@ -27,7 +27,7 @@ from kmendlib.tree.config import Config
 NOBODY = 65534
 # Unpacked, a package may have so many times its own size, or so many bytes. Real ones have four times.
 RATIO, LEAST = 40, 64 << 20
-# An image, unpacked, or a module.
+# An image, unpacked, or a module; what comes unpacked may have symbols as well.
 MOST = 512 << 20
 # Seconds that a tool has to end when it has said all.
 WAIT = 30.0
@@ -35,73 +35,56 @@ WAIT = 30.0
 _FILE = re.compile(r"(?:\./|/)*(?:usr/)?(boot/[^/]+|lib/modules/[^/]+/(?:[^/]+|.+\.ko(?:\.\w+)?))")
 _BOOT = re.compile(r"boot/(vmlinu[xz]|[bz]*Image(?:\.gz)?|config|System\.map)-(.+)")
 _MODULES = re.compile(r"lib/modules/([^/]+)/(.+)")
-_IN_MODULES = {"vmlinuz": "image", "config": "config", "System.map": "map", "modules.builtin": "builtin"}
+# What else than an image a file with such a name is.
+_KINDS = {"vmlinuz": "image", "config": "config_file", "System.map": "map"}
 _PACKED = (b"\x1f\x8b", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"BZh", b"\x02\x21\x4c\x18", b"\x04\x22\x4d\x18", b"\x5d\0\0")
 
 
 @dataclass
-class Parts:
-    """What was found of a kernel, by its release; the paths are where it can be read.
+class Shipped:
+    """A kernel that somebody else built: what was found of it, and, once `_ready` has seen it, what can be booted.
 
     Attributes:
         release: what ``uname -r`` says there.
         package: name and version of the package with the image, or the path.
         digest: SHA-256 of the file that was given; of a folder that of the image.
-        image, config, map, builtin: the files.
+        image, config_file, map: the files; the image is one that QEMU boots.
         modules: the modules' files by name, with underscores.
+        arch: the architecture, by kmend's name.
+        config: its configuration, if that is known.
+        addresses: data of System.map by name, if there is one: address and size.
+        scratch: where files made of them may be put.
     """
 
     release: str
     package: str = ""
     digest: str = ""
-    image: Path | None = None
-    config: Path | None = None
+    image: Path = Path()
+    config_file: Path | None = None
     map: Path | None = None
-    builtin: Path | None = None
     modules: dict[str, Path] = field(default_factory=dict)
+    arch: str = ""
+    config: Config | None = None
+    addresses: dict[str, tuple[int, int]] = field(default_factory=dict)
+    scratch: Path = Path()
 
-    def take(self, other: "Parts") -> None:
+    @property
+    def whole(self) -> bool:
+        """Whether there is an image."""
+        return self.image != Path()
+
+    def take(self, other: "Shipped") -> None:
         """Add what another package has of it.
 
         Raises:
             BadInput: both have an image.
         """
-        if self.image and other.image:
+        if self.whole and other.whole:
             raise BadInput(f"two images of {self.release}, in {self.package} and {other.package}: try one at a time")
-        if other.image:
-            self.package, self.digest = other.package, other.digest
-        for name in ("image", "config", "map", "builtin"):
-            setattr(self, name, getattr(other, name) or getattr(self, name))
+        if other.whole:
+            self.package, self.digest, self.image = other.package, other.digest, other.image
+        self.config_file, self.map = other.config_file or self.config_file, other.map or self.map
         self.modules |= other.modules
-
-
-@dataclass(frozen=True)
-class Shipped:
-    """A kernel that somebody else built.
-
-    Attributes:
-        release: what ``uname -r`` says there.
-        package: name and version of the package, or the path.
-        digest: SHA-256 of what was given.
-        arch: the architecture, by kmend's name.
-        image: an image that QEMU boots.
-        config: its configuration, if that is known.
-        config_file: that as a file.
-        addresses: data of System.map by name, if there is one: address and size.
-        modules: its modules' files by name, with underscores.
-        scratch: where files made of them may be put.
-    """
-
-    release: str
-    package: str
-    digest: str
-    arch: str
-    image: Path
-    config: Config | None
-    config_file: Path | None
-    addresses: dict[str, tuple[int, int]]
-    modules: dict[str, Path]
-    scratch: Path
 
     def module(self, name: str) -> Path | None:
         """Return a module, unpacked; None where it is not one."""
@@ -141,12 +124,16 @@ class Shipped:
 
 
 @contextmanager
-def _tool(words: Sequence[str], source: int | IO[bytes], errors: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+def _tool(
+    words: Sequence[str], source: int | IO[bytes], errors: IO[bytes]
+) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
+    """Run a tool on what is read from `source`; give it, and what it makes of that."""
     who = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
     # It stands where it can write nothing, and its complaints go where they fill no pipe.
     options = {"stdin": source, "stdout": subprocess.PIPE, "stderr": errors, "env": proc.environment(), "cwd": "/"}
     with proc.child(words, **options, **who) as process:
-        yield process
+        assert process.stdout
+        yield process, process.stdout
 
 
 def _complaint(errors: IO[bytes]) -> str:
@@ -155,9 +142,9 @@ def _complaint(errors: IO[bytes]) -> str:
     return lines[0].strip() if lines else "nothing in it"
 
 
-def _packed(path: Path) -> bool:
+def _head(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(8).startswith(_PACKED)
+        return file.read(8)
 
 
 def _unpacked(path: Path) -> bytes:
@@ -166,12 +153,11 @@ def _unpacked(path: Path) -> bytes:
     Raises:
         BadInput: it is damaged, or too large.
     """
-    if not _packed(path):
-        return files.read(path, MOST)
+    if not _head(path).startswith(_PACKED):
+        return files.read(path, 8 * MOST)
     with path.open("rb") as file, tempfile.TemporaryFile() as errors:
-        with _tool(["bsdcat"], file, errors) as process:
-            assert process.stdout
-            data = process.stdout.read(MOST + 1)
+        with _tool(["bsdcat"], file, errors) as (process, out):
+            data = out.read(MOST + 1)
             whole = len(data) <= MOST and proc.wait(process, WAIT)
         if not whole or process.returncode:
             raise BadInput(f"{path.name}: cannot be unpacked: {_complaint(errors) if whole else 'too large'}")
@@ -181,7 +167,7 @@ def _unpacked(path: Path) -> bytes:
 # Packages
 
 
-def _members(path: Path, deb: bool) -> Iterator[tuple[str, IO[bytes]]]:
+def _members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
     """Yield name and content of a package's regular files with a kernel's names.
 
     Raises:
@@ -192,14 +178,11 @@ def _members(path: Path, deb: bool) -> Iterator[tuple[str, IO[bytes]]]:
     with ExitStack() as stack:
         source: IO[bytes] = stack.enter_context(path.open("rb"))
         errors = stack.enter_context(tempfile.TemporaryFile())
-        if deb:
-            outer = stack.enter_context(_tool(["bsdtar", "-xOf", "-", "data.tar*"], source, errors))
-            assert outer.stdout
-            source = outer.stdout
-        inner = stack.enter_context(_tool(["bsdtar", "-cf", "-", "--format=pax", "@-"], source, errors))
-        assert inner.stdout
+        if _is_deb(path):
+            _, source = stack.enter_context(_tool(["bsdtar", "-xOf", "-", "data.tar*"], source, errors))
+        inner, out = stack.enter_context(_tool(["bsdtar", "-cf", "-", "--format=pax", "@-"], source, errors))
         with suppress(tarfile.TarError, EOFError, ValueError):
-            with tarfile.open(fileobj=inner.stdout, mode="r|") as tar:
+            with tarfile.open(fileobj=out, mode="r|") as tar:
                 for member in tar:
                     total += max(member.size, 512)
                     if total > most:
@@ -210,55 +193,53 @@ def _members(path: Path, deb: bool) -> Iterator[tuple[str, IO[bytes]]]:
                         yield found[1], content
                     # It would keep them all.
                     tar.members = []  # type: ignore[attr-defined]
-        while inner.stdout.read(1 << 16):
+        while out.read(1 << 16):
             pass
         if not proc.wait(inner, WAIT) or inner.poll() or not total:
             raise BadInput(f"{path}: a package that is cut off or damaged: {_complaint(errors)}")
 
 
-def _name(path: Path, deb: bool) -> str:
+def _is_deb(path: Path) -> bool:
+    return _head(path) == b"!<arch>\n"
+
+
+def _name(path: Path) -> str:
     """Return name and version of a package, as it says itself."""
     with path.open("rb") as file, tempfile.TemporaryFile() as errors:
-        if not deb:
+        if not _is_deb(path):
             return file.read(76)[10:].split(b"\0")[0].decode(errors="replace") or path.name
-        with _tool(["bsdtar", "-xOf", "-", "control.tar*"], file, errors) as outer:
-            assert outer.stdout
-            with _tool(["bsdtar", "-xOf", "-", "*control"], outer.stdout, errors) as inner:
-                assert inner.stdout
-                text = inner.stdout.read(1 << 16).decode(errors="replace")
+        with _tool(["bsdtar", "-xOf", "-", "control.tar*"], file, errors) as (_, outer):
+            with _tool(["bsdtar", "-xOf", "-", "*control"], outer, errors) as (_, inner):
+                text = inner.read(1 << 16).decode(errors="replace")
     said = dict(re.findall(r"^(Package|Version): *(\S+)", text, re.MULTILINE))
     return f"{said['Package']} {said['Version']}" if len(said) == 2 else path.name
 
 
-def _package(path: Path, deb: bool, scratch: Path) -> dict[str, Parts]:
+def _package(path: Path, scratch: Path) -> dict[str, Shipped]:
     """Unpack a package below a private folder."""
-    found: dict[str, Parts] = {}
-    for name, content in _members(path, deb):
+    found: dict[str, Shipped] = {}
+    for name, content in _members(path):
         target = scratch / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.exists():
             with target.open("wb") as out:
-                while data := content.read(1 << 20):
-                    out.write(data)
+                shutil.copyfileobj(content, out)
             _sort(name, target, found)
-    for parts in found.values():
-        parts.package, parts.digest = _name(path, deb), _digest(path)
+    for kernel in found.values():
+        kernel.package, kernel.digest = _name(path), _digest(path)
     return found
 
 
-def _sort(name: str, path: Path, found: dict[str, Parts]) -> None:
+def _sort(name: str, path: Path, found: dict[str, Shipped]) -> None:
     """Put a file with a kernel's name among the parts of that kernel."""
-    boot, within = _BOOT.fullmatch(name), _MODULES.fullmatch(name)
-    if boot:
-        parts = found.setdefault(boot[2], Parts(boot[2]))
-        setattr(parts, {"config": "config", "System.map": "map"}.get(boot[1], "image"), path)
-    elif within:
-        parts = found.setdefault(within[1], Parts(within[1]))
-        kind = _IN_MODULES.get(within[2], "")
-        if kind and not getattr(parts, kind):
-            setattr(parts, kind, path)
+    if boot := _BOOT.fullmatch(name):
+        setattr(found.setdefault(boot[2], Shipped(boot[2])), _KINDS.get(boot[1], "image"), path)
+    elif within := _MODULES.fullmatch(name):
+        kernel, kind = found.setdefault(within[1], Shipped(within[1])), _KINDS.get(within[2], "")
+        if kind and getattr(kernel, kind) in (None, Path()):
+            setattr(kernel, kind, path)
         elif module := _module(within[2].rpartition("/")[2]):
-            parts.modules[module] = path
+            kernel.modules[module] = path
 
 
 def _module(name: str) -> str:
@@ -272,9 +253,9 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _folder(path: Path) -> dict[str, Parts]:
-    """Look at a folder with boot/ and lib/modules/."""
-    found: dict[str, Parts] = {}
+def _folder(path: Path) -> dict[str, Shipped]:
+    """Look at a folder with boot/ and lib/modules/; return the kernels with an image."""
+    found: dict[str, Shipped] = {}
     for place in ("boot", "lib/modules", "usr/lib/modules"):
         for folder, _, names in os.walk(path / place):
             for name in names:
@@ -282,17 +263,17 @@ def _folder(path: Path) -> dict[str, Parts]:
                 known = _FILE.fullmatch(file.relative_to(path).as_posix())
                 if known and file.is_file():
                     _sort(known[1], file, found)
-    for parts in found.values():
-        parts.package = f"{path} {parts.release}"
-        parts.digest = _digest(parts.image) if parts.image else ""
+    found = {release: kernel for release, kernel in found.items() if kernel.whole}
+    for kernel in found.values():
+        kernel.package, kernel.digest = f"{path} {kernel.release}", _digest(kernel.image)
     return found
 
 
 # Images
 
 
-def _payload(data: bytes | mmap.mmap) -> bytes:
-    """Return what is packed in an bzImage or EFI zboot image; nothing where nothing is."""
+def _inner(data: bytes, scratch: Path) -> bytes:
+    """Return what is packed in a bzImage or EFI zboot image; nothing where nothing is."""
     start = size = 0
     if data[0x202:0x206] == b"HdrS":
         start = ((data[0x1F1] or 4) + 1) * 512 + int.from_bytes(data[0x248:0x24C], "little")
@@ -301,31 +282,9 @@ def _payload(data: bytes | mmap.mmap) -> bytes:
         size -= 4 if data[start : start + 2] != b"\x1f\x8b" else 0
     elif data[:2] == b"MZ" and data[4:8] == b"zimg":
         start, size = int.from_bytes(data[8:12], "little"), int.from_bytes(data[12:16], "little")
-    return data[start : start + size]
-
-
-def _inner(data: bytes | mmap.mmap, scratch: Path) -> Path | None:
-    """Write what is packed in an image to a file; None where nothing is."""
-    packed, plain = scratch / "payload", scratch / "unpacked"
-    packed.write_bytes(_payload(data))
-    if not packed.stat().st_size:
-        return None
-    plain.write_bytes(_unpacked(packed))
-    return plain
-
-
-def _mapped(path: Path) -> mmap.mmap:
-    with path.open("rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
-
-def _built_in_config(data: bytes | mmap.mmap, scratch: Path) -> Path | None:
-    """Return the configuration that an image without compression holds (IKCONFIG)."""
-    start, end = data.find(b"IKCFG_ST"), data.find(b"IKCFG_ED")
-    if not 0 <= start < end:
-        return None
-    (scratch / "config.gz").write_bytes(data[start + 8 : end])
-    return scratch / "config.gz"
+    packed = scratch / "payload"
+    packed.write_bytes(data[start : start + size])
+    return _unpacked(packed)
 
 
 def _addresses(path: Path | None) -> dict[str, tuple[int, int]]:
@@ -336,50 +295,50 @@ def _addresses(path: Path | None) -> dict[str, tuple[int, int]]:
     return {name: (at, beyond.get(at, at) - at) for at, name in reversed(lines)}
 
 
-def _ready(parts: Parts, scratch: Path) -> Shipped:
+def _ready(kernel: Shipped, scratch: Path) -> Shipped:
     """Make of what was found what can be booted.
 
     Raises:
         BadInput: it cannot; says why.
     """
-    image = parts.image
-    assert image
+    given, image = kernel.image, kernel.image
     scratch.mkdir(exist_ok=True)
-    if _packed(image):
-        (scratch / "image").write_bytes(_unpacked(image))
-        image = scratch / "image"
-    if image.stat().st_size < 4096:
-        raise BadInput(f"{parts.image}: no kernel: only {image.stat().st_size} bytes")
-    data = _mapped(image)
+    data = _unpacked(given)
+    if len(data) < 4096:
+        raise BadInput(f"{given}: no kernel: only {len(data)} bytes")
+    plain, zboot = data, data[4:8] == b"zimg"
     # A bzImage is looked into for its configuration alone.
-    looked_into = data[4:8] == b"zimg" or (data[0x202:0x206] == b"HdrS" and not parts.config)
-    inner = _inner(data, scratch) if looked_into else None
-    plain = _mapped(inner) if inner else data
-    if inner and data[4:8] == b"zimg":
-        image, data = inner, plain
+    if zboot or (data[0x202:0x206] == b"HdrS" and not kernel.config_file):
+        plain = _inner(data, scratch) or data
+    data = plain if zboot else data
+    if zboot or _head(given).startswith(_PACKED):
+        image = scratch / "image"
+        image.write_bytes(data)
     arch = arches.of_image(data)
     if not arch:
-        raise BadInput(f"{parts.image}: no kernel for {', '.join(arches.names())}")
+        raise BadInput(f"{given}: no kernel for {', '.join(arches.names())}")
     if data[0x202:0x206] == b"HdrS":
         start = int.from_bytes(data[0x20E:0x210], "little") + 0x200
         said = re.match(rb"[^\0 ]+", data[start : start + 256])
     else:
         said = re.search(rb"Linux version ([^\0 ]+) \(", plain)
     release = said[said.re.groups].decode(errors="replace") if said else ""
-    if parts.release and release != parts.release:
-        raise BadInput(f"{parts.image}: the image is of {release or 'nobody knows what'}, the rest of {parts.release}")
-    config = parts.config or _built_in_config(plain, scratch)
-    return Shipped(
-        release,
-        parts.package,
-        parts.digest,
-        arch,
-        image,
-        Config.read(config) if config else None,
-        config,
-        _addresses(parts.map),
-        parts.modules,
-        scratch,
+    if kernel.release and release != kernel.release:
+        raise BadInput(f"{given}: the image is of {release or 'nobody knows what'}, the rest of {kernel.release}")
+    config = kernel.config_file
+    start, end = plain.find(b"IKCFG_ST"), plain.find(b"IKCFG_ED")
+    if not config and 0 <= start < end:
+        config = scratch / "config.gz"
+        config.write_bytes(plain[start + 8 : end])
+    return replace(
+        kernel,
+        release=release,
+        image=image,
+        arch=arch,
+        config_file=config,
+        config=Config.read(config) if config else None,
+        addresses=_addresses(kernel.map),
+        scratch=scratch,
     )
 
 
@@ -390,12 +349,12 @@ class Given:
     Attributes:
         release: what the files' names say that it is; empty for a bare image.
         packages: its packages.
-        parts: what was found in a folder, or a bare image.
+        found: what was found in a folder, or a bare image.
     """
 
     release: str
     packages: tuple[Path, ...] = ()
-    parts: Parts | None = None
+    found: Shipped | None = None
 
     def open(self, scratch: Path) -> Shipped:
         """Unpack it below a private folder.
@@ -403,19 +362,13 @@ class Given:
         Raises:
             BadInput: it is damaged, or not whole.
         """
-        parts = self.parts or Parts(self.release)
+        kernel = self.found or Shipped(self.release)
         for number, path in enumerate(self.packages):
-            for release, more in _package(path, _is_deb(path), scratch / f"package-{number}").items():
-                if release == self.release:
-                    parts.take(more)
-        if not parts.image:
+            if part := _package(path, scratch / f"package-{number}").get(self.release):
+                kernel.take(part)
+        if not kernel.whole:
             raise BadInput(f"{self.packages[0]}: modules of {self.release} without an image: give that package as well")
-        return _ready(parts, scratch)
-
-
-def _is_deb(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(8) == b"!<arch>\n"
+        return _ready(kernel, scratch)
 
 
 def _release(path: Path) -> str:
@@ -424,11 +377,11 @@ def _release(path: Path) -> str:
     Raises:
         BadInput: it has none.
     """
-    found: dict[str, Parts] = {}
-    for name, _ in _members(path, _is_deb(path)):
+    found: dict[str, Shipped] = {}
+    for name, _ in _members(path):
         _sort(name, path, found)
-        if found:
-            return next(iter(found))
+        for release in found:
+            return release
     raise BadInput(f"{path}: no kernel in this package: give those with its image and its modules")
 
 
@@ -453,35 +406,30 @@ def find(paths: Sequence[Path], modules: Path | None, installed: bool) -> list[G
         except OSError as error:
             raise BadInput(f"{path}: cannot be read: {error.strerror}") from None
         if path.is_dir():
-            here = [parts for parts in _folder(path).values() if parts.image]
+            here = _folder(path)
             if not here:
                 raise BadInput(f"{path}: no boot/vmlinuz-VERSION in this folder")
-            found += [Given(parts.release, parts=parts) for parts in here]
+            found += [Given(release, found=kernel) for release, kernel in here.items()]
         elif magic == b"!<arch>\n" or magic[:4] == b"\xed\xab\xee\xdb":
             packages.setdefault(_release(path), []).append(path)
         else:
             images += 1
-            found.append(Given("", parts=Parts("", str(path), _digest(path), path, modules=_below(modules))))
+            found.append(Given("", found=Shipped("", str(path), _digest(path), path, modules=_below(modules))))
     if modules and images != 1:
         raise BadInput(f"--modules goes with one image, and {images} were given")
     if installed:
         release = os.uname().release
-        parts = _folder(Path("/")).get(release, Parts(release))
-        if not parts.image:
+        kernel = _folder(Path("/")).get(release)
+        if not kernel:
             raise BadInput(f"no /boot/vmlinuz-{release} on this machine: give the kernel's package")
-        found.append(Given(release, parts=parts))
+        found.append(Given(release, found=kernel))
     return [*(Given(release, tuple(each)) for release, each in packages.items()), *found]
-
-
-def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(8)
 
 
 def _below(folder: Path | None) -> dict[str, Path]:
     """Return the modules below a folder."""
-    names = [Path(place, name) for place, _, names in os.walk(folder or "") for name in names] if folder else []
-    found = {_module(path.name): path for path in names if _module(path.name) and path.is_file()}
+    paths = [path for path in folder.rglob("*") if path.is_file()] if folder else []
+    found = {name: path for path in paths if (name := _module(path.name))}
     if folder and not found:
         raise BadInput(f"--modules {folder}: no modules below it")
     return found
