@@ -150,7 +150,7 @@ def commit(
             shutil.rmtree(root / STATE / "new")
             _stop_if_told()
         except BaseException as error:
-            roll_back(root, replace(journal, files=swapped))
+            take_back(root, replace(journal, files=swapped))
             if isinstance(error, OSError):
                 raise _cannot_write(root, error) from error
             raise
@@ -281,8 +281,11 @@ def refuse_lossy(root: Path, journal: Journal) -> None:
             )
 
 
-def roll_back(root: Path, journal: Journal | None) -> list[str]:
+@proc.held_signals()
+def take_back(root: Path, journal: Journal | None) -> list[str]:
     """Give the tree back its old files and take `.kmend` away. It may be cut off and started again at any point.
+
+    A signal that ends the program is heard when it is done.
 
     Returns:
         Notes for the user.
@@ -321,12 +324,6 @@ def roll_back(root: Path, journal: Journal | None) -> list[str]:
     except OSError as error:
         raise _cannot_write(root, error) from error
     return notes
-
-
-def take_back(root: Path, journal: Journal | None) -> list[str]:
-    """Do `roll_back`; a signal that ends the program is heard when it is done."""
-    with proc.held_signals():
-        return roll_back(root, journal)
 
 
 def _stop_if_told() -> None:
@@ -458,24 +455,18 @@ def _mounts() -> set[Path]:
 
 def _is_fixed(path: Path) -> bool:
     """Tell whether a file or folder is immutable or append-only (chattr(1)), as far as its file system says so."""
-    try:
+    with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
-    except OSError:
-        return False
-    try:
-        flags = fcntl.ioctl(descriptor, _FS_IOC_GETFLAGS, bytes(8))
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-    return bool(int.from_bytes(flags[:4], sys.byteorder) & (_FS_IMMUTABLE_FL | _FS_APPEND_FL))
+        try:
+            flags = fcntl.ioctl(descriptor, _FS_IOC_GETFLAGS, bytes(8))
+        finally:
+            os.close(descriptor)
+        return bool(int.from_bytes(flags[:4], sys.byteorder) & (_FS_IMMUTABLE_FL | _FS_APPEND_FL))
+    return False
 
 
 def _cannot_write(root: Path, error: OSError) -> KmendError:
-    if os.path.lexists(root / STATE):
-        end = f"mend that, then run kmend unapply {root}"
-    else:
-        end = "it is as it was"
+    end = f"mend that, then run kmend unapply {root}" if os.path.lexists(root / STATE) else "it is as it was"
     kind = BadInput if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.EBUSY) else Infrastructure
     where = f": {error.filename}" if error.filename else ""
     return kind(f"{root} cannot be written: {error.strerror or error}{where}; {end}")
