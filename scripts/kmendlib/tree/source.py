@@ -91,9 +91,13 @@ def locked(workspace: Workspace) -> Iterator[None]:
         yield
 
 
-def _last_words(log: Path) -> str:
-    lines = [line for line in log.read_text(errors="replace", encoding="utf-8").splitlines() if line.strip()]
-    return f"{lines[-1].strip()} (log: {log})"
+def _run(command: Sequence[str], log: Path, failed: str = "", *, fetch: bool = False) -> None:
+    """Run a command; where it fails, raise Infrastructure with `failed` and its last words. `fetch`: from the network."""
+    # Nobody is asked for a password.
+    env = proc.environment({"GIT_TERMINAL_PROMPT": "0"}, fetch=True) if fetch else None
+    if proc.run_logged(command, log, env=env):
+        lines = [line for line in log.read_text(errors="replace", encoding="utf-8").splitlines() if line.strip()]
+        raise Infrastructure(f"{failed}{lines[-1].strip()} (log: {log})")
 
 
 def base_workspace(name: str) -> Workspace:
@@ -136,17 +140,11 @@ def fetch_base(workspace: Workspace, say: Callable[[str], None]) -> Tree:
     for place in base.sources:
         shutil.rmtree(download, ignore_errors=True)
         download.mkdir(parents=True)
+        way = next((way for name, way in _WAYS.items() if getattr(place, name)), None)
         try:
-            if place.debian:
-                unpacked = _debian(place, download, log, lambda text: say(f"{base.name}: {text}"))
-            elif place.git:
-                unpacked = _git(place, download, log, lambda text: say(f"{base.name}: {text}"))
-            elif place.path:
-                unpacked = _path(place, download, log)
-            elif place.dnf:
-                unpacked = _dnf(place, download, log, lambda text: say(f"{base.name}: {text}"))
-            else:
+            if not way:
                 raise Infrastructure("unpack it and run rpmbuild -bp by hand")
+            unpacked = way(place, download, log, lambda text: say(f"{base.name}: {text}"))
         except Infrastructure as error:
             failed.append(f"{place.by_hand}: {error}")
             continue
@@ -158,11 +156,6 @@ def fetch_base(workspace: Workspace, say: Callable[[str], None]) -> Tree:
         return tree
     shutil.rmtree(download, ignore_errors=True)
     raise Infrastructure(f"no tree of {base.name} to be had; get one and give it with --tree DIR ({'; '.join(failed)})")
-
-
-def _fetch(command: Sequence[str], log: Path) -> int:
-    """Run a command that takes something from the network; nobody is asked for a password."""
-    return proc.run_logged(command, log, env=proc.environment({"GIT_TERMINAL_PROMPT": "0"}, fetch=True))
 
 
 def _debian(place: bases.Source, download: Path, log: Path, say: Callable[[str], None]) -> Path:
@@ -185,8 +178,7 @@ def _debian(place: bases.Source, download: Path, log: Path, say: Callable[[str],
         download_package(package, options, download, log, update=own)
         installed = download / "usr/src" / f"{package}.tar.xz"
     say(f"unpacking {installed.name}")
-    if proc.run_logged(["tar", "-C", str(download), "-xf", str(installed)], log):
-        raise Infrastructure(f"cannot unpack {installed}: {_last_words(log)}")
+    _run(["tar", "-C", str(download), "-xf", str(installed)], log, f"cannot unpack {installed}: ")
     return download / installed.name.removesuffix(".tar.xz")
 
 
@@ -203,11 +195,15 @@ def download_package(package: str, options: Sequence[str], download: Path, log: 
     # apt drops its rights for a download and could not write into a private folder.
     options = ["-q", "-o", "APT::Sandbox::User=root", *options]
     command = ["env", "-C", str(download), "apt-get", *options, "download", package]
-    if _fetch(command, log) and (not update or _fetch(["apt-get", "-q", "update"], log) or _fetch(command, log)):
-        raise Infrastructure(_last_words(log))
+    try:
+        _run(command, log, fetch=True)
+    except Infrastructure:
+        if not update:
+            raise
+        _run(["apt-get", "-q", "update"], log, fetch=True)
+        _run(command, log, fetch=True)
     (deb,) = download.glob("*.deb")
-    if proc.run_logged(["dpkg-deb", "-x", str(deb), str(download)], log):
-        raise Infrastructure(f"cannot unpack {deb.name}: {_last_words(log)}")
+    _run(["dpkg-deb", "-x", str(deb), str(download)], log, f"cannot unpack {deb.name}: ")
     deb.unlink()
 
 
@@ -227,8 +223,7 @@ def apt_options(suites: Sequence[str], folder: Path, log: Path) -> list[str]:
         "Dir::Cache": folder,
     }
     options = [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
-    if _fetch(["apt-get", "-q", "-o", "APT::Sandbox::User=root", *options, "update"], log):
-        raise Infrastructure(_last_words(log))
+    _run(["apt-get", "-q", "-o", "APT::Sandbox::User=root", *options, "update"], log, fetch=True)
     return options
 
 
@@ -241,19 +236,17 @@ def _git(place: bases.Source, download: Path, log: Path, say: Callable[[str], No
     # A mirror that stalls must not hold the run up for ever.
     patience = ["-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60"]
     clone = ["git", *patience, "clone", "-q", "--depth", "1", "--branch", place.ref, place.git, str(tree)]
-    if _fetch(clone, log):
-        raise Infrastructure(_last_words(log))
+    _run(clone, log, fetch=True)
     shutil.rmtree(tree / ".git")
     return tree
 
 
-def _path(place: bases.Source, download: Path, log: Path) -> Path:
+def _path(place: bases.Source, download: Path, log: Path, _: Callable[[str], None]) -> Path:
     """Copy a tree of this machine below `download`; return its folder."""
     here = Path(place.path).expanduser()
     if not (here / "Makefile").is_file():
         raise Infrastructure("no kernel tree there")
-    if proc.run_logged(["rsync", "-rlp", "--exclude=/.git", f"{here}/", f"{download / 'tree'}/"], log):
-        raise Infrastructure(f"cannot copy it: {_last_words(log)}")
+    _run(["rsync", "-rlp", "--exclude=/.git", f"{here}/", f"{download / 'tree'}/"], log, "cannot copy it: ")
     return download / "tree"
 
 
@@ -263,15 +256,17 @@ def _dnf(place: bases.Source, download: Path, log: Path, say: Callable[[str], No
         if not shutil.which(tool):
             raise Infrastructure(f"no {tool} here")
     say(f"downloading {place.dnf}")
-    if _fetch(["dnf", "-q", "-y", "download", "--destdir", str(download), place.dnf], log):
-        raise Infrastructure(_last_words(log))
+    _run(["dnf", "-q", "-y", "download", "--destdir", str(download), place.dnf], log, fetch=True)
     unpack = 'cd "$1" && for rpm in *.rpm; do rpm2cpio "$rpm" | cpio -idm --quiet || exit 1; done'
-    if proc.run_logged(["sh", "-c", unpack, "sh", str(download)], log):
-        raise Infrastructure(f"cannot unpack {place.dnf}: {_last_words(log)}")
+    _run(["sh", "-c", unpack, "sh", str(download)], log, f"cannot unpack {place.dnf}: ")
     trees = [path.parent for path in sorted(download.glob("usr/src/*/Kconfig"))]
     if not trees:
         raise Infrastructure(f"{place.dnf} holds no kernel tree in usr/src")
     return trees[0]
+
+
+# By the key of a base's source that asks for it.
+_WAYS = {"debian": _debian, "git": _git, "path": _path, "dnf": _dnf}
 
 
 def tree_workspace(tree: Tree) -> Workspace:
@@ -291,11 +286,9 @@ def copy_tree(workspace: Workspace, tree: Tree, say: Callable[[str], None]) -> T
     _refuse_built(tree)
     say(f"{workspace.name}: copying {tree.path}")
     workspace.pristine.mkdir(parents=True, exist_ok=True)
-    log = workspace.root / "copy.log"
     command = ["rsync", "-rlp", "--checksum", "--delete", "--exclude=/.git", "--exclude=/.kmend"]
     command += [f"{tree.path}/", f"{workspace.pristine}/"]
-    if proc.run_logged(command, log):
-        raise Infrastructure(f"cannot copy {tree.path}: {_last_words(log)}")
+    _run(command, workspace.root / "copy.log", f"cannot copy {tree.path}: ")
     _make_executable(workspace.pristine)
     return Tree.open(workspace.pristine)
 
@@ -379,9 +372,8 @@ def link_arch(workspace: Workspace, arch: str, changed: Sequence[str]) -> list[s
     memory.write_text("".join(f"{path}\n" for path in changed), encoding="utf-8")
     command = ["rsync", "-a", "--delete", f"--link-dest={workspace.pristine}"]
     command += [f"--exclude=/{path}" for path in changed]
-    log = workspace.root / arch / "link.log"
-    if proc.run_logged([*command, f"{workspace.pristine}/", f"{src}/"], log):
-        raise Infrastructure(f"cannot write {src}: {_last_words(log)}")
+    command += [f"{workspace.pristine}/", f"{src}/"]
+    _run(command, workspace.root / arch / "link.log", f"cannot write {src}: ")
     return changed
 
 
