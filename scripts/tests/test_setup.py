@@ -48,7 +48,7 @@ def test_backports_come_from_the_machines_own_mirror(tmp_path: Path, name: str, 
     path = tmp_path / "etc/apt" / name
     path.parent.mkdir(parents=True)
     path.write_text(text)
-    assert setup.backports_line("bookworm", tmp_path) == line
+    assert setup.debian_line("bookworm-backports", "bookworm", tmp_path) == line
 
 
 def test_every_need_names_both_packages() -> None:

@@ -5,9 +5,9 @@ import contextlib
 import ctypes
 import importlib.util
 import os
+import platform
 import re
 import shutil
-import sys
 import sysconfig
 import tomllib
 from collections.abc import Callable, Iterable
@@ -66,22 +66,11 @@ def needs() -> list[Need]:
     return [Need(**row) for row in _packages()["need"]]
 
 
-def os_release(root: Path = Path("/")) -> dict[str, str]:
-    """Read os-release(5): what distribution this is."""
-    pairs = {}
-    for place in ("etc/os-release", "usr/lib/os-release"):
-        if (root / place).exists():
-            for line in (root / place).read_text(encoding="utf-8").splitlines():
-                name, equals, value = line.partition("=")
-                if equals:
-                    pairs[name] = value.strip("\"'")
-            break
-    return pairs
-
-
-def backports_line(suite: str, root: Path = Path("/")) -> str | None:
-    """Make the sources.list(5) line of `suite`'s backports, on the mirror that the machine uses for `suite` itself."""
-    return debian_line(f"{suite}-backports", suite, root)
+def os_release() -> dict[str, str]:
+    """Read os-release(5): what distribution this is; nothing where there is none."""
+    with contextlib.suppress(OSError):
+        return platform.freedesktop_os_release()
+    return {}
 
 
 def debian_line(wanted: str, suite: str = "", root: Path = Path("/")) -> str | None:
@@ -97,7 +86,7 @@ def debian_line(wanted: str, suite: str = "", root: Path = Path("/")) -> str | N
     Returns:
         The line, or None where no source names the suite.
     """
-    suite = suite or os_release(root).get("VERSION_CODENAME", "")
+    suite = suite or os_release().get("VERSION_CODENAME", "")
     apt = root / "etc/apt"
     for path in [apt / "sources.list", *sorted((apt / "sources.list.d").glob("*.list"))]:
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
@@ -116,9 +105,9 @@ def debian_line(wanted: str, suite: str = "", root: Path = Path("/")) -> str | N
     return None
 
 
-def _apt(missing: list[Need], log: Path, say: Callable[[str], None]) -> None:
-    release = os_release()
-    suite = release.get("VERSION_CODENAME", "")
+def _apt(missing: list[Need], say: Callable[[str], None]) -> list[list[str]]:
+    """Return the steps that install what is missing in Debian; where they need its backports, add these to its sources."""
+    suite = os_release().get("VERSION_CODENAME", "")
     # Where the release's own version of a package is too old, all that is taken from it comes from the backports.
     versioned = {need.apt for need in needs() if need.version}
     old = [need.apt for need in missing if need.apt in versioned]
@@ -126,7 +115,7 @@ def _apt(missing: list[Need], log: Path, say: Callable[[str], None]) -> None:
     apt = ["apt-get", "-q", "-y", "-o", "Dpkg::Use-Pty=0", "--no-install-recommends"]
     backports = bool(old) and suite in _packages()["backports"]
     if backports and not Path("/", BACKPORTS).exists():
-        line = backports_line(suite)
+        line = debian_line(f"{suite}-backports", suite)
         if not line:
             names = ", ".join(dict.fromkeys(old))
             raise Infrastructure(f"no source of '{suite} main' in /etc/apt: add {suite}-backports there for {names}")
@@ -138,18 +127,7 @@ def _apt(missing: list[Need], log: Path, say: Callable[[str], None]) -> None:
         steps.append([*apt, "install", *dict.fromkeys(new)])
     if old:
         steps.append([*apt, *(["-t", f"{suite}-backports"] if backports else []), "install", *dict.fromkeys(old)])
-    env = proc.environment({"DEBIAN_FRONTEND": "noninteractive"}, fetch=True)
-    for step in steps:
-        if proc.run_logged(step, log, env=env):
-            lines = log.read_text(errors="replace", encoding="utf-8").splitlines()
-            last = [line for line in lines if line.startswith("E:")][-1:]
-            raise Infrastructure(f"'{' '.join(step)}' failed: {''.join(last) or 'no reason given'} (log: {log})")
-
-
-def _dnf(missing: list[Need], log: Path) -> None:
-    step = ["dnf", "-q", "-y", "install", *dict.fromkeys(need.dnf for need in missing)]
-    if proc.run_logged(step, log, env=proc.environment(fetch=True)):
-        raise Infrastructure(f"'{' '.join(step)}' failed (log: {log})")
+    return steps
 
 
 def ensure(say: Callable[[str], None], files: Iterable[str] | None = None) -> None:
@@ -169,28 +147,29 @@ def ensure(say: Callable[[str], None], files: Iterable[str] | None = None) -> No
     if not missing:
         return
     like = {os_release().get("ID", ""), *os_release().get("ID_LIKE", "").split()}
-    debian = "debian" in like and shutil.which("apt-get") is not None
-    rpm = bool({word.lower() for word in like} & {"openeuler", "kylin", "fedora"}) and shutil.which("dnf") is not None
-    if rpm:
-        missing = [need for need in missing if need.dnf]
+    manager = ""
+    if "debian" in like and shutil.which("apt-get"):
+        manager = "apt-get"
+    elif {word.lower() for word in like} & {"openeuler", "kylin", "fedora"} and shutil.which("dnf"):
+        manager, missing = "dnf", [need for need in missing if need.dnf]
         if not missing:
             return
-    apt_packages = " ".join(dict.fromkeys(need.apt for need in missing))
-    dnf_packages = " ".join(dict.fromkeys(need.dnf for need in missing))
-    if os.geteuid() != 0 and debian:
-        raise Infrastructure(f"missing here; run as root: apt-get install {apt_packages}")
-    if os.geteuid() != 0 and rpm:
-        raise Infrastructure(f"missing here; run as root: dnf install {dnf_packages}")
-    if not debian and not rpm:
+    packages = list(dict.fromkeys(need.dnf if manager == "dnf" else need.apt for need in missing))
+    listed = " ".join(packages)
+    if not manager:
         names = " ".join(need.file for need in missing)
-        raise Infrastructure(f"missing here: {names}; install them (Debian's packages: {apt_packages})")
-    say(f"installing: {apt_packages if debian else dnf_packages}")
+        raise Infrastructure(f"missing here: {names}; install them (Debian's packages: {listed})")
+    if os.geteuid() != 0:
+        raise Infrastructure(f"missing here; run as root: {manager} install {listed}")
+    say(f"installing: {listed}")
     log = cache() / "setup.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    if debian:
-        _apt(missing, log, say)
-    else:
-        _dnf(missing, log)
+    for step in _apt(missing, say) if manager == "apt-get" else [["dnf", "-q", "-y", "install", *packages]]:
+        if proc.run_logged(step, log, env=proc.environment({"DEBIAN_FRONTEND": "noninteractive"}, fetch=True)):
+            lines = log.read_text(errors="replace", encoding="utf-8").splitlines()
+            last = ["no reason given", *(line for line in lines if line.startswith("E:"))][-1]
+            reason = f": {last}" if manager == "apt-get" else ""
+            raise Infrastructure(f"'{' '.join(step)}' failed{reason} (log: {log})")
     importlib.invalidate_caches()
     left = [need for need in missing if not need.met()]
     if left:
@@ -201,7 +180,7 @@ def ensure(say: Callable[[str], None], files: Iterable[str] | None = None) -> No
         )
 
 
-def main(say: Callable[[str], None] = lambda line: print(line, file=sys.stderr)) -> None:
+def main(say: Callable[[str], None]) -> None:
     """Run ``kmend setup``: install what is missing and tell what there is."""
     ensure(say)
     say(f"all {sum(not need.extra for need in needs())} needs are met")
