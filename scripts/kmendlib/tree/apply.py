@@ -116,30 +116,21 @@ def refuse_undecided(audit: Audit) -> None:
     Raises:
         BadInput: a finding is unknown, or affected and no fix fits.
     """
-    for bug in audit.bugs:
-        for finding in bug.findings:
-            places = ", ".join(evidence.place for evidence in finding.evidence[:1])
-            if finding.status is Status.UNKNOWN:
-                reason = finding.evidence[0].reason
-                raise BadInput(
-                    f"{audit.tree.path}: {finding.id} is unknown: {places}: {reason}; "
-                    "mend it by hand, or choose the others with --bug"
-                )
-            if finding.unfit:
-                if "CRLF" in finding.evidence[-1].reason:
-                    raise BadInput(
-                        f"{audit.tree.path}/{finding.evidence[-1].file}: its lines end in CRLF, so no patch fits; "
-                        "give a tree as its git repository has it (git config core.autocrlf false)"
-                    )
-                if "can be tried without" in finding.evidence[-1].reason:
-                    raise BadInput(
-                        f"{audit.tree.path}: {finding.id} is affected, but {finding.evidence[-1].reason}: "
-                        "give the whole tree, or choose the others with --bug"
-                    )
-                raise BadInput(
-                    f"{audit.tree.path}: {finding.id} is affected, but no fix fits {places}; "
-                    "mend it by hand, or choose the others with --bug"
-                )
+    path = audit.tree.path
+    for finding in (finding for bug in audit.bugs for finding in bug.findings):
+        places = ", ".join(evidence.place for evidence in finding.evidence[:1])
+        end = "mend it by hand, or choose the others with --bug"
+        if finding.status is Status.UNKNOWN:
+            raise BadInput(f"{path}: {finding.id} is unknown: {places}: {finding.evidence[0].reason}; {end}")
+        if finding.unfit:
+            last = finding.evidence[-1]
+            if "CRLF" in last.reason:
+                end = "give a tree as its git repository has it (git config core.autocrlf false)"
+                raise BadInput(f"{path}/{last.file}: {last.reason}; {end}")
+            why = f"no fix fits {places}; {end}"
+            if "can be tried without" in last.reason:
+                why = f"{last.reason}: give the whole tree, or choose the others with --bug"
+            raise BadInput(f"{path}: {finding.id} is affected, but {why}")
 
 
 def unapply(tree: Tree) -> Applied:
@@ -179,10 +170,9 @@ def _tests(
     """Choose the hooks of the KUnit suites, and list the files to add: path in the tree to source."""
     hooks: list[Path] = []
     files: dict[str, Path] = {}
-    small_hooks: list[Path] = []
-    small: dict[str, Path] = {}
+    small_hooks, small = list[Path](), dict[str, Path]()
     can_hold = True
-    ours: list[str] = []
+    ours: dict[str, None] = {}
     if not overlay.has_kunit(tree):
         try:
             small_hooks, small = overlay.compat(tree, fixes)
@@ -213,12 +203,12 @@ def _tests(
                 # The tree's own collection keeps its makefile and settings.
                 wanted = {name: path for name, path in wanted.items() if path.suffix in (".c", ".h")}
                 notes.append(f"{folder}/Makefile is the tree's own: add {selftest.name} to its TEST_GEN_PROGS")
-            elif selftest.collection not in ours:
-                ours.append(selftest.collection)
+            else:
+                ours[selftest.collection] = None
             files |= wanted
     if ours:
-        names = ", ".join(ours)
-        notes.append(f"tools/testing/selftests/Makefile: add {names} to its TARGETS to run them with all others")
+        where = "tools/testing/selftests/Makefile"
+        notes.append(f"{where}: add {', '.join(ours)} to its TARGETS to run them with all others")
     if hooks and small:
         notes.append("no KUnit in this tree (it came with v5.5): the small one put in")
         return [*small_hooks, *hooks], files | small
@@ -283,9 +273,6 @@ def _refuse_committed(tree: Tree, journal: transaction.Journal) -> list[str]:
 
 def _other_links(tree: Tree, names: Sequence[str]) -> list[str]:
     """Return a line for each file that has other names, as in a tree that cp -al made."""
-    links = {name: (tree.path / name).stat().st_nlink for name in names}
-    return [
-        f"{name} is no hard link any more: its other names ({count - 1}) keep the bytes from before"
-        for name, count in links.items()
-        if count > 1
-    ]
+    others = {name: count for name in names if (count := (tree.path / name).stat().st_nlink - 1)}
+    end = "keep the bytes from before"
+    return [f"{name} is no hard link any more: its other names ({count}) {end}" for name, count in others.items()]

@@ -5,12 +5,11 @@ import email
 import email.policy
 import re
 import string
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kmendlib.host import proc
+from kmendlib.host import files, proc
 from kmendlib.host.errors import BadInput, NothingToDo
 from kmendlib.host.paths import SCRIPTS
 from kmendlib.tree import bases, manifest, series
@@ -100,7 +99,7 @@ def of_base(name: str, bugs: Sequence[Bug]) -> tuple[list[Path], list[Bug]]:
             " or the patches themselves"
         )
     version = version_key(base.version)
-    may_have = [bug for bug in bugs if _key(bug.versions[0]) <= version <= _key(bug.versions[1])]
+    may_have = [bug for bug in bugs if version_key(bug.versions[0]) <= version <= version_key(bug.versions[1])]
     return found, [bug for bug in may_have if not {*bug.patches} & {*lines}]
 
 
@@ -115,10 +114,6 @@ def of_tree(audit: Audit) -> list[Path]:
     if not audit.patches:
         raise NothingToDo(f"{audit.tree.path}: nothing to export: it needs no patch")
     return [PATCHES / name for name in audit.patches]
-
-
-def _key(version: str) -> tuple[int, ...]:
-    return version_key(version.removeprefix("v"))
 
 
 def identity() -> str:
@@ -165,15 +160,10 @@ def export(patches: Sequence[Path], options: Options, out: Path) -> tuple[list[P
     if options.format != "openeuler":
         texts["cover-letter.txt"] = _cover(mails, options)
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".kmend-", dir=out) as folder:
-        for name, text in texts.items():
-            (Path(folder) / name).write_text(text, encoding="utf-8")
-        for name in texts:
-            (Path(folder) / name).rename(out / name)
+    files.write({out / name: text for name, text in texts.items()})
     nobody = re.compile(f"^From: .*{_NOBODY}$", re.MULTILINE)
     left = (found for text in names.values() for found in [*nobody.findall(text), *_BLANK.findall(text)])
-    blanks = dict.fromkeys(left)
-    return [out / name for name in names], list(blanks)
+    return [out / name for name in names], list(dict.fromkeys(left))
 
 
 def _blank(what: str) -> str:
@@ -298,10 +288,7 @@ def _items(lines: Iterable[str]) -> str:
 
 def _reproducers(bug: Bug, finding: Finding) -> list[str]:
     """Return what shows a fault, each with the cases that are red where it is."""
-    shows = [
-        f"{finding.id}: {test.id}: {', '.join(test.proof[finding.id])}"
-        for test in bug.tests
-        if finding.id in test.proof
-    ]
+    proofs = {test.id: cases for test in bug.tests if (cases := test.proof.get(finding.id))}
+    shows = [f"{finding.id}: {test}: {', '.join(cases)}" for test, cases in proofs.items()]
     shows += [f"{finding.id}: {test.id}, its race forced" for test in bug.selftests if finding.id in test.races]
     return [*shows, f"kmend verify --tree DIR --bug {finding.id}"] if shows else []

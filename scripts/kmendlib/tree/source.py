@@ -92,7 +92,7 @@ def locked(workspace: Workspace) -> Iterator[None]:
 
 
 def _run(command: Sequence[str], log: Path, failed: str = "", *, fetch: bool = False) -> None:
-    """Run a command; where it fails, raise Infrastructure with `failed` and its last words. `fetch`: from the network."""
+    """Run a command, with the network if it is to `fetch`; raise Infrastructure with `failed` and its last words."""
     # Nobody is asked for a password.
     env = proc.environment({"GIT_TERMINAL_PROMPT": "0"}, fetch=True) if fetch else None
     if proc.run_logged(command, log, env=env):
