@@ -26,7 +26,7 @@ from kmendlib.proof.evidence import Evidence
 from kmendlib.proof.plan import Request
 from kmendlib.run import Build, Run
 from kmendlib.show import formats, page, timeline
-from kmendlib.tree import manifest
+from kmendlib.tree import diagram, manifest
 
 LOGS = Path(__file__).parent / "logs"
 PROOF = "pci_cfg_wait_test_queue_still_while_locked"
@@ -544,7 +544,7 @@ def _interleavings(text: str) -> Iterator[tuple[tuple[int, int], str]]:
 @pytest.mark.parametrize("bug", [bug.id for bug in manifest.load().bugs])
 def test_timelines_are_those_of_the_bugs_page(bug: str) -> None:
     lines = timeline.load(bug)
-    blocks = list(_interleavings((timeline.PAGES / f"{bug}.rst").read_text()))
+    blocks = list(_interleavings((diagram.PAGES / f"{bug}.rst").read_text()))
     assert lines and [line.to_text(widths) for line, (widths, _) in zip(lines, blocks, strict=True)] == [
         block for _, block in blocks
     ]

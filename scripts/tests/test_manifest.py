@@ -11,7 +11,7 @@ import pytest
 from datafiles import problems
 from kmendlib.host.errors import BadInput, ExitCode
 from kmendlib.show import timeline
-from kmendlib.tree import arches, bases, manifest
+from kmendlib.tree import arches, bases, diagram, manifest
 from kmendlib.tree.manifest import PATCHES
 
 GOOD = """\
@@ -48,7 +48,7 @@ def said(tmp_path: Path, text: str, kind: str = "bugs", there: bool = False) -> 
     [
         (manifest.MANIFEST, "bugs"),
         *((path, "base") for path in sorted(bases.BASES.glob("*.toml"))),
-        *((path, "timelines") for path in sorted(timeline.PAGES.glob("*.toml"))),
+        *((path, "timelines") for path in sorted(diagram.PAGES.glob("*.toml"))),
     ],
     ids=lambda value: value.name if isinstance(value, Path) else "",
 )
@@ -289,7 +289,7 @@ def test_broken_timeline_says_where(tmp_path: Path, old: str, new: str, says: st
 
 @pytest.mark.parametrize("text", ["", "[[timeline]]\n", TIMELINE.replace('["1", ""]', '["1"]'), "[[timeline]"])
 def test_broken_timeline_is_one_line_for_a_reader(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timeline, "PAGES", tmp_path)
+    monkeypatch.setattr(diagram, "PAGES", tmp_path)
     write(tmp_path, text)
     with pytest.raises(BadInput, match=f"^{tmp_path}/bugs.toml: [^\n]+$"):
         timeline.load("bugs")

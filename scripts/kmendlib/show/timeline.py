@@ -4,9 +4,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from kmendlib.tree.manifest import REPO, reading
-
-PAGES = REPO / "Documentation" / "bugs"
+from kmendlib.tree import diagram
 
 # An SVG's own units.  A character is as wide as in the widest monospaced font in use, so that no text leaves its lane.
 _CHAR, _ROW, _PAD = 7.9, 19, 10
@@ -112,13 +110,9 @@ class Drawing:
 
 def load(bug: str) -> list[Timeline]:
     """Return a bug's timelines; none if it has none. Raises BadInput where they are wrong."""
-    path = PAGES / f"{bug}.toml"
-    if path.parent != PAGES or not path.is_file():
-        return []
-    with reading(path) as table:
-        return [_timeline(**each) for each in table["timeline"]]
+    return diagram.diagrams(bug, _timeline)
 
 
-def _timeline(finding: str, title: str, lanes: tuple[str, str], rows: tuple[tuple[Any, ...], ...], **_: Any) -> Timeline:
-    wrong = frozenset(at for at, row in enumerate(rows) if any(what == "wrong" or "mark" in what for what in row[2:]))
-    return Timeline(finding, title, lanes, tuple((row[0], row[1]) for row in rows), wrong)
+def _timeline(finding: str, title: str, lanes: tuple[str, str], rows: tuple[Any, ...], **_: Any) -> Timeline:
+    wrong = (at for at, row in enumerate(rows) if any(what == "wrong" or "mark" in what for what in row[2:]))
+    return Timeline(finding, title, lanes, tuple((row[0], row[1]) for row in rows), frozenset(wrong))

@@ -2,15 +2,17 @@
 """The interleavings of the bugs as data, Documentation/bugs/BUG.toml: what a page draws, and what a race follows."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from kmendlib.tree.manifest import REPO, reading
 
 PAGES = REPO / "Documentation" / "bugs"
 # Each CPU calls it at each tick of its timer, and it is in a file of its own: the guest's clock for a bound.
 TICK = "update_process_times"
+
+_Diagram = TypeVar("_Diagram")
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,14 @@ def _value(argument: str, offsets: str) -> Value:
     return Value(int(argument), tuple(map(int, re.findall(r"-?\d+", offsets))))
 
 
+def _each(what: str, pattern: re.Pattern[str], text: str | None) -> Iterator[re.Match[str]]:
+    for part in filter(None, (text or "").split(" and ")):
+        said = pattern.fullmatch(part)
+        if not said:
+            raise ValueError(f"{what}: {part}")
+        yield said
+
+
 def place(text: str) -> Place:
     """Read a place as the file has it.
 
@@ -79,26 +89,17 @@ def place(text: str) -> Place:
     found = _PLACE.fullmatch(text)
     if not found or (found["kind"] in ("call", "return")) != bool(found["callers"]):
         raise ValueError(f"no place: {text}")
-    conditions, keep = [], []
-    for part in filter(None, (found["conditions"] or "").split(" and ")):
-        said = _CONDITION.fullmatch(part)
-        if not said:
-            raise ValueError(f"no condition: {part}")
-        conditions.append(Condition(_value(said[1], said[2]), "in" in said[3], "not" not in said[3], said[4]))
-    for part in filter(None, (found["keep"] or "").split(" and ")):
-        said = _KEEP.fullmatch(part)
-        if not said:
-            raise ValueError(f"nothing to keep: {part}")
-        keep.append((said[1], _value(said[2], said[3]), int(said[4] or 0), int(said[5] or 1)))
+    conditions = _each("no condition", _CONDITION, found["conditions"])
+    keep = _each("nothing to keep", _KEEP, found["keep"])
     return Place(
         text,
         found["kind"],
         tuple(found["functions"].split("|")),
-        tuple((found["callers"] or "").split("|")) if found["callers"] else (),
+        tuple(found["callers"].split("|")) if found["callers"] else (),
         int(found["number"] or 0),
         int(found["offset"] or 0),
-        tuple(conditions),
-        tuple(keep),
+        tuple(Condition(_value(it[1], it[2]), "in" in it[3], "not" not in it[3], it[4]) for it in conditions),
+        tuple((it[1], _value(it[2], it[3]), int(it[4] or 0), int(it[5] or 1)) for it in keep),
     )
 
 
@@ -192,8 +193,12 @@ def script(timeline: dict[str, Any]) -> Script | None:
     )
 
 
-def diagrams(bug: str) -> list[dict[str, Any]]:
-    """Return the diagrams of a bug's page, as their file has them; none if it has none.
+def diagrams(bug: str, make: Callable[..., _Diagram] = dict) -> list[_Diagram]:
+    """Return the diagrams of a bug's page; none if it has none.
+
+    Args:
+        bug: the bug's id.
+        make: what makes one of the keys and values that the file has.
 
     Raises:
         BadInput: the file is wrong.
@@ -202,7 +207,7 @@ def diagrams(bug: str) -> list[dict[str, Any]]:
     if path.parent != PAGES or not path.is_file():
         return []
     with reading(path) as table:
-        return list(table["timeline"])
+        return [make(**each) for each in table["timeline"]]
 
 
 def scripts(bug: str) -> list[Script]:

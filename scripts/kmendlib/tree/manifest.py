@@ -130,6 +130,10 @@ class Guest:
     loads: tuple[str, ...] = ()
 
 
+# Keys of a suite or kselftest that have something for each finding.
+_BY_FINDING = {"proof", "hits", "also"}
+
+
 @dataclass(frozen=True)
 class Suite:
     """A KUnit suite.
@@ -147,8 +151,8 @@ class Suite:
     sources: tuple[str, ...]
     kunitconfig: Path
     hooks: tuple[str, ...]
-    proof: dict[str, tuple[str, ...]]
     guest: Guest
+    proof: dict[str, tuple[str, ...]] = field(default_factory=dict)
     module: str = ""
     # What a kselftest has besides.
     kind: ClassVar[str] = "kunit"
@@ -196,8 +200,8 @@ class Selftest:
     name: str
     sources: tuple[str, ...]
     config: Path
-    proof: dict[str, tuple[str, ...]]
     guest: Guest
+    proof: dict[str, tuple[str, ...]] = field(default_factory=dict)
     qemu: tuple[str, ...] = ()
     arches: tuple[str, ...] = ()
     controls: tuple[str, ...] = ()
@@ -259,12 +263,8 @@ class Bug:
     @property
     def patches(self) -> tuple[str, ...]:
         """Every patch named, each once."""
-        found = [*self.testbed]
-        for finding in self.findings:
-            found += [*finding.fix_patches, *finding.reintroduce]
-        for suite in self.suites:
-            found += suite.hooks
-        return tuple(dict.fromkeys(found))
+        fixes = (name for finding in self.findings for name in (*finding.fix_patches, *finding.reintroduce))
+        return tuple(dict.fromkeys([*self.testbed, *fixes, *(name for suite in self.suites for name in suite.hooks)]))
 
     @property
     def since(self) -> str:
@@ -280,28 +280,25 @@ class Manifest:
 
     def bug(self, id: str) -> Bug:
         """Return the bug called `id`; BadInput names the known ones."""
-        for bug in self.bugs:
-            if bug.id == id:
-                return bug
-        known = ", ".join(bug.id for bug in self.bugs)
-        raise BadInput(f"no bug is called {id!r}; known: {known}")
+        known = {bug.id: bug for bug in self.bugs}
+        if id not in known:
+            raise BadInput(f"no bug is called {id!r}; known: {', '.join(known)}")
+        return known[id]
 
     def select(self, ids: tuple[str, ...] | list[str]) -> tuple[Bug, ...]:
         """Return the bugs called `ids` in manifest order, or all if empty.
 
         The id of a finding, BUG/NAME, stands for the bug with that finding alone.
         """
-        chosen = []
         for id in ids:
-            bug = self.bug(id.partition("/")[0])
-            known = [finding.id for finding in bug.findings]
+            known = [finding.id for finding in self.bug(id.partition("/")[0]).findings]
             if "/" in id and id not in known:
                 raise BadInput(f"no finding is called {id!r}; known: {', '.join(known)}")
-        for bug in self.bugs:
-            findings = tuple(each for each in bug.findings if not ids or {bug.id, each.id} & set(ids))
-            if findings:
-                chosen.append(replace(bug, findings=findings))
-        return tuple(chosen)
+        chosen = (
+            replace(bug, findings=tuple(each for each in bug.findings if not ids or {bug.id, each.id} & set(ids)))
+            for bug in self.bugs
+        )
+        return tuple(bug for bug in chosen if bug.findings)
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -359,12 +356,11 @@ def _variant(bug: str, names: str | tuple[str, ...]) -> tuple[str, ...]:
 def _in_guest(bug: str, table: dict[str, Any], folder: Path, config: str) -> dict[str, Any]:
     """Return the table of what runs in a guest as its class has it; `config` is the key of its configuration."""
     guest = {each.name: table[each.name] for each in fields(Guest) if each.name in table}
-    return {key: value for key, value in table.items() if key not in guest} | {
-        config: folder / table[config],
-        "proof": {f"{bug}/{name}": cases for name, cases in table.get("proof", {}).items()},
-        **{
-            key: {f"{bug}/{name}": cases for name, cases in table[key].items()} for key in ("hits", "also") if key in table
-        },
-        **({"races": tuple(f"{bug}/{name}" for name in table["races"])} if "races" in table else {}),
-        "guest": Guest(**guest),
+    # A finding is named without its bug there.
+    named: dict[str, Any] = {
+        key: {f"{bug}/{name}": cases for name, cases in table[key].items()} for key in _BY_FINDING & table.keys()
     }
+    races = tuple(f"{bug}/{name}" for name in table.get("races", ()))
+    named |= {"races": races} if races else {}
+    rest = {key: value for key, value in table.items() if key not in guest}
+    return rest | named | {config: folder / table[config], "guest": Guest(**guest)}

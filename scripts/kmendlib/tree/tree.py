@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kmendlib.host import files
 from kmendlib.host.errors import BadInput
+from kmendlib.tree import manifest
 
 # The version stands in the first lines of the top Makefile.
 _HEAD_LINES = 40
@@ -45,17 +45,11 @@ class Tree:
         return self.version + self.extraversion
 
     @classmethod
-    def open(
-        cls,
-        path: str | Path,
-        need_makefile: bool = False,
-        files: Sequence[str] = (),
-    ) -> Tree:
+    def open(cls, path: str | Path, need_makefile: bool = False) -> Tree:
         """Open the tree at `path`.
 
-        need_makefile: refuse a tree without a kernel Makefile.
-        files: files of which at least one makes `path` a tree even without a
-            kernel Makefile; those of every bug in the manifest by default.
+        need_makefile: refuse a tree without a kernel Makefile; else one file
+            that a bug in the manifest is about makes a tree.
 
         Raises BadInput if `path` is no kernel tree or cannot be read.
         """
@@ -69,13 +63,8 @@ class Tree:
             if fields is not None:
                 numbers = [fields[key] for key in ("VERSION", "PATCHLEVEL", "SUBLEVEL")]
                 return cls(root, ".".join(numbers), fields.get("EXTRAVERSION", ""))
-            if not need_makefile:
-                if not files:
-                    from kmendlib.tree import manifest
-
-                    files = manifest.load().files
-                if any((root / name).is_file() for name in files):
-                    return cls(root, None)
+            if not need_makefile and any((root / name).is_file() for name in manifest.load().files):
+                return cls(root, None)
         except OSError as error:
             raise BadInput(f"{path}: cannot be read: {error.strerror}") from error
         raise BadInput(
@@ -103,12 +92,11 @@ def _version_fields(makefile: Path) -> dict[str, str] | None:
         return None
     fields: dict[str, str] = {}
     for line in head:
-        match = _FIELD.match(line)
-        if match:
+        if match := _FIELD.match(line):
             fields.setdefault(match[1], match[2].strip())
     fields["SUBLEVEL"] = fields.get("SUBLEVEL") or "0"
     numbers = [fields.get(key, "") for key in ("VERSION", "PATCHLEVEL", "SUBLEVEL")]
-    if not all(number.isascii() and number.isdigit() and len(number) < 10 for number in numbers):
+    if not all(re.fullmatch("[0-9]{1,9}", number) for number in numbers):
         return None
     # U-Boot and BusyBox use the same four names: 2024.x and 1.x.
     if not 2 <= int(numbers[0]) < 100:
