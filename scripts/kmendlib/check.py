@@ -66,15 +66,6 @@ def _trees(display: Display) -> tuple[dict[str, Path], list[str]]:
     return trees, missing
 
 
-def _suites(wanted: dict[str, Any], found: dict[str, Path], display: Display) -> tuple[dict[str, Path], list[str]]:
-    """Fetch parts of the kernels that Debian's suites have besides.
-
-    Returns:
-        The trees by version, and a line for each kernel that is left out, and why.
-    """
-    return suites.fetch(wanted["suites"], suites.folders(manifest.load().bugs), found, display.say)
-
-
 @dataclass
 class Count:
     """What came of tests: how many passed, a line for each that failed, and those that did not run and need not."""
@@ -182,18 +173,18 @@ def _pytest(found: dict[str, Path], parts: dict[str, Path], checkpatch: Path, wa
     """Run the unit tests on these trees, and the audit on parts of others, and count the tests."""
     with tempfile.TemporaryDirectory(prefix="kmend-") as folder:
         junit = Path(folder, "junit.xml")
-        variables = {"KMEND_TREES": found, "KMEND_PARTS": parts}
-        for name, those in variables.items():
-            Path(folder, name).mkdir()
+        places = {name: Path(folder, name) for name in ("KMEND_TREES", "KMEND_PARTS")}
+        for place, those in zip(places.values(), (found, parts), strict=True):
+            place.mkdir()
             for version, path in those.items():
-                Path(folder, name, version).symlink_to(path)
+                (place / version).symlink_to(path)
         command = [sys.executable, "-P", "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={junit}"]
         # Each test has a folder of its own, and waits for Coccinelle most of the time.
         command += ["-n", str(len(os.sched_getaffinity(0)))]
         # What is to run on a list runs on something.
         command += ["-o", "empty_parameter_set_mark=fail_at_collect"]
-        places = {name: str(Path(folder, name)) for name in variables}
-        environment = proc.environment({**places, "KMEND_CHECKPATCH": str(checkpatch)})
+        given = places | {"KMEND_CHECKPATCH": checkpatch}
+        environment = proc.environment({name: str(path) for name, path in given.items()})
         code = subprocess.run([*command, str(SCRIPTS / "tests")], env=environment, check=False).returncode
         count = count_tests(junit, wanted) if junit.exists() else Count()
     if (code and not count.failed) or not count.passed:
@@ -247,7 +238,8 @@ def check() -> ExitCode:
     with Display() as display:
         trees, missing = _trees(display)
         try:
-            parts, older = _suites(wanted, trees, display)
+            folders = suites.folders(manifest.load().bugs)
+            parts, older = suites.fetch(wanted["suites"], folders, trees, display.say)
         except Infrastructure as error:
             parts, older = {}, []
             missing.append(f"Debian's suites: {error}")
@@ -275,10 +267,8 @@ def check() -> ExitCode:
     if unread := ", ".join(version for version in (*trees, *parts) if version not in read):
         print(f"nobody has read these trees (scripts/tests/audit-truth.toml): {unread}")
     for title, lines in (("not run, and need not", skipped), ("failed", failed)):
-        print("\n".join([f"{title}:", *(f"  {line}" for line in lines)]) if lines else f"{title}: nothing")
+        print("\n  ".join([f"{title}:", *lines]) if lines else f"{title}: nothing")
     total = len(failed) + other
-    print(
-        f"{tests.passed + proofs.passed + same} passed, {total} failed"
-        + (f", {len(skipped)} skipped" if skipped else "")
-    )
+    also = f", {len(skipped)} skipped" if skipped else ""
+    print(f"{tests.passed + proofs.passed + same} passed, {total} failed{also}")
     return ExitCode.FAILED if total else evidence.run.exit_code()

@@ -233,8 +233,8 @@ def _verify(arguments: argparse.Namespace) -> ExitCode:
 def _try(arguments: argparse.Namespace) -> ExitCode:
     """Boot a kernel that somebody else built, and tell which bugs it has.
 
-    Nothing of it is run but in a guest, it is only read, and nothing is built but, once, the guest's own parts. Packages
-    of one kernel belong together, as those with its image and its modules. Evidence and page are as verify's.
+    Nothing of it is run but in a guest, it is only read, and nothing is built but, once, the guest's own parts.
+    Packages of one kernel belong together, as those with its image and its modules. Evidence and page are as verify's.
     """
     _check_numbers(arguments)
     if not arguments.kernel and not arguments.installed:

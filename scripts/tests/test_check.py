@@ -221,7 +221,7 @@ def parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
         return SimpleNamespace(folder=tmp_path, run=SimpleNamespace(proofs=proofs, exit_code=lambda: ExitCode.OK))
 
     monkeypatch.setattr(check, "_trees", lambda _: found["trees"])
-    monkeypatch.setattr(check, "_suites", suites_of(found))
+    monkeypatch.setattr(check.suites, "fetch", suites_of(found))
     monkeypatch.setattr(check, "_pytest", lambda *_: found["tests"])
     monkeypatch.setattr(check, "verify", verified)
     monkeypatch.setattr(check, "print_report", lambda _: None)

@@ -86,8 +86,8 @@ def test_selftest_sources_are_all_named() -> None:
 
 def test_small_one_loads(tmp_path: Path) -> None:
     found = load(tmp_path, GOOD)
-    assert found.bug("a-bug").since == "v3.4"
-    assert found.patches == ("a-bug/fix.patch",)
+    assert found.bug("a-bug").versions == ("v3.4", "v5.8")
+    assert found.bug("a-bug").patches == ("a-bug/fix.patch",)
     assert found.files == ("mm/a.c",)
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The architectures: one file each in ``kunit/qemu_configs``, in the form that kunit.py reads too."""
 
-import importlib.util
+import runpy
 import sys
 import types
 from collections.abc import Callable
@@ -81,7 +81,7 @@ class Arch:
         fragment: name and text of a configuration fragment that comes last.
         registers: for races.
         image: how its images are known.
-        timed: further words of the kernel's command line where QEMU counts instructions for a clock; None if it must not.
+        timed: further words of the kernel's command line where QEMU counts instructions for a clock; None: it must not.
     """
 
     name: str
@@ -129,23 +129,18 @@ def load(name: str) -> Arch:
     Raises:
         Infrastructure: the architecture's firmware is missing.
     """
-    path = QEMU_CONFIGS / f"{name}.py"
     # The files say `from ..qemu_config import QemuArchParams`, so give them that parent package.
     parent = types.ModuleType("kunit")
     parent.__path__ = []
     config = types.ModuleType("kunit.qemu_config")
     config.__dict__["QemuArchParams"] = QemuArchParams
     sys.modules |= {"kunit": parent, "kunit.qemu_config": config}
-    spec = importlib.util.spec_from_file_location(f"kunit.qemu_configs.{name}", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        has = runpy.run_path(str(QEMU_CONFIGS / f"{name}.py"), run_name=f"kunit.qemu_configs.{name}")
     except SystemExit as missing:
         raise Infrastructure(f"{missing}: run kmend setup") from None
-    registers = Registers(**module.GDB, call=module.gdb_call)
-    image, timed = Image(**module.IMAGE), getattr(module, "TIMED", None)
-    return Arch(name, module.QEMU_ARCH, registers=registers, image=image, timed=timed)
+    registers = Registers(**has["GDB"], call=has["gdb_call"])
+    return Arch(name, has["QEMU_ARCH"], registers=registers, image=Image(**has["IMAGE"]), timed=has.get("TIMED"))
 
 
 def of_image(data: bytes) -> str:

@@ -266,11 +266,6 @@ class Bug:
         fixes = (name for finding in self.findings for name in (*finding.fix_patches, *finding.reintroduce))
         return tuple(dict.fromkeys([*self.testbed, *fixes, *(name for suite in self.suites for name in suite.hooks)]))
 
-    @property
-    def since(self) -> str:
-        """The first release that had the code shape, as in "v3.4"."""
-        return self.versions[0]
-
 
 @dataclass(frozen=True)
 class Manifest:
@@ -304,11 +299,6 @@ class Manifest:
     def files(self) -> tuple[str, ...]:
         """Every file that a bug is about, each once."""
         return tuple(dict.fromkeys(name for bug in self.bugs for name in bug.files))
-
-    @property
-    def patches(self) -> tuple[str, ...]:
-        """Every patch named, each once."""
-        return tuple(dict.fromkeys(name for bug in self.bugs for name in bug.patches))
 
 
 def load(path: str | Path = MANIFEST) -> Manifest:
