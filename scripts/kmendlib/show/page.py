@@ -11,9 +11,9 @@ from kmendlib.host import files
 from kmendlib.host.words import Has, Outcome
 from kmendlib.proof import ktap
 from kmendlib.proof.evidence import Evidence, digest, inside
-from kmendlib.run import STATES, BootResult, Found, Proof, Run
+from kmendlib.run import STATES, BootResult, Proof, Run
 from kmendlib.show import timeline
-from kmendlib.show.report import counts
+from kmendlib.show.report import counts, found
 from kmendlib.host.text import template
 from kmendlib.show.timeline import Timeline
 from kmendlib.tree import manifest
@@ -205,13 +205,6 @@ def matrix(runs: Sequence[Run], bug: str) -> dict[tuple[str, str], dict[tuple[st
             if proof.row.bug == bug:
                 found.setdefault((proof.row.suite, proof.row.kind), {})[proof.row.arch, number] = proof
     return found
-
-
-def found(evidences: Sequence[Evidence]) -> dict[str, list[Found | None]]:
-    """Return what kernels as they were shipped have, by finding: one entry for each kernel."""
-    kernels = [{each.finding: each for each in evidence.run.found} for evidence in evidences if evidence.run.shipped]
-    ids = dict.fromkeys(id for kernel in kernels for id in kernel)
-    return {id: [kernel.get(id) for kernel in kernels] for id in ids}
 
 
 def forced(run: Run, bug: str) -> dict[tuple[str, str], dict[str, BootResult]]:

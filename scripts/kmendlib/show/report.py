@@ -2,7 +2,7 @@
 """The summary table of a run, and what went wrong below it: scripts/templates/notes.txt.j2, filled from here."""
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
@@ -11,11 +11,12 @@ from rich.text import Text
 
 from kmendlib.host.words import Has, Outcome, Verdict, visible
 from kmendlib.proof.evidence import Evidence
-from kmendlib.run import Proof, RaceEnd, Run
+from kmendlib.run import Found, Proof, RaceEnd, Run
 from kmendlib.host.text import template
 from kmendlib.tree import manifest
 
-_STYLE: dict[str, str] = {Outcome.PROVED: "green", Outcome.PASS: "green", Outcome.SKIP: "yellow", Outcome.NOT_RUN: "yellow"}
+_STYLE: dict[str, str] = dict.fromkeys((Outcome.PROVED, Outcome.PASS), "green")
+_STYLE |= dict.fromkeys((Outcome.SKIP, Outcome.NOT_RUN), "yellow")
 _WIDEST = max(len(finding.id) for bug in manifest.load().bugs for finding in bug.findings)
 _STYLE |= {Has.HAS: "red", Has.CANNOT_TELL: "yellow", Has.FREE: "green", Has.NOT_IN: "dim"}
 
@@ -63,20 +64,24 @@ def _found(run: Run, table: Table) -> None:
         table.add_row(visible(each.finding), Text(each.has, _STYLE[each.has]), seconds, Text(visible(each.why)))
 
 
+def found(evidences: Sequence[Evidence]) -> dict[str, list[Found | None]]:
+    """Return what kernels as they were shipped have, by finding: one entry for each kernel."""
+    kernels = [{each.finding: each for each in evidence.run.found} for evidence in evidences if evidence.run.shipped]
+    ids = dict.fromkeys(id for kernel in kernels for id in kernel)
+    return {id: [kernel.get(id) for kernel in kernels] for id in ids}
+
+
 def _compared(evidences: Sequence[Evidence], table: Table) -> None:
     """Fill the table of several kernels as they were shipped, with those findings that were decided for one."""
-    kernels = [{each.finding: each.has for each in evidence.run.found} for evidence in evidences]
-    decided = [id for id in dict.fromkeys(id for kernel in kernels for id in kernel) if _is_decided(id, kernels)]
+    decided = {
+        id: each for id, each in found(evidences).items() if any(one and one.has in (Has.HAS, Has.FREE) for one in each)
+    }
     table.add_column("kernel", overflow="fold")
     for id in decided:
         table.add_column(id.partition("/")[2], overflow="fold")
-    for evidence, kernel in zip(evidences, kernels, strict=True):
-        words = [kernel.get(id, Has.NOT_IN) for id in decided]
+    for number, evidence in enumerate(evidences):
+        words = [one.has if (one := each[number]) else Has.NOT_IN for each in decided.values()]
         table.add_row(visible(evidence.run.tree), *(Text(word, _STYLE[word]) for word in words))
-
-
-def _is_decided(finding: str, kernels: Iterable[Mapping[str, Has]]) -> bool:
-    return any(kernel.get(finding) in (Has.HAS, Has.FREE) for kernel in kernels)
 
 
 def print_reports(evidences: Sequence[Evidence]) -> None:

@@ -44,9 +44,9 @@ class Timeline:
         widths = [max(map(len, cells)) * _CHAR + 4 * _PAD for cells in zip(self.lanes, *self.rows, strict=True)]
         starts = (0.0, widths[0] + _PAD)
         marks = [
-            Mark(lane, starts[lane] + 1.2 * _PAD, starts[lane] + 2.4 * _PAD, y, text, row in self.wrong)
-            for row, y in self._moments(2.4 * _ROW)
-            for lane, text in enumerate(self.rows[row])
+            Mark(lane, start + 1.2 * _PAD, start + 2.4 * _PAD, 2.4 * _ROW + row * _ROW, text, row in self.wrong)
+            for row, cells in enumerate(self.rows)
+            for lane, (start, text) in enumerate(zip(starts, cells, strict=True))
             if text
         ]
         height = 2.4 * _ROW + len(self.rows) * _ROW
@@ -65,9 +65,6 @@ class Timeline:
         longest = max(len(text) for text in (*self.lanes, *(cell for row in self.rows for cell in row)))
         rails = (0.8 * _PAD, 2.4 * _PAD)
         return Drawing(4.2 * _PAD + (longest + 3) * _CHAR, y, rails, (0, 0), tuple(marks))
-
-    def _moments(self, top: float) -> list[tuple[int, float]]:
-        return [(row, top + row * _ROW) for row in range(len(self.rows))]
 
 
 @dataclass(frozen=True)

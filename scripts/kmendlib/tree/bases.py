@@ -163,15 +163,14 @@ def nearest(tree: Tree) -> tuple[Base, str]:
         if base.release and re.fullmatch(base.release, tree.release):
             return base, f"it calls itself {tree.release}"
     for base in fitting:
-        said = re.search(base.vendor, makefile, re.MULTILINE) if base.vendor else None
-        if said:
+        if base.vendor and (said := re.search(base.vendor, makefile, re.MULTILINE)):
             return base, f"its Makefile has {said[0].strip()!r}"
     plain = [base for base in fitting if not base.vendor and not base.release]
     if plain:
         return plain[0], f"it is {tree.release}"
     lines = [base for base in load().values() if not base.vendor and not base.release]
-    key = version_key(version)
-    older = [base for base in lines if version_key(base.version) <= key]
+    lines.sort(key=lambda base: version_key(base.version))
+    older = [base for base in lines if version_key(base.version) <= version_key(version)]
     if older:
-        return max(older, key=lambda base: version_key(base.version)), f"no base is nearer to {tree.release}"
-    return min(lines, key=lambda base: version_key(base.version)), f"no base is as old as {tree.release}"
+        return older[-1], f"no base is nearer to {tree.release}"
+    return lines[0], f"no base is as old as {tree.release}"
