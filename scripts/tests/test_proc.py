@@ -34,11 +34,12 @@ def test_log_has_command_and_both_outputs(tmp_path: Path) -> None:
 
 
 def test_tool_that_prints_nothing_hangs_later_on_a_slow_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proc, "SILENCE_LIMIT", 0.5)
     monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
     with pytest.raises(proc.Hung, match="printed nothing"):
-        proc.run_logged(["sleep", "3"], tmp_path / "log", silence=0.5)
+        proc.run_logged(["sleep", "3"], tmp_path / "log")
     monkeypatch.setattr(os, "getloadavg", lambda: (99.0, 0.0, 0.0))
-    assert proc.run_logged(["sleep", "3"], tmp_path / "log", silence=0.5) == 0
+    assert proc.run_logged(["sleep", "3"], tmp_path / "log") == 0
 
 
 def test_make_can_clean_up_when_stopped(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_backports_are_those_of_the_row(monkeypatch: pytest.MonkeyPatch, tmp_pat
     packages = {"backports": ["oldone"], "need": []}
     monkeypatch.setattr(setup, "_packages", lambda: packages)
     monkeypatch.setattr(setup, "needs", lambda: [setup.Need("a", "some-package", "", version=10)])
-    monkeypatch.setattr(setup, "debian_line", lambda suite, _: f"deb http://mirror.example {suite} main")
+    monkeypatch.setattr(setup, "debian_line", lambda suite: f"deb http://mirror.example {suite} main")
     monkeypatch.setattr(setup, "BACKPORTS", tmp_path / "kmend-backports.list")
     for suite, backports in ("oldone", True), ("newone", False):
         monkeypatch.setattr(setup, "os_release", lambda suite=suite: {"VERSION_CODENAME": suite})

@@ -44,11 +44,14 @@ SOURCES = {
 
 
 @pytest.mark.parametrize(("name", "text", "line"), SOURCES.values(), ids=SOURCES.keys())
-def test_backports_come_from_the_machines_own_mirror(tmp_path: Path, name: str, text: str, line: str | None) -> None:
+def test_backports_come_from_the_machines_own_mirror(
+    tmp_path: Path, name: str, text: str, line: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup, "os_release", lambda: {"VERSION_CODENAME": "bookworm"})
     path = tmp_path / "etc/apt" / name
     path.parent.mkdir(parents=True)
     path.write_text(text)
-    assert setup.debian_line("bookworm-backports", "bookworm", tmp_path) == line
+    assert setup.debian_line("bookworm-backports", tmp_path) == line
 
 
 def test_every_need_names_both_packages() -> None:

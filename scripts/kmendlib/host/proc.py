@@ -41,18 +41,7 @@ def environment(extra: Mapping[str, str] | None = None, *, fetch: bool = False) 
 
 # All signals that end a program and that can be caught: a lost connection, Ctrl-C, Ctrl-\\, kill, and used-up time.
 ENDING = frozenset(
-    {
-        signal.SIGHUP,
-        signal.SIGINT,
-        signal.SIGQUIT,
-        signal.SIGTERM,
-        signal.SIGALRM,
-        signal.SIGVTALRM,
-        signal.SIGPROF,
-        signal.SIGUSR1,
-        signal.SIGUSR2,
-        signal.SIGXCPU,
-    }
+    signal.Signals[f"SIG{name}"] for name in "HUP INT QUIT TERM ALRM VTALRM PROF USR1 USR2 XCPU".split()
 )
 
 
@@ -210,7 +199,6 @@ def run_logged(
     env: Mapping[str, str] | None = None,
     on_line: Callable[[str], None] | None = None,
     pass_fds: Sequence[int] = (),
-    silence: float = SILENCE_LIMIT,
 ) -> int:
     """Run a command, append its output to `log`, and return its exit code.
 
@@ -220,12 +208,11 @@ def run_logged(
         env: the whole environment; by default `environment()`.
         on_line: called with each line of output, for progress.
         pass_fds: file descriptors that the command gets as they are.
-        silence: so many seconds without output, on an idle host, are a hang.
 
     Raises:
-        Hung: it hung.
+        Hung: it printed nothing for too long.
     """
-    limit = silence * slowness()
+    limit = SILENCE_LIMIT * slowness()
     with naming(log), log.open("ab") as out:
         out.write(os.fsencode("$ " + " ".join(command) + "\n"))
         out.flush()

@@ -73,20 +73,19 @@ def os_release() -> dict[str, str]:
     return {}
 
 
-def debian_line(wanted: str, suite: str = "", root: Path = Path("/")) -> str | None:
-    """Make the sources.list(5) line of a suite of Debian, on a mirror that the machine uses.
+def debian_line(wanted: str, root: Path = Path("/")) -> str | None:
+    """Make the sources.list(5) line of a suite of Debian, on the mirror that the machine's own release comes from.
 
     Both formats of apt's sources are understood, one-line and deb822.
 
     Args:
         wanted: the suite that the line is for.
-        suite: the suite whose mirror it is to be; by default that of the machine's release.
         root: where the machine's files are.
 
     Returns:
-        The line, or None where no source names the suite.
+        The line, or None where no source names the release.
     """
-    suite = suite or os_release().get("VERSION_CODENAME", "")
+    suite = os_release().get("VERSION_CODENAME", "")
     apt = root / "etc/apt"
     for path in [apt / "sources.list", *sorted((apt / "sources.list.d").glob("*.list"))]:
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
@@ -115,7 +114,7 @@ def _apt(missing: list[Need], say: Callable[[str], None]) -> list[list[str]]:
     apt = ["apt-get", "-q", "-y", "-o", "Dpkg::Use-Pty=0", "--no-install-recommends"]
     backports = bool(old) and suite in _packages()["backports"]
     if backports and not Path("/", BACKPORTS).exists():
-        line = debian_line(f"{suite}-backports", suite)
+        line = debian_line(f"{suite}-backports")
         if not line:
             names = ", ".join(dict.fromkeys(old))
             raise Infrastructure(f"no source of '{suite} main' in /etc/apt: add {suite}-backports there for {names}")
