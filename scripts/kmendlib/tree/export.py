@@ -215,18 +215,11 @@ def _mail(patch: Path, number: int, count: int, options: Options) -> _Mail:
     signed = f"Signed-off-by: {options.signoff}"
     if options.signoff and signed not in trailers:
         trailers.append(signed)
-    lines = [
-        f"From {'0' * 40} Mon Sep 17 00:00:00 2001",
-        f"From: {author}",
-        f"Date: {message['Date']}",
-        f"Subject: [{'PATCH' if count == 1 else f'PATCH {number}/{count}'}] {subject}",
-        "",
-        "\n\n".join(paragraphs),
-        *(["", *trailers] if trailers else []),
-        "---",
-    ]
+    head = f"From {'0' * 40} Mon Sep 17 00:00:00 2001\nFrom: {author}\nDate: {message['Date']}\n"
+    head += f"Subject: [{'PATCH' if count == 1 else f'PATCH {number}/{count}'}] {subject}"
+    body = [head, *paragraphs, *(["\n".join(trailers)] if trailers else [])]
     cve = upstream.cve if upstream else ""
-    return _Mail(patch, subject, origin, cve, "\n".join(lines) + "\n" + rest)
+    return _Mail(patch, subject, origin, cve, "\n\n".join(body) + f"\n---\n{rest}")
 
 
 def _refuse_vendors(patch: Path) -> None:
@@ -242,17 +235,11 @@ def _header(commit: str, upstream: Upstream | None, options: Options) -> str:
     if commit:
         version = upstream.version if upstream else _blank("the first release with it, as in v5.4-rc1")
         origin = ["mainline inclusion", f"from mainline-{version}", f"commit {commit}"]
-    lines = [
-        *origin,
-        "category: bugfix",
-        f"bugzilla: {options.issue or _blank('the URL of your issue')}",
-        f"CVE: {options.cve or (upstream.cve if upstream else '') or 'NA'}",
-        "",
-        f"Reference: {_COMMIT_URL + commit[:12] if upstream else 'NA'}",
-        "",
-        "-" * 32,
-    ]
-    return "\n".join(lines)
+    issue = options.issue or _blank("the URL of your issue")
+    cve = options.cve or (upstream.cve if upstream else "") or "NA"
+    reference = _COMMIT_URL + commit[:12] if upstream else "NA"
+    lines = [*origin, "category: bugfix", f"bugzilla: {issue}", f"CVE: {cve}", "", f"Reference: {reference}"]
+    return "\n".join([*lines, "", "-" * 32])
 
 
 def _upstream(commit: str) -> Upstream | None:
