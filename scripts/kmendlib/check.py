@@ -23,7 +23,7 @@ from kmendlib.host.words import Outcome, Verdict
 from kmendlib.proof.evidence import Evidence
 from kmendlib.proof.plan import Request
 from kmendlib.proof.verify import verify
-from kmendlib.run import race_case
+from kmendlib.run import Proof, race_case
 from kmendlib.show.report import print_report
 from kmendlib.tree import arches, bases, manifest, source, suites
 from kmendlib.tree.tree import version_key
@@ -75,18 +75,6 @@ class Count:
     skipped: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Seen:
-    """A row of a run: a suite on an architecture, its result, the cases that proved it, how many boots it had."""
-
-    bug: str
-    suite: str
-    arch: str
-    word: str
-    proof: tuple[str, ...]
-    boots: int
-
-
 def expected() -> dict[str, Any]:
     """Read what must be seen: scripts/tests/expected.toml."""
     return tomllib.loads((SCRIPTS / "tests/expected.toml").read_text(encoding="utf-8"))
@@ -110,11 +98,11 @@ def proving(bugs: Sequence[manifest.Bug], bug: str, suite: str, finding: str) ->
     return {case for test in tests for case in test.proof.get(finding, ())}
 
 
-def count_rows(seen: Sequence[Seen], wanted: dict[str, Any], bugs: Sequence[manifest.Bug]) -> Count:
+def count_rows(seen: Sequence[Proof], wanted: dict[str, Any], bugs: Sequence[manifest.Bug]) -> Count:
     """Hold a run against what must be seen.
 
     Args:
-        seen: the rows of the run.
+        seen: what came of the rows of the run.
         wanted: what `expected` returns.
         bugs: the manifest's, which say by what cases a finding is proved.
     """
@@ -126,12 +114,12 @@ def count_rows(seen: Sequence[Seen], wanted: dict[str, Any], bugs: Sequence[mani
         "not_run": {Outcome.NOT_RUN},
         "": {Outcome.PASS, Outcome.PROVED},
     }
-    rows = {(row.bug, row.suite, row.arch): row for row in seen}
-    for place, row in rows.items():
-        name = " ".join(place)
+    rows = {(proof.row.bug, proof.row.suite, proof.row.arch): proof for proof in seen}
+    for place, proof in rows.items():
+        name, row, word = " ".join(place), proof.row, proof.outcome
         key = next((key for key, those in lists.items() if place in those), "")
-        if row.word not in good[key]:
-            count.failed.append(f"{name}: {row.word}")
+        if word not in good[key]:
+            count.failed.append(f"{name}: {word}")
             continue
         lost = [
             finding
@@ -140,13 +128,13 @@ def count_rows(seen: Sequence[Seen], wanted: dict[str, Any], bugs: Sequence[mani
         ]
         if lost:
             count.failed.append(f"{name}: does not prove {', '.join(lost)}")
-        elif row.word in (Outcome.SKIP, Outcome.NOT_RUN):
-            count.skipped.append(f"{name}: {row.word}")
+        elif word in (Outcome.SKIP, Outcome.NOT_RUN):
+            count.skipped.append(f"{name}: {word}")
         else:
             count.passed += 1
     for key in ("proved", "control"):
         count.failed += [f"{' '.join(place)}: not in the run" for place in lists[key] if place not in rows]
-    boots = sum(row.boots for row in seen)
+    boots = sum(len(proof.results) for proof in seen)
     if boots != wanted["boots"]:
         count.failed.append(f"{boots} boots, and not {wanted['boots']}")
     return count
@@ -249,12 +237,7 @@ def check() -> ExitCode:
     with Display() as display:
         evidence = verify(Request(None, None, bugs, arches.select("all")), display)
     print_report(evidence)
-    seen = [
-        Seen(row.bug, row.suite, row.arch, proof.outcome, row.proof, len(proof.results))
-        for proof in evidence.run.proofs
-        for row in [proof.row]
-    ]
-    proofs = count_rows(seen, wanted, bugs)
+    proofs = count_rows(evidence.run.proofs, wanted, bugs)
     with Display() as display:
         small = verify(Request(None, None, bugs, (KUNIT_ARCH,), kunit="compat"), display)
     same, other = both_kunits(evidence, small)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +13,6 @@ import pytest
 from conftest import planned
 
 from kmendlib import check
-from kmendlib.check import Seen
 from kmendlib.host.errors import ExitCode, Infrastructure
 from kmendlib.host.words import Verdict
 from kmendlib.tree import arches, bases, manifest, source
@@ -24,13 +22,22 @@ BUGS = manifest.load().bugs
 LISTS = {key: check.wanted_rows(WANTED, key) for key in ("proved", "control", "not_run")}
 
 
-def run() -> list[Seen]:
+def proof_of(row: Any, outcome: str) -> Any:
+    """What came of a row: one boot a state."""
+    return SimpleNamespace(row=row, outcome=outcome, results=[None] * len(row.states))
+
+
+def run() -> list[Any]:
     """Return a run that is as it must be."""
     found = []
     for row in planned(BUGS, arches.names()).rows:
         word = "not run" if row.not_run else "SKIP" if row.control else "PROVED" if row.proof else "PASS"
-        found.append(Seen(row.bug, row.suite, row.arch, word, () if row.control else row.proof, len(row.states)))
+        found.append(proof_of(row, word))
     return found
+
+
+def place(proof: Any) -> tuple[str, str, str]:
+    return proof.row.bug, proof.row.suite, proof.row.arch
 
 
 def test_run_that_is_as_it_must_be() -> None:
@@ -39,7 +46,7 @@ def test_run_that_is_as_it_must_be() -> None:
     assert count.failed == []
     assert count.passed == len(LISTS["proved"])
     assert len(count.skipped) == len(LISTS["control"]) + len(LISTS["not_run"])
-    assert {(row.bug, row.suite, row.arch) for row in run()} == {place for rows in LISTS.values() for place in rows}
+    assert {place(proof) for proof in run()} == {each for rows in LISTS.values() for each in rows}
 
 
 def test_readme_names_the_boots() -> None:
@@ -74,10 +81,10 @@ def test_every_suite_and_folder_is_named_once() -> None:
 @pytest.mark.parametrize("word", ["not run", "SKIP", "NOT PROVED", "ERROR", "PASS", "NOT TRUSTED"])
 def test_proof_that_is_not_there_has_failed(word: str) -> None:
     rows = run()
-    index = next(number for number, row in enumerate(rows) if (row.bug, row.arch) == ("kvm-shadow", "riscv64"))
-    rows[index] = replace(rows[index], word=word)
+    index = next(number for number, each in enumerate(rows) if place(each)[::2] == ("kvm-shadow", "riscv64"))
+    rows[index].outcome = word
     count = check.count_rows(rows, WANTED, BUGS)
-    assert count.failed == [f"kvm-shadow {rows[index].suite} riscv64: {word}"]
+    assert count.failed == [f"kvm-shadow {rows[index].row.suite} riscv64: {word}"]
     assert not [line for line in count.skipped if line.startswith("kvm-shadow kvm_ioeventfd_batch")]
 
 
@@ -90,8 +97,9 @@ def test_row_that_is_lost_has_failed() -> None:
 def test_row_that_proves_less_has_failed() -> None:
     """A finding that was left out of a run leaves the suite proved, by the cases of the others."""
     rows = run()
-    index = next(number for number, row in enumerate(rows) if row.suite == "nfsd_cb_shutdown")
-    rows[index] = replace(rows[index], proof=rows[index].proof[:-1])
+    index = next(number for number, each in enumerate(rows) if each.row.suite == "nfsd_cb_shutdown")
+    bug, suite, arch = place(rows[index])
+    rows[index].row = SimpleNamespace(bug=bug, suite=suite, arch=arch, proof=rows[index].row.proof[:-1])
     assert check.count_rows(rows, WANTED, BUGS).failed == [
         "nfsd-cb-shutdown nfsd_cb_shutdown x86_64: does not prove nfsd-cb-shutdown/recall-count"
     ]
@@ -100,14 +108,15 @@ def test_row_that_proves_less_has_failed() -> None:
 @pytest.mark.parametrize(("word", "fails"), [("PASS", False), ("SKIP", False), ("not run", True), ("NOT PROVED", True)])
 def test_control(word: str, fails: bool) -> None:
     rows = run()
-    index = next(number for number, row in enumerate(rows) if (row.bug, row.suite, row.arch) in LISTS["control"])
-    rows[index] = replace(rows[index], word=word)
+    index = next(number for number, each in enumerate(rows) if place(each) in LISTS["control"])
+    rows[index].outcome = word
     assert bool(check.count_rows(rows, WANTED, BUGS).failed) is fails
 
 
 @pytest.mark.parametrize(("word", "fails"), [("PASS", False), ("PROVED", False), ("SKIP", True), ("not run", True)])
 def test_row_that_nobody_has_listed(word: str, fails: bool) -> None:
-    rows = [*run(), Seen("a-bug", "a_suite", "x86_64", word, (), 0)]
+    row = SimpleNamespace(bug="a-bug", suite="a_suite", arch="x86_64", proof=(), states=())
+    rows = [*run(), proof_of(row, word)]
     assert bool(check.count_rows(rows, WANTED, BUGS).failed) is fails
 
 
@@ -214,10 +223,7 @@ def parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     }
 
     def verified(request: Any, _: object) -> Any:
-        proofs = [
-            SimpleNamespace(row=row, outcome=row.word, results=[None] * row.boots)
-            for row in ([] if request.kunit else found["rows"])
-        ]
+        proofs = [] if request.kunit else found["rows"]
         return SimpleNamespace(folder=tmp_path, run=SimpleNamespace(proofs=proofs, exit_code=lambda: ExitCode.OK))
 
     monkeypatch.setattr(check, "_trees", lambda _: found["trees"])
