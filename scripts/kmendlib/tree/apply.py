@@ -145,19 +145,18 @@ def unapply(tree: Tree) -> Applied:
         if not os.path.lexists(tree.path / STATE):
             raise NothingToDo(f"{tree.path}: nothing of kmend's is applied")
         journal = transaction.check(tree.path)
-        files = journal.files if journal else []
+        files = journal.files
         transaction.refuse_unfit(tree.path, [file.name for file in files])
-        notes = ["apply was cut off before it had changed a file"]
-        if journal:
-            transaction.refuse_lossy(tree.path, journal)
-            notes = _refuse_committed(tree, journal)
-            before = sum(file.now(tree.path) is Now.OLD for file in files)
-            notes += [f"{before} of {len(files)} files were as before already"] if before else []
+        transaction.refuse_lossy(tree.path, journal)
+        notes = _refuse_committed(tree, journal)
+        before = sum(file.now(tree.path) is Now.OLD for file in files)
+        notes += [f"{before} of {len(files)} files were as before already"] if before else []
+        notes += [] if files else ["apply was cut off before it had changed a file"]
         notes = transaction.take_back(tree.path, journal) + notes
         return Applied(
             tree.path,
             "took back",
-            tuple(journal.patches if journal else ()),
+            tuple(journal.patches),
             tuple(file.name for file in files if file.old is not None),
             tuple(file.name for file in files if file.old is None),
             tuple(notes),
@@ -220,13 +219,13 @@ def _refuse_applied(tree: Tree) -> None:
     if not os.path.lexists(tree.path / STATE):
         return
     journal = transaction.check(tree.path)
-    states = {file.now(tree.path) for file in journal.files} if journal else set()
-    if journal and states == {Now.NEW}:
+    states = {file.now(tree.path) for file in journal.files}
+    if states == {Now.NEW}:
         what = ", ".join(journal.patches) or "the tests"
         raise NothingToDo(f"{tree.path}: applied already: {what}; run kmend unapply first to apply something else")
-    if journal and states & {Now.GONE, Now.OTHER}:
+    if states & {Now.GONE, Now.OTHER}:
         transaction.refuse_lossy(tree.path, journal)
-    if journal and any(file.old and file.now(tree.path) is Now.NEW for file in journal.files):
+    if any(file.old and file.now(tree.path) is Now.NEW for file in journal.files):
         raise BadInput(f"{tree.path} is half applied: run kmend unapply {tree.path}")
     raise BadInput(
         f"{tree.path}: what was applied is not in its files (apply was cut off, or git checkout or git stash took it "
@@ -236,8 +235,7 @@ def _refuse_applied(tree: Tree) -> None:
 
 def refuse_prepared(tree: Tree) -> None:
     """Raise BadInput where a tree cannot be verified as it is: half applied, or with the tests in it."""
-    journal = transaction.check(tree.path) if os.path.lexists(tree.path / STATE) else None
-    files = journal.files if journal else []
+    files = transaction.check(tree.path).files if os.path.lexists(tree.path / STATE) else []
     if {Now.OLD, Now.NEW} <= {file.now(tree.path) for file in files}:
         raise BadInput(f"{tree.path} is half applied: run kmend unapply {tree.path}")
     if any(file.old is None and file.now(tree.path) is not Now.OLD for file in files):

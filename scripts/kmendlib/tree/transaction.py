@@ -181,11 +181,11 @@ def _prepare(root: Path, journal: Journal, patches: Mapping[str, bytes], new: Ma
         _sync(*(Path(folder, name) for name in names), Path(folder))
 
 
-def check(root: Path) -> Journal | None:
+def check(root: Path) -> Journal:
     """Read the tree's journal, and see that all in `.kmend` is what it says.
 
     Returns:
-        The journal, None where a transaction was cut off before it had one.
+        The journal; one without files where a transaction was cut off before it had one.
 
     Raises:
         BadInput: the journal cannot be read, or there is something that it does not name.
@@ -208,7 +208,7 @@ def check(root: Path) -> Journal | None:
                     f"{path} is not known to be kmend's: {what}; put back by hand what you need of {STATE}/old, "
                     f"then move {state} away"
                 )
-    return journal
+    return journal or Journal([], [])
 
 
 def _read(path: Path) -> Journal | None:
@@ -282,7 +282,7 @@ def refuse_lossy(root: Path, journal: Journal) -> None:
 
 
 @proc.held_signals()
-def take_back(root: Path, journal: Journal | None) -> list[str]:
+def take_back(root: Path, journal: Journal) -> list[str]:
     """Give the tree back its old files and take `.kmend` away. It may be cut off and started again at any point.
 
     A signal that ends the program is heard when it is done.
@@ -292,26 +292,25 @@ def take_back(root: Path, journal: Journal | None) -> list[str]:
     """
     state, notes = root / STATE, []
     try:
-        if journal:
-            for file in journal.files:
-                path, copy = root / file.name, state / "old" / file.name
-                if file.now(root) is Now.OLD:
-                    continue
-                if file.old is None:
-                    _take_out(path, state / _OUT, file.new)
-                else:
-                    # Newer than any object that was built from the mended file, so that make sees the change.
-                    os.utime(copy)
-                    _swap(copy, path, file.new)
-            _sync(*_folders(root, journal))
-            for folder in reversed(journal.folders):
-                try:
-                    os.rmdir(root / folder)
-                except OSError as error:
-                    if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-                        notes.append(f"{folder} stays: files that are not kmend's are in it")
-                    elif error.errno not in (errno.ENOENT, errno.ENOTDIR):
-                        raise
+        for file in journal.files:
+            path, copy = root / file.name, state / "old" / file.name
+            if file.now(root) is Now.OLD:
+                continue
+            if file.old is None:
+                _take_out(path, state / _OUT, file.new)
+            else:
+                # Newer than any object that was built from the mended file, so that make sees the change.
+                os.utime(copy)
+                _swap(copy, path, file.new)
+        _sync(*_folders(root, journal))
+        for folder in reversed(journal.folders):
+            try:
+                os.rmdir(root / folder)
+            except OSError as error:
+                if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                    notes.append(f"{folder} stays: files that are not kmend's are in it")
+                elif error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                    raise
         for part in ("new", "old", "patches"):
             if (state / part).exists():
                 shutil.rmtree(state / part)
