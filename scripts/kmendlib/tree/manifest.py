@@ -307,23 +307,13 @@ def load(path: str | Path = MANIFEST) -> Manifest:
         return Manifest(tuple(_bug(**table) for table in top["bug"]))
 
 
-def _bug(
-    *,
-    id: str,
-    files: tuple[str, ...],
-    finding: tuple[dict[str, Any], ...],
-    upstream: tuple[dict[str, Any], ...] = (),
-    suite: tuple[dict[str, Any], ...] = (),
-    selftest: tuple[dict[str, Any], ...] = (),
-    **more: Any,
-) -> Bug:
+def _bug(*, finding: Any, upstream: Any = (), suite: Any = (), selftest: Any = (), **more: Any) -> Bug:
+    bug, files = more["id"], more["files"]
     return Bug(
-        id=id,
-        files=files,
         upstream=tuple(Upstream(**table) for table in upstream),
-        findings=tuple(_finding(id, **{"files": files} | table) for table in finding),
-        suites=tuple(Suite(**_in_guest(id, table, KUNIT, "kunitconfig")) for table in suite),
-        selftests=tuple(Selftest(**_in_guest(id, table, SELFTESTS, "config")) for table in selftest),
+        findings=tuple(_finding(bug, **{"files": files} | table) for table in finding),
+        suites=tuple(Suite(**_in_guest(bug, table, KUNIT, "kunitconfig")) for table in suite),
+        selftests=tuple(Selftest(**_in_guest(bug, table, SELFTESTS, "config")) for table in selftest),
         **more,
     )
 
