@@ -117,7 +117,7 @@ def refuse_undecided(audit: Audit) -> None:
         BadInput: a finding is unknown, or affected and no fix fits.
     """
     path = audit.tree.path
-    for finding in (finding for bug in audit.bugs for finding in bug.findings):
+    for finding in audit.findings:
         places = ", ".join(evidence.place for evidence in finding.evidence[:1])
         end = "mend it by hand, or choose the others with --bug"
         if finding.status is Status.UNKNOWN:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -96,6 +96,11 @@ class FindingAudit:
         """True if the finding is affected and no fix variant fits."""
         return self.status is Status.AFFECTED and not self.fix and not self.covered
 
+    def lines(self, apart: str) -> list[str]:
+        """Return what says why, and what mends it; `apart` stands between a place and what is there."""
+        why = [visible(f"{item.place}{apart}{item.reason}") for item in self.evidence]
+        return why + [f"fix: {name}{' (unverified)' if name in self.unverified else ''}" for name in self.fix]
+
 
 @dataclass(frozen=True)
 class BugAudit:
@@ -138,9 +143,14 @@ class Audit:
         return tuple(patch for bug in self.bugs for patch in bug.patches)
 
     @property
+    def findings(self) -> tuple[FindingAudit, ...]:
+        """The findings of all bugs."""
+        return tuple(finding for bug in self.bugs for finding in bug.findings)
+
+    @property
     def statuses(self) -> dict[str, Status]:
         """The status of every finding, by the finding's id."""
-        return {finding.id: finding.status for bug in self.bugs for finding in bug.findings}
+        return {finding.id: finding.status for finding in self.findings}
 
     def to_json(self) -> dict[str, Any]:
         """Return what `kmend audit --json` prints."""
@@ -172,9 +182,6 @@ class Audit:
         return visible(f"{self.tree.path} ({self.tree.release})")
 
 
-_Row = tuple[str, str, Status, list[tuple[str, str]], list[str]]
-
-
 def table(audits: Sequence[Audit], *, colour: bool = False) -> str:
     """Return one table of all findings of one or more trees, plain where rich is not installed.
 
@@ -182,33 +189,24 @@ def table(audits: Sequence[Audit], *, colour: bool = False) -> str:
         audits: what was said of each tree.
         colour: colour the statuses with terminal codes.
     """
-    rows: list[_Row] = [
-        (
-            audit.name if (bug, finding) == (audit.bugs[0], audit.bugs[0].findings[0]) else "",
-            finding.id,
-            finding.status,
-            [(visible(item.place), visible(item.reason)) for item in finding.evidence],
-            [name + (" (unverified)" if name in finding.unverified else "") for name in finding.fix],
-        )
-        for audit in audits
-        for bug in audit.bugs
-        for finding in bug.findings
-    ]
     try:
         from rich.box import SIMPLE_HEAD
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
     except ImportError:
-        return _plain(rows)
+        return "\n".join(line for audit in audits for line in _plain(audit))
     several = len(audits) > 1
     heads = ["tree"] * several + ["finding", "status", "evidence"]
     title = None if several else Text(audits[0].name)
     made = Table(*heads, title=title, title_justify="left", box=SIMPLE_HEAD)
     made.show_edge = made.pad_edge = False
-    for tree, id, status, evidence, fix in rows:
-        lines = [f"{place}\n  {reason}" for place, reason in evidence] + [f"fix: {name}" for name in fix]
-        made.add_row(*[Text(tree)] * several, Text(id), Text(status, style=_STYLE[status]), Text("\n".join(lines)))
+    for audit in audits:
+        trees = [Text(audit.name)] * several
+        for finding in audit.findings:
+            status, lines = Text(finding.status, style=_STYLE[finding.status]), finding.lines("\n  ")
+            made.add_row(*trees, Text(finding.id), status, Text("\n".join(lines)))
+            trees = [Text("")] * several
     stream = io.StringIO()
     # Without a terminal: wide enough that no path or id is broken.
     width = shutil.get_terminal_size((140 + 60 * several, 24)).columns
@@ -216,14 +214,11 @@ def table(audits: Sequence[Audit], *, colour: bool = False) -> str:
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
 
 
-def _plain(rows: Sequence[_Row]) -> str:
-    lines = []
-    for tree, id, status, evidence, fix in rows:
-        lines += [tree] if tree else []
-        lines.append(f"{id}  {status}")
-        lines += [f"    {place}: {reason}" for place, reason in evidence]
-        lines += [f"    fix: {name}" for name in fix]
-    return "\n".join(lines)
+def _plain(audit: Audit) -> Iterator[str]:
+    yield audit.name
+    for finding in audit.findings:
+        yield f"{finding.id}  {finding.status}"
+        yield from (f"    {line}" for line in finding.lines(": "))
 
 
 def worst_code(audits: Iterable[Audit]) -> ExitCode:

@@ -33,12 +33,12 @@ def mended(tree: Tree, bugs: Sequence[Bug], patches: Sequence[Path], say: Callab
     names = tuple(str(patch.resolve()) for patch in patches)
     theirs = [replace(bug, findings=tuple(replace(each, fix=(names,)) for each in bug.findings)) for bug in bugs]
     said = audit(tree, theirs, latent=True)
-    there = [each.id for bug in said.bugs for each in bug.findings if each.status in (Status.AFFECTED, Status.LATENT)]
+    there = [each.id for each in said.findings if each.status in (Status.AFFECTED, Status.LATENT)]
     if not there:
         raise NothingToDo(f"{tree.path}: nothing for a patch to mend: affected by none of {', '.join(_ids(bugs))}")
     with TemporaryDirectory(prefix="kmend-") as scratch:
         series.materialize(tree.path, [Path(name) for name in names], Path(scratch))
-    seen = [each.id for bug in said.bugs for each in bug.findings if each.fix or each.covered]
+    seen = [each.id for each in said.findings if each.fix or each.covered]
     if not seen:
         say(f"the audit does not see that {', '.join(there)} is mended by {', '.join(names)}: the boots tell")
     wanted = seen or there
