@@ -403,8 +403,9 @@ class Race:
         """Add what a System.map alone has; the kernel may be elsewhere than there, all of it by the same distance."""
         known = self._addresses
         away = next((at.address - known[name][0] for name, at in self._symbols.items() if name in known), None)
-        for name in (*filter(known.__contains__, self.script.names()),) if away is not None else ():
-            self._symbols.setdefault(name, Symbol((known[name][0] + away) % WORD, known[name][1]))
+        for name in self.script.names() if away is not None else ():
+            if name in known:
+                self._symbols.setdefault(name, Symbol((known[name][0] + away) % WORD, known[name][1]))
 
     def finish(self) -> Forced:
         """Wait for the end, which comes when the guest is gone; return the outcome."""
@@ -437,8 +438,7 @@ class Race:
     def _possible(self, machine: Machine, one: Place) -> bool:
         kept = {name for step in self.script.steps for place in step.places for name, *_ in place.keep}
         known = all(condition.name in kept or machine.find(condition.name) for condition in one.conditions)
-        here = [*machine.addresses(self.script.held, one)]
-        return known and bool(here or kept.intersection(one.functions))
+        return known and bool([*machine.addresses(self.script.held, one)] or kept.intersection(one.functions))
 
     def _force(self, machine: Machine) -> None:
         self.outcome = replace(self.outcome, why=self._missing(machine))
