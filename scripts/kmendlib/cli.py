@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from kmendlib.host import files, proc, setup, streams
 from kmendlib.host.errors import BadInput, ExitCode, KmendError
 from kmendlib.host.words import Has, Outcome, Verdict, Word, visible
-from kmendlib.tree import arches, export, manifest, package, series
+from kmendlib.tree import arches, manifest, series
 from kmendlib.tree.apply import apply, unapply
 from kmendlib.tree.audit import Status, audit, table, worst_code
 from kmendlib.tree.config import Config
@@ -246,6 +246,7 @@ def _try(arguments: argparse.Namespace) -> ExitCode:
     from kmendlib.run import gravest
     from kmendlib.show import page
     from kmendlib.show.report import print_reports
+    from kmendlib.tree import package
 
     given = package.find(arguments.kernel, arguments.modules, arguments.installed)
     request = shipped.Request(
@@ -349,6 +350,8 @@ def _export(arguments: argparse.Namespace) -> ExitCode:
     your name. What kmend cannot know is left as <<< a blank >>>, and told. Beside the mails lie series, for quilt,
     patches.spec, with the lines of a spec file, and a cover letter.
     """
+    from kmendlib.tree import export
+
     if [bool(arguments.patch), bool(arguments.tree), bool(arguments.base)].count(True) != 1:
         raise BadInput("export: give --tree DIR, --base NAME, or patches")
     if arguments.patch and arguments.bug:
