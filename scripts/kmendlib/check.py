@@ -49,20 +49,15 @@ def _trees(display: Display) -> tuple[dict[str, Path], list[str]]:
     trees, missing = {}, []
     for base in bases.load().values():
         workspace = source.base_workspace(base.name)
-        here = (workspace.root / "version").exists()
-        if not here and not any(place.debian for place in base.sources):
-            missing.append(f"{base.name}: no tree of it here")
-            continue
         try:
-            with source.locked(workspace):
-                source.need_space(workspace, [])
-                tree = source.fetch_base(workspace, display.say)
+            if not (workspace.root / "version").exists() and not any(place.debian for place in base.sources):
+                raise Infrastructure("no tree of it here")
+            tree = source.read_base(workspace, display.say)
+            trees[str(tree.version)] = tree.path
         except Infrastructure as error:
             if base.name == bases.DEFAULT:
                 raise
             missing.append(f"{base.name}: {error}")
-            continue
-        trees[str(tree.version)] = tree.path
     return trees, missing
 
 
