@@ -131,15 +131,24 @@ def test_series(path: Path) -> None:
 NO_TREES = [pytest.param("", Path(), marks=pytest.mark.skip(reason="KMEND_TREES names no folder with real trees"))]
 
 
+_NAME = re.compile(r"v(\d+(?:\.\d+)+|\d+\.x)(?:-v(\d+(?:\.\d+)+|\d+\.x))?(?:-([a-z-]+))?\.patch$")
+
+
 def within(name: str, version: str) -> bool:
     """Tell whether a version is in the range of a patch's name, as in v3.4-v5.8, v6.6.62 (and later) or v7.x."""
-    named = re.search(r"v(\d+(?:\.\d+)+|\d+\.x)(?:-v(\d+(?:\.\d+)+|\d+\.x))?(?:-[a-z-]+)?\.patch$", name)
+    named = _NAME.search(name)
     if not named:
         return False
     first, last = (version_key(each.removesuffix(".x")) for each in (named[1], named[2] or named[1]))
     last = last if named[2] else last[:2]
     key = version_key(version)
     return key[: len(first)] >= first and key[: len(last)] <= last
+
+
+def another_may_do(name: str, folder: str) -> bool:
+    """Tell whether a tree of the right version may have another shape than a patch: their names say which one."""
+    named = _NAME.search(name)
+    return ((named and named[3]) or "") != re.sub(r"^[\d.]+-?", "", folder)
 
 
 def pairs(names: Iterable[str], fitting: Callable[[str, str], bool]) -> list[tuple[str, Path]]:
@@ -175,6 +184,19 @@ OF_PATCHES = pairs(FILES, within)
 )
 def test_range_of_a_name(name: str, version: str, is_in: bool) -> None:
     assert within(name, version) is is_in
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "may"),
+    [
+        ("a/v5.4-comment.patch", "5.4.49-comment", False),
+        ("a/v5.4-comment.patch", "5.4.49", True),
+        ("a/no-wait-v5.0-v5.4.patch", "5.4.49-comment", True),
+        ("a/no-wait-v5.0-v5.4.patch", "5.4.49", False),
+    ],
+)
+def test_shape_of_a_name(name: str, folder: str, may: bool) -> None:
+    assert another_may_do(name, folder) is may
 
 
 def test_every_name_says_where() -> None:
@@ -234,10 +256,14 @@ def test_series_prefix_builds(
 @pytest.mark.parametrize(("name", "tree"), OF_PATCHES if real_trees() else NO_TREES)
 def test_applies_to_the_trees_it_is_named_for(name: str, tree: Path) -> None:
     """The range in a patch's name, as in v3.4-v5.8, says which trees it fits; stable fixes may have closed it."""
+    version = Tree.open(tree).version or "0"
     # What goes into every tree, as the small KUnit does, is of no bug.
     testbeds = [each for bug in BUGS if name in bug.patches for each in bug.testbed if each != name]
     laid = [[], *([PATCHES / each] for each in testbeds)]
-    fits = any(series.fits(tree, PATCHES / name, before) for before in laid)
+    names = {name}
+    if another_may_do(name, tree.name):
+        names |= {each for bug in BUGS for one in bug.findings if name in one.fix_patches for each in one.fix_patches}
+    fits = any(series.fits(tree, PATCHES / each, before) for before in laid for each in names if within(each, version))
     # A stable release may have the fix already, or has the fault still.
     fixed = name in FIXES and not fits and _is_fixed(tree, name)
     faulty = name in REINTRODUCE and not fits and _is_faulty(tree, name)
