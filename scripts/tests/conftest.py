@@ -40,7 +40,7 @@ from kmendlib.proof.plan import Facts, Plan, Request, plan, variants  # noqa: E4
 from kmendlib.tree import arches, bases  # noqa: E402
 from kmendlib.tree.audit import Audit, BugAudit, FindingAudit, Status, audit  # noqa: E402
 from kmendlib.tree.manifest import RULES, Bug  # noqa: E402
-from kmendlib.tree.tree import Tree  # noqa: E402
+from kmendlib.tree.tree import Tree, version_key  # noqa: E402
 
 # drivers/pci/access.c as far as the rule and the patches look at it. The functions under test have the shape that
 # the names say; the rest is made up.
@@ -235,10 +235,48 @@ def tree_hash(root: Path) -> str:
     return total.hexdigest()
 
 
+def edit(text: str, old: str, new: str) -> str:
+    """Replace what must be there."""
+    assert old in text
+    return text.replace(old, new)
+
+
+def git(root: Path, *words: str) -> str:
+    """Run git in a folder, as a person without settings of this machine, and return what it prints."""
+    environment = os.environ | {"HOME": str(root), "GIT_CONFIG_NOSYSTEM": "1"}
+    who = ["-c", "user.name=A Person", "-c", "user.email=person@example.org", "-c", "init.defaultBranch=main"]
+    command = ["git", *who, "-C", str(root), *words]
+    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+
+
+def commit_all(root: Path) -> None:
+    """Make a repository of a folder, with one commit."""
+    for words in ("init -q", "add -A", "commit -qm tree"):
+        git(root, *words.split())
+
+
+def tools(monkeypatch: pytest.MonkeyPatch, folder: Path, **texts: str) -> None:
+    """Put shell scripts into PATH; an underscore in a name stands for a dash."""
+    folder.mkdir(exist_ok=True)
+    for name, text in texts.items():
+        path = folder / name.replace("_", "-")
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
 def real_trees(variable: str = "KMEND_TREES") -> list[Path]:
     """Return the real trees in KMEND_TREES, or those of which there is only a part in KMEND_PARTS."""
     folder = os.environ.get(variable)
     return sorted(path for path in Path(folder).iterdir() if path.is_dir()) if folder else []
+
+
+def parser_tree() -> Path:
+    """Return the newest real tree that has a KTAP parser."""
+    trees = [tree for tree in real_trees() if (tree / "tools/testing/kunit/kunit_printer.py").exists()]
+    if not trees:
+        pytest.skip("no kernel tree with a KTAP parser at hand: set KMEND_TREES")
+    return max(trees, key=lambda tree: version_key(Tree.open(tree).version or "0"))
 
 
 def look_at(root: Path, bug: Bug, name: str, *, fix: bool = False) -> FindingAudit:

@@ -15,11 +15,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import pytest
-
-from conftest import real_trees
+from conftest import parser_tree
 from kmendlib.host import setup
-from kmendlib.tree.tree import Tree, version_key
 
 LOGS = Path(__file__).with_name("logs")
 KMEND = Path(__file__).resolve().parents[1] / "kmend"
@@ -156,10 +153,7 @@ class Lab:
 
     def base(self, tree: Path) -> None:
         """Give the cache a default base: a copy of a small tree, with the KTAP parser of a real one."""
-        parsers = [path for path in real_trees() if (path / "tools/testing/kunit/kunit_printer.py").exists()]
-        if not parsers:
-            pytest.skip("no kernel tree with a KTAP parser at hand: set KMEND_TREES")
-        newest = max(parsers, key=lambda path: version_key(Tree.open(path).version or "0"))
+        newest = parser_tree()
         place = self.root / "cache/kmend/work" / "linux-6.12.y"
         shutil.copytree(tree, place / "pristine")
         shutil.copytree(newest / "tools/testing/kunit", place / "pristine/tools/testing/kunit")

@@ -23,7 +23,9 @@ from conftest import (
     access_c,
     by_status,
     coccicheck,
+    edit,
     tree_hash,
+    tools,
 )
 from kmendlib.host.errors import ExitCode, Infrastructure
 from kmendlib.tree import code, manifest
@@ -53,11 +55,6 @@ def waiter(add: str, remove: str) -> str:
     assert UNLOCKED.count(ADD) == 1 and UNLOCKED.count(REMOVE) == 1
     # The longer name first: it holds the shorter one.
     return UNLOCKED.replace(REMOVE, remove).replace(ADD, add)
-
-
-def edit(text: str, old: str, new: str) -> str:
-    assert old in text
-    return text.replace(old, new)
 
 
 AFFECTED = {
@@ -128,44 +125,46 @@ UNKNOWN = {
 }
 
 
-@pytest.mark.parametrize(("wait", "status"), by_status(AFFECTED=AFFECTED, FIXED=FIXED, UNKNOWN=UNKNOWN))
-def test_status(make_tree: MakeTree, wait: str, status: Status) -> None:
-    found = look(make_tree(access_c(wait)))
-    assert found.bugs[0].status is status, table([found])
-    codes = {Status.AFFECTED: ExitCode.FAILED, Status.FIXED: ExitCode.OK, Status.UNKNOWN: ExitCode.NOTHING}
-    assert worst_code([found]) is codes[status]
-    assert status is Status.AFFECTED or found.patches == ()
+# With other wakers, and other files.
+LATENT = {
+    "every waker holds pci_lock": access_c(wake=WAKE_INSIDE),
+    "and the queue's lock": access_c(wake=edit(WAKE_INSIDE, "wake_up_all(", "wake_up_all_locked(")),
+}
+NOT_LATENT = {
+    "one more waker": access_c(wake=WAKE_INSIDE + "void other(void)\n{\n\twake_up(&pci_cfg_wait);\n}\n"),
+    "one more wake-up": access_c(wake=edit(WAKE_INSIDE, "flags;\n", "flags;\n\n\twake_up_all(&pci_cfg_wait);")),
+    "removed without pci_lock": access_c(
+        waiter(ADD, f"raw_spin_unlock_irq(&pci_lock);\n\t{REMOVE}\n\traw_spin_lock_irq(&pci_lock);"), WAKE_INSIDE
+    ),
+    "queue is public": access_c(wake=WAKE_INSIDE).replace("static DECLARE_WAIT", "DECLARE_WAIT"),
+    "no waker in sight": access_c(wake=""),
+    "a walk without any lock": access_c(WAIT_EVENT, edit(WAKE_OUTSIDE, "wake_up_all(", "wake_up_all_locked(")),
+}
+OLDER = {"older than the bug": access_c("").replace("pci_cfg_wait", "pci_ucfg_wait")}
+GARBAGE = {"empty": "", "binary": "\0\xff\xfe" * 100, "open comment": "/* never closed", "blank": "\n" * 10}
+GARBAGE |= {"open string": '"'}
 
 
-@pytest.mark.parametrize("wake", [WAKE_INSIDE, edit(WAKE_INSIDE, "wake_up_all(", "wake_up_all_locked(")])
-def test_latent_while_every_waker_holds_pci_lock(make_tree: MakeTree, wake: str) -> None:
-    found = look(make_tree(access_c(wake=wake)))
-    assert found.bugs[0].status is Status.LATENT
-    assert worst_code([found]) is ExitCode.OK
-    assert found.patches == ()
+def files(waits: dict[str, str]) -> dict[str, str]:
+    return {name: access_c(wait) for name, wait in waits.items()}
 
 
 @pytest.mark.parametrize(
-    "access",
-    [
-        access_c(wake=WAKE_INSIDE + "void other(void)\n{\n\twake_up(&pci_cfg_wait);\n}\n"),
-        access_c(wake=edit(WAKE_INSIDE, "flags;\n", "flags;\n\n\twake_up_all(&pci_cfg_wait);")),
-        access_c(
-            waiter(ADD, f"raw_spin_unlock_irq(&pci_lock);\n\t{REMOVE}\n\traw_spin_lock_irq(&pci_lock);"), WAKE_INSIDE
-        ),
-        access_c(wake=WAKE_INSIDE).replace("static DECLARE_WAIT", "DECLARE_WAIT"),
-        access_c(wake=""),
-    ],
-    ids=["one more waker", "one more wake-up", "removed without pci_lock", "queue is public", "no waker in sight"],
+    ("access", "status"),
+    by_status(
+        AFFECTED=files(AFFECTED) | NOT_LATENT,
+        LATENT=LATENT,
+        FIXED=files(FIXED),
+        UNKNOWN=files(UNKNOWN) | GARBAGE,
+        NOT_APPLICABLE=OLDER,
+    ),
 )
-def test_not_latent_where_pci_lock_does_not_cover_all(make_tree: MakeTree, access: str) -> None:
-    assert look(make_tree(access)).bugs[0].status is Status.AFFECTED
-
-
-def test_walk_without_any_lock_is_affected(make_tree: MakeTree) -> None:
-    wake = edit(WAKE_OUTSIDE, "wake_up_all(", "wake_up_all_locked(")
-    found = look(make_tree(access_c(WAIT_EVENT, wake)))
-    assert found.bugs[0].status is Status.AFFECTED
+def test_status(make_tree: MakeTree, access: str, status: Status) -> None:
+    found = look(make_tree(access))
+    assert found.bugs[0].status is status, table([found])
+    codes = {Status.AFFECTED: ExitCode.FAILED, Status.UNKNOWN: ExitCode.NOTHING}
+    assert worst_code([found]) is codes.get(status, ExitCode.OK)
+    assert status is Status.AFFECTED or found.patches == ()
 
 
 def test_json_is_as_designed(make_tree: MakeTree) -> None:
@@ -225,30 +224,6 @@ def test_file_missing_in_a_full_tree(make_tree: MakeTree) -> None:
     found = look(root)
     assert found.bugs[0].status is Status.UNKNOWN
     assert found.bugs[0].findings[0].evidence[0].reason == "the file is not there"
-
-
-@pytest.mark.parametrize("version", ["2.6.32", "6.12.1"])
-def test_older_than_the_bug(make_tree: MakeTree, version: str) -> None:
-    """The source tells, whatever the Makefile says."""
-    found = look(make_tree(access_c("").replace("pci_cfg_wait", "pci_ucfg_wait"), version=version))
-    assert found.bugs[0].status is Status.NOT_APPLICABLE
-    assert worst_code([found]) is ExitCode.OK
-
-
-def test_older_than_the_bug_but_with_its_code(make_tree: MakeTree) -> None:
-    """A vendor may have taken the code back: what the source says counts, not the version."""
-    assert look(make_tree(version="3.0.101")).bugs[0].status is Status.AFFECTED
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"\0\xff\xfe" * 100, b"/* never closed", b"\n" * 10, b'"'],
-    ids=["empty", "binary", "open comment", "blank", "open string"],
-)
-def test_garbage_is_unknown(make_tree: MakeTree, content: bytes) -> None:
-    root = make_tree()
-    (root / ACCESS).write_bytes(content)
-    assert look(root).bugs[0].status is Status.UNKNOWN
 
 
 @pytest.mark.parametrize("last", ["wait_event(pci_cfg_wait", "wake_up_all(&pci_cfg_wait);", "pcie_cap_version("])
@@ -327,10 +302,6 @@ def test_latin_1_in_a_comment(make_tree: MakeTree) -> None:
     assert look(root).bugs[0].status is Status.AFFECTED
 
 
-def test_blanks_and_colons_in_the_path(make_tree: MakeTree) -> None:
-    assert look(make_tree(name="a tree: 1:2-3")).bugs[0].status is Status.AFFECTED
-
-
 def test_cocciconfig_of_the_tree_is_not_used(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_tree()
     (root / ".cocciconfig").write_text("[spatch]\noptions = --no-such-option\n")
@@ -350,17 +321,9 @@ def test_spatch_missing(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch, tm
 def test_spatch_broken(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Coccinelle that fails on every file is no verdict on this one."""
     root = make_tree()
-    (tmp_path / "spatch").write_text("#!/bin/sh\necho 'no python here' >&2\nexit 3\n")
-    (tmp_path / "spatch").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    tools(monkeypatch, tmp_path, spatch="echo 'no python here' >&2; exit 3")
     with pytest.raises(Infrastructure, match="spatch does not work .* no python here"):
         audit(Tree.open(root), BUGS)
-
-
-def test_text_names_all(make_tree: MakeTree) -> None:
-    text = table([look(make_tree())])
-    for part in ("pci-cfg-wait/unlocked-queue", "affected", f"{ACCESS}:", FIX, "4.19.90"):
-        assert part in text
 
 
 def test_text_without_rich(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from conftest import by_status, coccicheck, lay, look_at
+from conftest import by_status, coccicheck, edit, lay, look_at
 from kmendlib.tree import manifest
 from kmendlib.tree.audit import Status, audit
 from kmendlib.tree.tree import Tree
@@ -143,27 +144,13 @@ SWITCH	rc = kvm_init(sizeof(struct kvm_vcpu), 0, THIS_MODULE);
 module_init(riscv_kvm_init);
 
 """
-_LATE_INIT = """\
-static int __init riscv_kvm_init(void)
-{
-	int rc;
-	const char *str;
-
-	if (!riscv_isa_extension_available(NULL, h))
-		return -ENODEV;
-
+_NACL = """\
 	rc = kvm_riscv_nacl_init();
 	if (rc && rc != -ENODEV)
 		return rc;
 
-	kvm_riscv_gstage_mode_detect();
-
-	rc = kvm_riscv_aia_init();
-	if (rc && rc != -ENODEV) {
-		kvm_riscv_nacl_exit();
-		return rc;
-	}
-
+"""
+_FEATURES = """\
 	if (kvm_riscv_nacl_available()) {
 		rc = 0;
 		if (kvm_riscv_nacl_sync_csr_available())
@@ -171,19 +158,13 @@ static int __init riscv_kvm_init(void)
 		kvm_info("using %d features\\n", rc);
 	}
 
-SWITCH	kvm_register_perf_callbacks(NULL);
-
-	rc = kvm_init(sizeof(struct kvm_vcpu), 0, THIS_MODULE);
-	if (rc) {
-		kvm_riscv_teardown();
-		return rc;
-	}
-
-	return 0;
-}
-module_init(riscv_kvm_init);
-
 """
+_LATE_INIT = edit(_INIT, "\tkvm_riscv_gstage_mode_detect", _NACL + "\tkvm_riscv_gstage_mode_detect")
+_FAILS = "\trc = kvm_riscv_aia_init();\n\tif (rc && rc != -ENODEV)"
+_UNDONE = f"{_FAILS} {{\n\t\tkvm_riscv_nacl_exit();\n\t\treturn rc;\n\t}}\n"
+_LATE_INIT = edit(_LATE_INIT, f"{_FAILS}\n\t\treturn rc;\n", _UNDONE)
+_LATE_INIT = edit(_LATE_INIT, "SWITCH", f"{_FEATURES}SWITCH\tkvm_register_perf_callbacks(NULL);\n\n")
+_LATE_INIT = edit(_LATE_INIT, "\t\tkvm_riscv_aia_exit();", "\t\tkvm_riscv_teardown();")
 TEARDOWN = """\
 static void kvm_riscv_teardown(void)
 {
@@ -203,11 +184,6 @@ EARLY_WRONG = "\tkvm_riscv_aia_exit();\n\n\tkvm_exit();\n"
 EARLY_RIGHT = "\tkvm_exit();\n\n\tkvm_riscv_aia_exit();\n"
 LATE_WRONG = "\tkvm_riscv_teardown();\n\n\tkvm_exit();\n"
 LATE_RIGHT = "\tkvm_exit();\n\n\tkvm_riscv_teardown();\n"
-
-
-def edit(text: str, old: str, new: str) -> str:
-    assert old in text
-    return text.replace(old, new)
 
 
 def early(body: str = EARLY_RIGHT, undo: str = "") -> str:
@@ -300,35 +276,11 @@ def test_order(make_riscv: MakeRiscv, main: str, status: Status) -> None:
     assert status is not Status.AFFECTED or (found.evidence[0].file == MAIN and found.evidence[0].line)
 
 
-@pytest.mark.parametrize("generic", [PER_VM, PER_VM_NEW_NAMES], ids=["old names", "new names"])
-@pytest.mark.parametrize("main", [early(EARLY_WRONG), late(LATE_WRONG)], ids=["early", "late"])
-def test_latent_while_virtualization_needs_a_vm(make_riscv: MakeRiscv, main: str, generic: str) -> None:
-    found = look_at(make_riscv(main, generic, version="6.6.57"), BUG, "exit-order")
-    assert found.status is Status.LATENT
-    assert "enabled only while a VM exists" in found.evidence[0].reason
-    assert "b4886fab6fb6" in found.evidence[0].reason
-
-
 def test_backport_of_the_cause_alone(make_riscv: MakeRiscv) -> None:
     """The trap for backporters: what was latent is affected, and the early variant mends it."""
     found = look_at(make_riscv(early(EARLY_WRONG), AT_LOAD, version="6.6.57"), BUG, "exit-order", fix=True)
     assert found.status is Status.AFFECTED
     assert found.fix == ("riscv-kvm-exit/exit-order-v6.4-v6.12.patch",)
-
-
-def test_enabled_at_load_without_a_parameter(make_riscv: MakeRiscv) -> None:
-    generic = edit(AT_LOAD, "\tif (enable_virt_at_load)\n\t\treturn", "\treturn")
-    assert look_at(make_riscv(early(EARLY_WRONG), generic), BUG, "exit-order").status is Status.AFFECTED
-
-
-@pytest.mark.parametrize("generic", [None, "", "/* kvm_create_vm() { kvm_enable_virtualization(); } */\n"])
-def test_no_word_of_when_virtualization_is_enabled(make_riscv: MakeRiscv, generic: str | None) -> None:
-    root = make_riscv(early(EARLY_WRONG), generic)
-    found = look_at(root, BUG, "exit-order")
-    assert found.status is Status.UNKNOWN
-    assert "no kvm_main.c" in found.evidence[0].reason
-    (root / MAIN).write_text(early())
-    assert look_at(root, BUG, "exit-order").status is Status.FIXED, "the right order is right whenever it is enabled"
 
 
 def test_evidence_names_line_and_reason(make_riscv: MakeRiscv) -> None:
@@ -348,45 +300,50 @@ def no_aia(text: str) -> str:
     return edit(kept, "\tif (rc && rc != -ENODEV)\n\t\treturn rc;\n", "")
 
 
-@pytest.mark.parametrize("name", ["exit-order", "init-leak"])
-def test_no_aia(make_riscv: MakeRiscv, name: str) -> None:
-    found = look_at(make_riscv(no_aia(early()), PER_VM, version="6.6.57"), BUG, name)
-    assert found.status is Status.NOT_APPLICABLE
-    assert "no AIA support" in found.evidence[0].reason
+BOTH = ("exit-order", "init-leak")
+EARLY, LATE = early(EARLY_WRONG), late(LATE_WRONG)
+NO_PARAMETER = edit(AT_LOAD, "\tif (enable_virt_at_load)\n\t\treturn", "\treturn")
+NO_WORD = (None, "", "/* kvm_create_vm() { kvm_enable_virtualization(); } */\n")
+L, A, F, U, N = Status.LATENT, Status.AFFECTED, Status.FIXED, Status.UNKNOWN, Status.NOT_APPLICABLE
+# A finding, its status and what its reason says, by main.c and what else differs.
+OTHERS: list[tuple[str, Status, str, str | None, dict[str, str | None]]] = [
+    *(
+        ("exit-order", L, "enabled only while a VM exists.*b4886fab6fb6", main, {"generic": generic})
+        for generic in (PER_VM, PER_VM_NEW_NAMES)
+        for main in (EARLY, LATE)
+    ),
+    ("exit-order", A, "", EARLY, {"generic": NO_PARAMETER}),
+    *(("exit-order", U, "no kvm_main.c", EARLY, {"generic": generic}) for generic in NO_WORD),
+    # The right order is right whenever it is enabled.
+    *(("exit-order", F, "", early(), {"generic": generic}) for generic in NO_WORD),
+    ("exit-order", N, "cannot be unloaded", EARLY.split("static void __exit")[0], {}),
+    ("init-leak", U, "no mmu.c or gstage.c", early(), {"mmu": None}),
+    *((name, N, "no AIA support", no_aia(early()), {"generic": PER_VM, "version": "6.6.57"}) for name in BOTH),
+    # What the Makefile says of the version tells nothing of the code.
+    *((name, U, "the file is not there", None, {"version": each}) for name in BOTH for each in ("4.19.90", "6.12.1")),
+    *((name, U, "", content, {}) for name in BOTH for content in ("", "\0\xff", "/* never closed", '"')),
+]
 
 
-def test_no_module_exit(make_riscv: MakeRiscv) -> None:
-    main = early(EARLY_WRONG).split("static void __exit")[0]
-    found = look_at(make_riscv(main), BUG, "exit-order")
-    assert found.status is Status.NOT_APPLICABLE
-    assert "cannot be unloaded" in found.evidence[0].reason
+@pytest.mark.parametrize(
+    ("name", "status", "says", "main", "more"), OTHERS, ids=[f"{name} {says}" for name, _, says, *_ in OTHERS]
+)
+def test_others(
+    make_riscv: MakeRiscv, name: str, status: Status, says: str, main: str | None, more: dict[str, str | None]
+) -> None:
+    found = look_at(make_riscv(main, **more), BUG, name)
+    assert found.status is status, found
+    assert not says or re.search(says, found.evidence[0].reason), found
 
 
-@pytest.mark.parametrize("name", ["exit-order", "init-leak"])
-@pytest.mark.parametrize("version", ["4.19.90", "6.12.1"])
-def test_no_riscv_kvm(make_riscv: MakeRiscv, name: str, version: str) -> None:
-    """What the Makefile says of the version tells nothing of the code."""
-    found = look_at(make_riscv(None, version=version), BUG, name)
-    assert found.status is Status.UNKNOWN
-    assert "the file is not there" in found.evidence[0].reason
-
-
-@pytest.mark.parametrize("name", ["exit-order", "init-leak"])
+@pytest.mark.parametrize("name", BOTH)
 def test_no_folder_of_riscv_kvm(make_riscv: MakeRiscv, name: str) -> None:
     root = make_riscv(None, version="6.12.1")
     (root / MMU).unlink()
     (root / MMU).parent.rmdir()
     found = look_at(root, BUG, name)
-    assert found.status is Status.NOT_APPLICABLE
+    assert found.status is N
     assert found.evidence[0].reason == "no arch/riscv/kvm in this tree"
-
-
-@pytest.mark.parametrize("name", ["exit-order", "init-leak"])
-@pytest.mark.parametrize(
-    "content", ["", "\0\xff", "/* never closed", '"'], ids=["empty", "binary", "open comment", "open string"]
-)
-def test_garbage(make_riscv: MakeRiscv, name: str, content: str) -> None:
-    assert look_at(make_riscv(content), BUG, name).status is Status.UNKNOWN
 
 
 # Places in main.c where the mutants put something.
@@ -493,12 +450,6 @@ def test_leak(make_riscv: MakeRiscv, main: str, status: Status) -> None:
 def test_leak_where_the_mode_can_be_none(make_riscv: MakeRiscv, main: str, status: Status) -> None:
     found = look_at(make_riscv(main, mmu=OR_NONE), BUG, "init-leak")
     assert found.status is status, found
-
-
-def test_no_word_of_the_mode(make_riscv: MakeRiscv) -> None:
-    found = look_at(make_riscv(early(), mmu=None), BUG, "init-leak")
-    assert found.status is Status.UNKNOWN
-    assert "no mmu.c or gstage.c" in found.evidence[0].reason
 
 
 def test_mode_in_a_file_of_its_own(make_riscv: MakeRiscv) -> None:

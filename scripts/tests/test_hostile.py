@@ -8,8 +8,6 @@ command, the exit code, and what the last line of standard error must say.
 from __future__ import annotations
 
 import ast
-import hashlib
-import json
 import os
 import pty
 import re
@@ -27,9 +25,9 @@ from conftest import ACCESS, MakeTree
 
 from kmendlib.host import proc
 from kmendlib.host.paths import SCRIPTS
+from made import PLAN, edit_results, leave
 
 KMEND = SCRIPTS / "kmend"
-LOGS = Path(__file__).parent / "logs"
 BUG = "pci-cfg-wait"
 Done = subprocess.CompletedProcess[bytes]
 
@@ -131,45 +129,8 @@ ARCH = "x86_64"
 
 
 def evidence(folder: Path, boots: int = 1) -> Path:
-    """Make evidence as a run leaves it: a proof of one suite."""
-    proof = "pci_cfg_wait_test_queue_still_while_locked"
-    row = {"bug": BUG, "arch": ARCH, "suite": "pci_cfg_wait", "kind": "kunit"}
-    plan = row | {"proof": [proof], "boots": boots, "not_run": ""}
-    builds, tests = [], []
-    (folder / ARCH).mkdir(parents=True)
-    (folder / ARCH / "config").write_text("CONFIG_KUNIT=y\n")
-    for state, verdict in (("before", "FAIL"), ("after", "PASS")):
-        (folder / "patches" / state).mkdir(parents=True)
-        (folder / "patches" / state / "series").touch()
-        build = f"kmend:run-{ARCH}-{state}"
-        builds.append({"checkout_id": "kmend:run", "id": build, "origin": "kmend", "architecture": ARCH})
-        builds[-1] |= {"status": "PASS", "config_name": f"{ARCH}/config"}
-        console = f"{ARCH}/{state}-pci_cfg_wait-1.log"
-        shutil.copyfile(LOGS / "kunit_pass.log", folder / console)
-        misc = row | {"state": state, "number": 1, "verdict": verdict, "reason": "", "cases": {proof: verdict}}
-        tests.append({"build_id": build, "id": f"{build}-1", "origin": "kmend", "path": "kunit.pci_cfg_wait"})
-        tests[-1] |= {"status": verdict, "duration": 3.0, "log_url": console, "log_excerpt": ""}
-        tests[-1] |= {"misc": misc | {"ktap_seconds": 2.0}}
-    checkout = {"id": "kmend:run", "origin": "kmend", "tree_name": "t", "comment": "tree"}
-    checkout |= {"misc": {"plan": [plan], "format": 1}}
-    data = {"version": {"major": 5, "minor": 3}, "checkouts": [checkout], "builds": builds, "tests": tests}
-    (folder / "results.json").write_text(json.dumps(data))
-    (folder / "audit.json").write_text('{"tree": "tree", "version": "6.12", "bugs": []}')
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder)}\n" for path in paths]
-    (folder / "SHA256SUMS").write_text("".join(lines))
-    return folder
-
-
-def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change results.json and write its new digest down, as somebody does who believes in the digest alone."""
-    path = folder / "results.json"
-    data = json.loads(path.read_text())
-    change(data)
-    path.write_text(json.dumps(data))
-    seal = folder / "SHA256SUMS"
-    lines = [line for line in seal.read_text().splitlines() if not line.endswith("  results.json")]
-    seal.write_text("\n".join([*lines, f"{hashlib.sha256(path.read_bytes()).hexdigest()}  results.json"]) + "\n")
+    """Leave evidence of a proof of one suite."""
+    return leave(folder, plans=[PLAN[0] | {"boots": boots}]).folder
 
 
 def cut_seal(folder: Path) -> None:
@@ -231,7 +192,7 @@ def test_evidence_that_contradicts_itself_is_not_trusted(
     tmp_path: Path, change: Callable[[dict[str, Any]], object], why: str
 ) -> None:
     folder = evidence(tmp_path / "ev")
-    edit(folder, change)
+    edit_results(folder, change)
     done = run(["report", folder], cwd=tmp_path)
     assert done.returncode == 2 and "NOT TRUSTED" in done.stdout.decode() and b" PROVED" not in done.stdout
     assert f"{why}\n" in done.stdout.decode()
@@ -365,17 +326,17 @@ def _evil(data: dict[str, Any]) -> None:
 @pytest.mark.parametrize("more", [_EVIL, "\ud800", "[/x]", "\udcff"], ids=ascii)
 def test_evidence_gives_the_terminal_no_orders(tmp_path: Path, more: str) -> None:
     folder = evidence(tmp_path / "ev")
-    edit(folder, _evil)
-    edit(folder, lambda d: d["checkouts"][0].update(comment=more))
+    edit_results(folder, _evil)
+    edit_results(folder, lambda d: d["checkouts"][0].update(comment=more))
     for change in (lambda d: None, lambda d: d["tests"].clear(), lambda d: d["builds"][0].update(status="ERROR")):
-        edit(folder, change)
+        edit_results(folder, change)
         done = run(["report", folder], cwd=tmp_path)
         assert done.returncode in (1, 2, 5) and _sends(done) == "" and done.stderr == b""
 
 
 def test_damaged_evidence_gives_the_terminal_no_orders(tmp_path: Path) -> None:
     folder = evidence(tmp_path / "ev")
-    edit(folder, lambda d: d["tests"][0].update(status=_EVIL))
+    edit_results(folder, lambda d: d["tests"][0].update(status=_EVIL))
     done = run(["report", folder], cwd=tmp_path)
     assert done.returncode == 2 and _sends(done) == "" and "is damaged" in said(done)
 

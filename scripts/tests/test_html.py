@@ -7,7 +7,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -16,7 +15,6 @@ from typing import Any
 
 import pytest
 from browser import CONTRAST, OUTSIDE, PROGRAM, Browser
-from conftest import ACCESS, UNLOCKED, access_c
 
 from kmendlib import cli
 from kmendlib.host.errors import BadInput, ExitCode
@@ -24,125 +22,18 @@ from kmendlib.host.text import visible
 from kmendlib.proof import evidence
 from kmendlib.proof.evidence import Evidence
 from kmendlib.proof.plan import Request
-from kmendlib.run import Build, Run
+from kmendlib.run import Build
 from kmendlib.show import formats, page, timeline
 from kmendlib.tree import diagram, manifest
-
-LOGS = Path(__file__).parent / "logs"
-PROOF = "pci_cfg_wait_test_queue_still_while_locked"
-FIX = "pci-cfg-wait/v3.4-v5.8.patch"
-# The line of access_c() that the audit names in the made-up evidence.
-LINE = access_c().split("\n").index("\t__add_wait_queue(&pci_cfg_wait, &wait);") + 1
+from made import FIX, LINE, LOGS, PLAN, edit_results, leave, plan
 
 Make = Callable[..., Evidence]
 
 
-def plan(bug: str, arch: str, suite: str, kind: str = "kunit", **values: Any) -> dict[str, Any]:
-    row = {"bug": bug, "arch": arch, "suite": suite, "kind": kind, "proof": [PROOF], "boots": 1, "not_run": ""}
-    return row | values
-
-
-PLAN = [
-    plan("pci-cfg-wait", "x86_64", "pci_cfg_wait"),
-    plan("pci-cfg-wait", "arm64", "pci_cfg_wait"),
-    plan("pci-cfg-wait", "x86_64", "pci:cfg_reset", "kselftest", proof=[]),
-    plan("riscv-kvm-exit", "x86_64", "riscv_kvm_exit", not_run="run it with: kmend verify --arch riscv64"),
-]
-
-
-def said(status: str) -> dict[str, Any]:
-    """What the audit says of a made-up tree."""
-    place = {"file": ACCESS, "line": LINE, "reason": "__add_wait_queue() without pci_cfg_wait.lock"}
-    finding = {"id": "pci-cfg-wait/unlocked-queue", "status": status, "evidence": [place]}
-    other = {"id": "riscv-kvm-exit/exit-order", "status": "not-applicable", "evidence": []}
-    return {
-        "tree": "linux",
-        "version": "4.19.90",
-        "bugs": [
-            {"id": "pci-cfg-wait", "status": status, "findings": [finding], "patches": [FIX]},
-            {"id": "riscv-kvm-exit", "status": "not-applicable", "findings": [other], "patches": []},
-        ],
-    }
-
-
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    """Return a function that makes an evidence folder as a run leaves it."""
-
-    def made(
-        name: str = "run",
-        worse: str = "",
-        log: str = "kunit_oops.log",
-        reason: str = "",
-        comment: str = "/usr/src/linux (4.19.90)",
-        plans: list[dict[str, Any]] = PLAN,
-        seal: bool = True,
-    ) -> Evidence:
-        folder = tmp_path / name
-        tree = tmp_path / f"{name}-tree"
-        (tree / ACCESS).parent.mkdir(parents=True)
-        (tree / ACCESS).write_text(access_c(UNLOCKED))
-        folder.mkdir()
-        misc = {
-            "plan": plans,
-            "base": "linux-4.19.y",
-            "kunit": "compat",
-            "command": "scripts/kmend verify --tree /usr/src/linux --arch x86_64,arm64",
-            "qemu": {"x86_64": "QEMU emulator version 10.0.2"},
-            "seconds": {"total": 61.5},
-        }
-        checkout = {"id": "kmend:run", "origin": "kmend", "tree_name": "linux", "comment": comment, "misc": misc}
-        checkout["start_time"] = "2026-11-21T16:37:09+00:00"
-        builds: dict[str, Build] = {}
-        tests: list[dict[str, Any]] = []
-        kept = Evidence(folder, Run.from_kcidb({"checkouts": [checkout], "builds": [], "tests": []}))
-        kept.add_audit(said("affected"), tree)
-        kept.add_patches("before", [])
-        kept.add_patches("after", [manifest.PATCHES / FIX])
-        for row in plans:
-            if row["not_run"]:
-                continue
-            arch = row["arch"]
-            (folder / arch).mkdir(exist_ok=True)
-            (folder / arch / "config").write_text("CONFIG_KUNIT=y\n")
-            for state in ("before", "after"):
-                bad = worse if worse and state == "after" and arch == "arm64" else ""
-                verdict = bad or ("FAIL" if state == "before" and row["proof"] else "PASS")
-                build = kept.run.build_id(arch, state)
-                builds[build] = Build(build, arch, compiler="gcc 12.2.0", config=f"{arch}/config")
-                console = f"{arch}/{state}-{re.sub(r'[^a-z_]', '-', row['suite'])}-1.log"
-                shutil.copyfile(LOGS / (log if bad else "kunit_pass.log"), folder / console)
-                tests.append(
-                    {
-                        "build_id": build,
-                        "id": f"{build}-{row['suite']}-1",
-                        "origin": "kmend",
-                        "path": "kunit.pci_cfg_wait",
-                        "status": "FAIL" if verdict == "PANIC" else verdict,
-                        "duration": 3.0,
-                        "log_url": console,
-                        "log_excerpt": "",
-                        "misc": {
-                            "bug": row["bug"],
-                            "arch": arch,
-                            "suite": row["suite"],
-                            "kind": row["kind"],
-                            "state": state,
-                            "number": 1,
-                            "verdict": verdict,
-                            "reason": reason if bad else "",
-                            "cases": {PROOF: "PASS" if verdict == "PASS" else "FAIL"},
-                            "ktap_seconds": 2.5,
-                        },
-                    }
-                )
-        data = kept.run.to_kcidb() | {"tests": tests}
-        kept.update(results=Run.from_kcidb(data).results, builds=tuple(builds.values()))
-        if seal:
-            kept.seal()
-        return kept
-
-    return made
+    """Return a function that leaves evidence in a folder of a name."""
+    return lambda name="run", **words: leave(tmp_path / name, **words)
 
 
 class _Text(HTMLParser):
@@ -397,9 +288,7 @@ def test_folder_that_was_edited(make: Make, change: Callable[[Path], object], wh
 
 def test_folder_from_before_there_were_digests(make: Make) -> None:
     folder = make().folder
-    data = json.loads((folder / "results.json").read_text())
-    del data["checkouts"][0]["misc"]["format"]
-    (folder / "results.json").write_text(json.dumps(data))
+    edit_results(folder, lambda data: data["checkouts"][0]["misc"].pop("format"))
     assert "Not trusted: from an older kmend" in no_pass(evidence.load(folder))
 
 
@@ -413,9 +302,7 @@ def test_folder_from_before_there_were_digests(make: Make) -> None:
 )
 def test_folder_from_a_newer_version(make: Make, change: Callable[[Any], object], why: str) -> None:
     folder = make().folder
-    data = json.loads((folder / "results.json").read_text())
-    change(data)
-    (folder / "results.json").write_text(json.dumps(data))
+    edit_results(folder, change)
     with pytest.raises(BadInput, match=f"newer kmend .{re.escape(why)}.: show it with that one"):
         evidence.load(folder)
 
@@ -443,16 +330,15 @@ def test_schema_finds_what_kcidb_would_refuse(make: Make, change: Callable[[Any]
     folder = make().folder
     data = json.loads((folder / "results.json").read_text())
     assert evidence.problem(data, "results") == ""
-    change(data)
-    assert evidence.problem(data, "results")
-    (folder / "results.json").write_text(json.dumps(data))
+    edit_results(folder, change)
     with pytest.raises(BadInput, match="damaged") as error:
         evidence.load(folder)
     assert "\n" not in str(error.value) and len(str(error.value)) < 600
 
 
 @pytest.mark.parametrize(
-    "text", ["[" * 100_000, "9" * 5000, "\ufeff{}", '{"version": {"major": null}}', '{"version": 5}']
+    "text",
+    ["", "{", "[]", "{}", "[" * 100_000, "9" * 5000, "\ufeff{}", '{"version": {"major": null}}', '{"version": 5}'],
 )
 def test_json_that_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "results.json").write_text(text)

@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Verdicts on consoles that were captured from real guests, named after what happened in them."""
 
-import contextlib
 import re
 from pathlib import Path
 
 import pytest
 
-from conftest import real_trees
+from conftest import parser_tree
 from kmendlib.host.errors import Infrastructure
 from kmendlib.host.words import Verdict
 from kmendlib.proof import ktap
 from kmendlib.run import End, Ending
-from kmendlib.tree.tree import Tree, version_key
 
 LOGS = Path(__file__).with_name("logs")
 SUITE = "pci_cfg_wait"
@@ -60,12 +58,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def parse() -> ktap.Parser:
-    """Give the KTAP parser of the newest real tree that has one."""
-    newest = sorted(real_trees(), key=lambda tree: version_key(Tree.open(tree).version or "0"), reverse=True)
-    for tree in newest:
-        with contextlib.suppress(Infrastructure):
-            return ktap.parser_for(tree)
-    pytest.skip("no kernel tree with a KTAP parser at hand: set KMEND_TREES")
+    return ktap.parser_for(parser_tree())
 
 
 def boot(console: Path, end: End, code: int | None) -> Ending:

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from conftest import planned, real_trees
+from conftest import parser_tree, planned
 from kmendlib import cli
 from kmendlib.host.errors import BadInput, ExitCode
 from kmendlib.proof import evidence, guest, ktap, lava
@@ -25,7 +25,6 @@ from kmendlib.proof.evidence import Evidence
 from kmendlib.proof.verify import Kernel
 from kmendlib.run import STATES, Boot, Build, End, Ending, Run
 from kmendlib.tree import arches, manifest
-from kmendlib.tree.tree import Tree, version_key
 
 LOGS = Path(__file__).with_name("logs")
 BUG = manifest.load().bug("pci-cfg-wait")
@@ -197,13 +196,9 @@ def test_command_of_a_log_is_known_again(arch: str, tmp_path: Path) -> None:
 
 @pytest.fixture
 def parse(monkeypatch: pytest.MonkeyPatch) -> ktap.Parser:
-    trees = [tree for tree in real_trees() if (tree / "tools/testing/kunit/kunit_printer.py").exists()]
-    if not trees:
-        pytest.skip("no tree with a KTAP parser in KMEND_TREES")
-    newest = max(trees, key=lambda tree: version_key(Tree.open(tree).version))
-    found = ktap.parser_for(newest)
+    newest = parser_tree()
     monkeypatch.setattr(lava.source, "fetch_base", lambda *ignored: SimpleNamespace(path=newest))
-    return found
+    return ktap.parser_for(newest)
 
 
 ARCH = "x86_64"
@@ -279,6 +274,12 @@ def job(folder: Path, boot: Boot, name: str, dash: bool = False) -> Path:
     return path
 
 
+def written(path: Path, *lines: str) -> Path:
+    """Write a log."""
+    path.write_text("\n".join(lines))
+    return path
+
+
 def take(waiting: Evidence, *places: Path) -> Evidence:
     said: list[str] = []
     lava.take(waiting, places, said.append)
@@ -317,8 +318,7 @@ def test_logs_of_some_boots_leave_the_others_as_they_are(
     first = take(waiting, before, after).run
     assert take(waiting, after).run.results == first.results
     # A job that failed before QEMU was started has none of the boots.
-    none = tmp_path / "none.yaml"
-    none.write_text("\n".join([*one_boot(BOOTS[0], console(RED))[:1], end("fail", error_msg="no disk left")]))
+    none = written(tmp_path / "none.yaml", *one_boot(BOOTS[0], console(RED))[:1], end("fail", error_msg="no disk left"))
     assert "no boot of" in refused(["report", str(waiting.folder), "--lava", str(none)], capsys)
     assert evidence.load(waiting.folder).run.results == first.results
 
@@ -376,28 +376,20 @@ def test_log_that_is_cut_off_is_no_pass(
 
 
 @pytest.mark.parametrize(
-    ("name", "monitor", "says", "verdict", "code"),
+    ("name", "says", "verdict", "code"),
     [
         # The job failed, but all cases had passed.
-        (GREEN, "pass", "Infrastructure error", "ERROR", ExitCode.INFRASTRUCTURE),
-        ("kunit_all_skipped", "pass", "canceled", "ERROR", ExitCode.INFRASTRUCTURE),
-        ("kunit_oops", "pass", "", "PANIC", ExitCode.PANIC),
-        ("kselftest_pass", "pass", "", "MISS", ExitCode.FAILED),
+        (GREEN, "Infrastructure error", "ERROR", ExitCode.INFRASTRUCTURE),
+        ("kunit_all_skipped", "canceled", "ERROR", ExitCode.INFRASTRUCTURE),
+        ("kunit_oops", "", "PANIC", ExitCode.PANIC),
+        ("kselftest_pass", "", "MISS", ExitCode.FAILED),
     ],
 )
 def test_failed_job_is_no_pass(
-    name: str,
-    monitor: str,
-    says: str,
-    verdict: str,
-    code: ExitCode,
-    waiting: Evidence,
-    tmp_path: Path,
-    parse: ktap.Parser,
+    name: str, says: str, verdict: str, code: ExitCode, waiting: Evidence, tmp_path: Path, parse: ktap.Parser
 ) -> None:
-    lines = one_boot(BOOTS[1], console(name), monitor)
-    after = tmp_path / "after.yaml"
-    after.write_text("\n".join([*lines, end("fail", error_msg=says) if says else end()]))
+    last = end("fail", error_msg=says) if says else end()
+    after = written(tmp_path / "after.yaml", *one_boot(BOOTS[1], console(name)), last)
     found = take(waiting, job(tmp_path, BOOTS[0], RED), after)
     result = found.run.results[1]
     assert result.verdict == verdict and says in result.judged.reason
@@ -406,15 +398,15 @@ def test_failed_job_is_no_pass(
 
 def test_guest_that_hangs_is_a_time_out(waiting: Evidence, tmp_path: Path, parse: ktap.Parser) -> None:
     lines = one_boot(BOOTS[1], (LOGS / "kunit_cut_off.log").read_bytes().decode(), "fail")
-    after = tmp_path / "after.yaml"
-    after.write_text("\n".join([*lines, end("fail", error_msg="lava-test-monitor timed out after 120 seconds")]))
+    last = end("fail", error_msg="lava-test-monitor timed out after 120 seconds")
+    after = written(tmp_path / "after.yaml", *lines, last)
     found = take(waiting, job(tmp_path, BOOTS[0], RED), after)
     assert found.run.results[1].verdict == "TIMEOUT" and found.run.exit_code() == ExitCode.TIMEOUT
 
 
 def test_job_whose_files_could_not_be_had(waiting: Evidence, tmp_path: Path, parse: ktap.Parser) -> None:
-    after = tmp_path / "after.yaml"
-    after.write_text("\n".join([record("info", "start: 0 validate"), end("fail", error_msg="404 Not Found")]))
+    last = end("fail", error_msg="404 Not Found")
+    after = written(tmp_path / "after.yaml", record("info", "start: 0 validate"), last)
     said: list[str] = []
     found = lava.take(waiting, [job(tmp_path, BOOTS[0], RED), after], said.append)
     assert said == [f"{BOOTS[1].place}: no result", f"{after}: the job failed: 404 Not Found"]
@@ -436,9 +428,7 @@ HOSTILE = [
 def test_hostile_console_says_nothing_for_lava(waiting: Evidence, tmp_path: Path, parse: ktap.Parser) -> None:
     """What a guest prints is text; the job's log has no end of its own here."""
     text = "\n".join(["Linux version 6", *HOSTILE, "ok 1 - pci_cfg_wait"])
-    before = tmp_path / "before.yaml"
-    before.write_text("\n".join(one_boot(BOOTS[0], text)))
-    found = take(waiting, before)
+    found = take(waiting, written(tmp_path / "before.yaml", *one_boot(BOOTS[0], text)))
     (result,) = found.run.results
     assert result.verdict == "MISS" and found.run.exit_code() == ExitCode.FAILED
     kept = (found.folder / result.ending.console).read_text()
@@ -450,17 +440,14 @@ def test_hostile_console_says_nothing_for_lava(waiting: Evidence, tmp_path: Path
 def test_case_that_is_called_as_lavas_own(waiting: Evidence, tmp_path: Path, parse: ktap.Parser) -> None:
     """A guest names its cases as it likes, and the farm's monitor reports them."""
     forged = {"case": "job", "definition": "pci_cfg_wait", "result": "pass", "extra": {"test_case_id": "job"}}
-    after = tmp_path / "after.yaml"
-    after.write_text("\n".join([*one_boot(BOOTS[1], console(GREEN)), record("results", forged)]))
-    found = take(waiting, after)
+    lines = [*one_boot(BOOTS[1], console(GREEN)), record("results", forged)]
+    found = take(waiting, written(tmp_path / "after.yaml", *lines))
     assert found.run.results[0].verdict == "ERROR" and "cut off" in found.run.results[0].judged.reason
 
 
 def test_flood(waiting: Evidence, tmp_path: Path, parse: ktap.Parser) -> None:
     flood = console(GREEN) + ("x" * 1000 + "\n") * (20 << 10) + "after the flood\n"
-    after = tmp_path / "after.yaml"
-    after.write_text("\n".join([*one_boot(BOOTS[1], flood), end()]))
-    found = take(waiting, after)
+    found = take(waiting, written(tmp_path / "after.yaml", *one_boot(BOOTS[1], flood), end()))
     assert found.run.results[0].verdict == "MISS" and "flooded" in found.run.results[0].judged.reason
     kept = (found.folder / found.run.results[0].ending.console).read_text()
     assert len(kept) <= guest.CONSOLE_LIMIT and "after the flood" not in kept

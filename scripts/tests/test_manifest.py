@@ -56,23 +56,6 @@ def test_the_real_ones_are_right(path: Path, kind: str) -> None:
     assert problems(path, kind) == []
 
 
-def test_the_real_one_is_whole() -> None:
-    found = manifest.load()
-    bug = found.bug("pci-cfg-wait")
-    assert bug.files == ("drivers/pci/access.c",)
-    assert bug.arches == ("x86_64", "arm64", "riscv64", "loongarch64")
-    assert [finding.id for finding in bug.findings] == ["pci-cfg-wait/unlocked-queue"]
-    assert "pci_cfg_wait_test_queue_still_while_locked" in bug.suites[0].proof["pci-cfg-wait/unlocked-queue"]
-    assert bug.selftests[0].id == "pci:cfg_reset"
-    assert bug.selftests[0].qemu == (
-        "nvme,serial=kmend",
-        "e1000e,romfile=",
-        "igb,romfile=",
-        "pcie-root-port,id=rp1,chassis=1,slot=1",
-        "virtio-rng-pci,bus=rp1",
-    )
-
-
 def test_selftest_sources_are_all_named() -> None:
     selftests = [selftest for bug in manifest.load().bugs for selftest in bug.selftests]
     named = {name for selftest in selftests for name in selftest.sources}
@@ -113,19 +96,13 @@ def test_one_finding_of_a_bug(tmp_path: Path) -> None:
     [
         ('title = "A title"', "", "bug a-bug: 'title' is a required property"),
         ('title = "A title"', 'title = "A title"\ncolour = "red"', "bug a-bug: .* ('colour' was unexpected)"),
-        ('title = "A fault"', 'title = "A fault"\nfixes = []', "bug a-bug.finding a-bug/fault: .* ('fixes' was unex"),
-        ('title = "A title"', "title = 7", "bug a-bug.title: 7 is not of type 'string'"),
         ('title = "A title"', 'title = ""', "bug a-bug.title: '' is too short"),
-        ('files = ["mm/a.c"]', 'files = "mm/a.c"', "bug a-bug.files: 'mm/a.c' is not of type 'array'"),
-        ('files = ["mm/a.c"]', "files = []", "bug a-bug.files: [] is too short"),
         ('files = ["mm/a.c"]', 'files = ["../a.c"]', "files[0]: '../a.c' is not a path that does not leave its fold"),
         ('files = ["mm/a.c"]', 'files = ["/a.c"]', "files[0]: '/a.c' is not a path that does not leave its folder"),
         ('["x86_64"]', '["x86_64", "vax"]', "bug a-bug.arches[1]: unknown architecture: vax"),
         ('["v3.4", "v5.8"]', '["3.4", "v5.8"]', "bug a-bug.versions[0]: '3.4' does not match"),
-        ('["v3.4", "v5.8"]', '["v3.4"]', "bug a-bug.versions: ['v3.4'] is too short"),
         ('id = "a-bug"', 'id = "A Bug"', "bug A Bug.id: 'A Bug' is not lower case words joined by '-'"),
         ('id = "a-bug/fault"', 'id = "other/fault"', "bug a-bug.finding other/fault: id must be a-bug/NAME"),
-        ("[[bug.finding]]", "[[bug.findings]]", "bug a-bug: 'finding' is a required property"),
         ("[[bug]]", "[[bug]", "not TOML: "),
         ("[[bug]]", "x = 1\n[[bug]]", "top: .* ('x' was unexpected)"),
     ],
@@ -181,12 +158,8 @@ def test_guest_of_a_selftest(tmp_path: Path) -> None:
     ("line", "says"),
     [
         ("cpus = 2", "cpus: 2 is not of type 'array'"),
-        ("cpus = []", "cpus: [] is too short"),
         ("cpus = [0]", "cpus[0]: 0 is less than the minimum of 1"),
-        ("memory = true", "memory: True is not of type 'integer'"),
-        ('machine = "aia"', "machine: 'aia' is not of type 'object'"),
         ('machine = { vax = "aia" }', "machine: unknown architecture: vax"),
-        ('modules = { x86_64 = "kvm" }', "modules.x86_64: 'kvm' is not of type 'array'"),
         ('controls = ["vax"]', "controls[0]: unknown architecture: vax"),
     ],
 )
@@ -245,16 +218,13 @@ BASE = 'title = "x"\nversion = "1"\nknown = "y"\n[[source]]\npath = "/a"\n'
     ("text", "says"),
     [
         ('nonsense = 1\n' + BASE, "top: .*'nonsense' was unexpected"),
-        (BASE.replace('title = "x"', ""), "top: 'title' is a required property"),
         ('arches = ["sparc"]\n' + BASE, r"arches\[0\]: unknown architecture: sparc"),
         ('kunit = "none"\n' + BASE, r"kunit: 'none' is not one of \['own', 'compat'\]"),
         ('derived_from = "none"\n' + BASE, "derived_from: unknown base: none"),
         ('series = ["none"]\n' + BASE, r"series\[0\]: patches/series/none is not there"),
         ('vendor = "("\n' + BASE, r"vendor: .*(unterminated|is not a 'regex')"),
         (BASE + '[build]\ncompiler = "cc"\n', r"build.compiler: 'cc' is not one of \['llvm', 'gcc'\]"),
-        (BASE + '[build]\nflags = ["-w"]\n', "build: .*'flags' was unexpected"),
         (BASE + '[qemu]\nsparc = ["-cpu", "max"]\n', "qemu: unknown architecture: sparc"),
-        (BASE + '[words]\narm64 = "quiet"\n', "words.arm64: 'quiet' is not of type 'array'"),
         (BASE.replace("path", "debian"), r"source\[0\]: 'suite' is a dependency of 'debian'"),
     ],
 )
@@ -276,10 +246,8 @@ rows = [["1", ""], ["", "2", "wrong"]]
     ("old", "new", "says"),
     [
         ("pci-cfg-wait/unlocked-queue", "pci-cfg-wait/none", ".finding: unknown finding: pci-cfg-wait/none"),
-        ('["a", "b"]', '["a"]', ".lanes: ['a'] is too short"),
         ('["1", ""]', '["1"]', ".rows[0]: ['1'] is too short"),
         ('"wrong"', '"right"', ".rows[1][2]: 'right' is not valid under any of the given schemas"),
-        ("rows", "lines", ": 'rows' is a required property"),
     ],
 )
 def test_broken_timeline_says_where(tmp_path: Path, old: str, new: str, says: str) -> None:

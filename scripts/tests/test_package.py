@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import kernels
+from conftest import tools
 from kernels import RELEASE
 from kmendlib.host.errors import BadInput
 from kmendlib.tree import arches, package
@@ -37,11 +38,6 @@ def test_a_deb(tmp_path: Path) -> None:
     assert kernel.config and "CONFIG_PCI" in kernel.config.set
     assert list(kernel.modules) == ["kvm"]
     assert kernel.image.read_bytes() == kernels.image()
-
-
-def test_an_rpm(tmp_path: Path) -> None:
-    kernel = opened(tmp_path, kernels.rpm(tmp_path / "a.rpm", kernels.files()))
-    assert (kernel.release, kernel.arch, kernel.package) == (RELEASE, "x86_64", "kernel-6.12.99-1")
 
 
 def test_what_an_image_below_the_modules_is_called(tmp_path: Path) -> None:
@@ -73,14 +69,6 @@ def test_several_kernels(tmp_path: Path) -> None:
         for release in ("6.1.1", "6.12.2", "7.2.3")
     ]
     assert [given.release for given in package.find(paths, None, False)] == ["6.1.1", "6.12.2", "7.2.3"]
-
-
-def test_a_folder(tmp_path: Path) -> None:
-    for name, content in kernels.files().items():
-        (tmp_path / "root" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "root" / name).write_bytes(content)
-    kernel = opened(tmp_path, tmp_path / "root")
-    assert (kernel.release, list(kernel.modules)) == (RELEASE, ["kvm"])
 
 
 @pytest.mark.parametrize("arch", arches.names())
@@ -184,14 +172,10 @@ def test_a_package_that_is_cut_off(left: int, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_tools_run_as_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tool = tmp_path / "bin/bsdcat"
-    tool.parent.mkdir()
-    tool.write_text("#!/bin/sh\nid -u; pwd; touch here 2>/dev/null && echo wrote; exit 0\n")
-    tool.chmod(0o755)
+    tools(monkeypatch, tmp_path / "bin", bsdcat="id -u; pwd; touch here 2>/dev/null && echo wrote; exit 0")
     # Down from the folder of temporary files, which is left alone.
     for folder in (tmp_path, *takewhile(lambda folder: folder != Path(tempfile.gettempdir()), tmp_path.parents)):
         folder.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     (tmp_path / "a.gz").write_bytes(gzip.compress(b"x"))
     assert package._unpacked(tmp_path / "a.gz") == b"65534\n/\n"
 

@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from stub_guest import Guest, State
@@ -39,6 +40,7 @@ TIMELINE = {
         ["  new is freed", "", {"then": "write new[8]"}],
     ],
 }
+SCRIPT: Any = diagram.script(TIMELINE)
 NEW, OLD = 0x7000, 0x7100
 # What two CPUs go through again and again: program counter, first argument, return address.
 QUEUER = [(0x100, 0, 0x10), (0x10, 0, 0), (0x300, 0, 0x14), (0x308, NEW, 0), (0x30C, NEW, 0), (0x14, 0, 0)]
@@ -228,18 +230,14 @@ def test_boot_cpu_is_not_the_first_to_be_parked_on_its_way_back(tmp_path: Path) 
 
 @pytest.mark.usefixtures("quick")
 def test_no_stub(tmp_path: Path) -> None:
-    script = diagram.script(TIMELINE)
-    assert script
-    running = Race(script, REGISTERS, tmp_path / "none")
+    running = Race(SCRIPT, REGISTERS, tmp_path / "none")
     running.hear("kmend-symbol: end")
     outcome = running.finish()
     assert outcome.fault and outcome.why == "no GDB stub: No such file or directory"
 
 
 def test_guest_without_symbols() -> None:
-    script = diagram.script(TIMELINE)
-    assert script
-    assert Race(script, REGISTERS, Path("none")).finish().why == "the guest printed no symbols"
+    assert Race(SCRIPT, REGISTERS, Path("none")).finish().why == "the guest printed no symbols"
 
 
 @pytest.mark.usefixtures("quick")
@@ -259,10 +257,8 @@ def test_symbols_of_a_system_map() -> None:
 
 
 def test_kernel_without_the_functions(tmp_path: Path) -> None:
-    script = diagram.script(TIMELINE)
-    assert script
     guest = play(tmp_path / "gdb", QUEUER, WAKER_BROKEN)
-    running = Race(script, REGISTERS, guest.path)
+    running = Race(SCRIPT, REGISTERS, guest.path)
     running.hear(f"kmend-symbol: 100 10 {diagram.TICK}")
     running.hear("kmend-symbol: 200 10 waker")
     running.hear("kmend-symbol: end")

@@ -3,7 +3,6 @@
 
 import io
 import itertools
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -121,11 +120,8 @@ def test_control_has_no_before(tests: list[dict[str, Any]], code: ExitCode, show
     found = evidence_of(tests, proof=False, control=True)
     assert found.run.exit_code() == code
     assert shown in text(found) and "PROVED" not in text(found).replace("NOT PROVED", "")
-
-
-def test_skipped_control_is_no_pass() -> None:
-    (proof,) = evidence_of([boot("after", "SKIP", "SKIP")], proof=False, control=True).run.proofs
-    assert proof.skipped and not proof.proved
+    (proof,) = found.run.proofs
+    assert not proof.proved or shown == "PASS"
 
 
 def disputed(status: str, tests: list[dict[str, Any]], boots: int = 1) -> Evidence:
@@ -217,13 +213,6 @@ def test_evidence_reads_back(tmp_path: Path) -> None:
     assert again.exit_code() == ExitCode.OK and again.to_kcidb() == kept.run.to_kcidb()
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", "{}", '{"checkouts": [{}], "builds": [], "tests": []}'])
-def test_damaged_evidence_is_said_so(tmp_path: Path, damage: str) -> None:
-    (tmp_path / evidence.RESULTS).write_text(damage)
-    with pytest.raises(BadInput, match="damaged"):
-        evidence.load(tmp_path)
-
-
 def test_unknown_verdict_is_damage(tmp_path: Path) -> None:
     kept = evidence_of([RED, GREEN])
     kept.folder = tmp_path
@@ -234,24 +223,10 @@ def test_unknown_verdict_is_damage(tmp_path: Path) -> None:
         evidence.load(tmp_path)
 
 
-def test_folder_without_evidence(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="no evidence folder"):
-        evidence.load(tmp_path)
-
-
 def test_evidence_is_never_written_over(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("keep")
     with pytest.raises(BadInput, match="not empty"):
         evidence.new_folder(tmp_path)
-
-
-def test_results_follow_kcidb_names(tmp_path: Path) -> None:
-    kept = evidence_of([RED, GREEN])
-    kept.folder = tmp_path
-    kept.write()
-    data = json.loads((tmp_path / evidence.RESULTS).read_text())
-    assert data["version"] == {"major": 5, "minor": 3}
-    assert set(data) == {"version", "checkouts", "builds", "tests"}
 
 
 def consoles(folder: Path, **printed: str) -> Run:

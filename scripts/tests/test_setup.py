@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import tools
 from kmendlib.host import setup
 from kmendlib.host.errors import Infrastructure
 
@@ -82,10 +83,7 @@ def test_need_that_openeuler_has_no_package_of(monkeypatch: pytest.MonkeyPatch) 
 def test_program_without_the_version_in_its_name_must_be_new_enough(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, met: bool
 ) -> None:
-    program = tmp_path / "compiler"
-    program.write_text(f"#!/bin/sh\necho '{said}'\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    tools(monkeypatch, tmp_path, compiler=f"echo '{said}'")
     assert setup.Need("compiler-19", "compiler-19", "compiler").met() is met
 
 
@@ -126,20 +124,16 @@ def test_without_root_the_list_is_printed(
 def test_dnf_installs_what_is_missing(missing: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """As root on openEuler: by dnf's names, and what does not come with them is told."""
     log = tmp_path / "cache/kmend/setup.log"
-    program = tmp_path / "no-such-program"
-    (tmp_path / "dnf").write_text(f"#!/bin/sh\n[ ! -e {tmp_path}/brings ] || cp {tmp_path}/brings {program}\n")
-    (tmp_path / "dnf").chmod(0o755)
+    tools(monkeypatch, tmp_path, dnf=f"[ ! -e {tmp_path}/brings ] || cp {tmp_path}/brings {tmp_path}/no-such-program")
     monkeypatch.setattr(setup, "os_release", lambda: {"ID": "openEuler"})
     monkeypatch.setattr(setup.os, "geteuid", lambda: 0)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     said: list[str] = []
     with pytest.raises(Infrastructure, match=f"still missing after the installation: no-such-program .log: {log}"):
         setup.ensure(said.append)
     assert said == ["installing: some-rpm"]
     assert log.read_text(encoding="utf-8") == "$ dnf -q -y install some-rpm\n"
-    (tmp_path / "brings").write_text("#!/bin/sh\n")
-    (tmp_path / "brings").chmod(0o755)
+    tools(monkeypatch, tmp_path, brings="")
     setup.ensure(said.append)
 
 
@@ -150,10 +144,7 @@ def test_unknown_distribution(missing: None, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_old_version_is_not_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = tmp_path / "qemu-system-test"
-    program.write_text("#!/bin/sh\necho 'QEMU emulator version 7.2.17 (Debian)'\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    tools(monkeypatch, tmp_path, qemu_system_test="echo 'QEMU emulator version 7.2.17 (Debian)'")
     assert not setup.Need("qemu-system-test", "a", "b", version=10).met()
     assert setup.Need("qemu-system-test", "a", "b", version=7).met()
 

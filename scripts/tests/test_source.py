@@ -3,13 +3,12 @@
 
 import os
 import re
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
-from conftest import tree_hash
+from conftest import commit_all, tools, tree_hash
 from kmendlib.host.errors import BadInput, Infrastructure
 from kmendlib.tree import bases, source
 from kmendlib.tree.source import Workspace
@@ -118,11 +117,6 @@ def test_tree_built_in_place_is_refused(tmp_path: Path) -> None:
         source.copy_tree(Workspace("u", tmp_path / "work"), tree, lambda line: None)
 
 
-def test_unknown_base() -> None:
-    with pytest.raises(BadInput, match="unknown base 'linux-0.01': choose from"):
-        source.base_workspace("linux-0.01")
-
-
 def test_two_runs_at_once(workspace: Workspace) -> None:
     again = pytest.raises(Infrastructure, match=f"process {os.getpid()}")
     with source.locked(workspace), again, source.locked(workspace):
@@ -149,16 +143,6 @@ def test_full_disk_is_told_before_work_begins(
 def fake_base(place: bases.Source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Workspace:
     monkeypatch.setattr(bases, "load", lambda: {"b": bases.Base("b", "", "6.12", "", sources=(place,))})
     return Workspace("b", tmp_path / "work")
-
-
-def tools(monkeypatch: pytest.MonkeyPatch, folder: Path, **texts: str) -> None:
-    """Put shell scripts into PATH; an underscore in a name stands for a dash."""
-    folder.mkdir(exist_ok=True)
-    for name, text in texts.items():
-        path = folder / name.replace("_", "-")
-        path.write_text(f"#!/bin/sh\n{text}\n")
-        path.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
 
 
 OWN, OTHER = "bookworm", "sid"
@@ -209,9 +193,8 @@ def test_base_from_a_package_of_debian(
 def test_base_from_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Of a branch the newest commit alone, and nothing of git is left."""
     tree = user_tree(tmp_path).path
-    for words in ("init -q -b linux-6.12.y", "add -A", "-c user.name=A -c user.email=a@localhost commit -qm A"):
-        subprocess.run(["git", *words.split()], cwd=tree, check=True)
-    place = fake_base(bases.Source(git=tree.as_uri(), ref="linux-6.12.y"), monkeypatch, tmp_path)
+    commit_all(tree)
+    place = fake_base(bases.Source(git=tree.as_uri(), ref="main"), monkeypatch, tmp_path)
     assert source.fetch_base(place, lambda line: None).version == "6.12.1"
     assert not (place.pristine / ".git").exists()
     missing = fake_base(bases.Source(git=tree.as_uri(), ref="none"), monkeypatch, tmp_path / "other")

@@ -8,7 +8,8 @@ import random
 from pathlib import Path
 
 import pytest
-from test_source import BAD, tools
+from conftest import tools
+from test_source import BAD
 
 from kmendlib.host.errors import Infrastructure
 from kmendlib.host.paths import cache

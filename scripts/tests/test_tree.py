@@ -54,9 +54,21 @@ def test_part_of_a_tree_has_no_version(make_tree: MakeTree) -> None:
     assert tree.release == "unknown version"
 
 
-def test_part_of_a_tree_is_not_enough_to_change(make_tree: MakeTree) -> None:
-    with pytest.raises(BadInput, match="no kernel tree"):
-        Tree.open(make_tree(version=None), need_makefile=True)
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [
+        ("", "no kernel tree"),
+        ("drivers", "no kernel tree"),
+        ("empty", "no kernel tree"),
+        ("none", "no such directory"),
+        (ACCESS, "not a directory"),
+    ],
+)
+def test_what_is_no_tree(make_tree: MakeTree, place: str, says: str) -> None:
+    root = make_tree(version=None)
+    (root / "empty").mkdir()
+    with pytest.raises(BadInput, match=says):
+        Tree.open(root / place, need_makefile=not place)
 
 
 @pytest.mark.parametrize(
@@ -75,26 +87,6 @@ def test_other_projects_are_no_kernel_tree(tmp_path: Path, makefile: str) -> Non
     with pytest.raises(BadInput, match="no kernel tree") as error:
         Tree.open(tmp_path)
     assert error.value.code is ExitCode.USAGE
-
-
-def test_no_such_directory(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="no such directory"):
-        Tree.open(tmp_path / "none")
-
-
-def test_file_instead_of_directory(make_tree: MakeTree) -> None:
-    with pytest.raises(BadInput, match="not a directory"):
-        Tree.open(make_tree() / ACCESS)
-
-
-def test_empty_directory(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="no kernel tree"):
-        Tree.open(tmp_path)
-
-
-def test_folder_inside_a_tree(make_tree: MakeTree) -> None:
-    with pytest.raises(BadInput, match="no kernel tree"):
-        Tree.open(make_tree() / "drivers")
 
 
 def test_link_to_a_tree(make_tree: MakeTree, tmp_path: Path) -> None:
