@@ -82,7 +82,7 @@ def kmend(root: Path, command: str) -> tuple[int, str]:
 
 @pytest.fixture(autouse=True)
 def quick_audit(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("kmendlib.tree.audit.audit", lambda tree, *_, **__: found(tree.path))
+    monkeypatch.setattr("kmendlib.cli.audit", lambda tree, *_, **__: found(tree.path))
     handlers = {number: signal.getsignal(number) for number in proc.ENDING}
     yield
     for number, handler in handlers.items():
