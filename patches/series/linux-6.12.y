@@ -12,7 +12,7 @@ nfsd-cb-shutdown/inflight-leak-v6.12.patch
 
 # nfsd-cb-shutdown/late-run: no callback is run for a client that may be expired.
 # Upstream's, of v6.15-rc1, adapted; 6.12.117 has not got it.
-nfsd-cb-shutdown/late-run-v6.12-v6.13.patch
+nfsd-cb-shutdown/late-run-v6.12-v6.14.patch
 
 # nfsd-cb-shutdown/recall-count: a delegation that is broken twice is counted
 # once. No upstream fix up to v7.3.
