@@ -602,7 +602,10 @@ _DECLARES = re.compile(r"\s*|\s+(?:(?:struct|const|unsigned|enum) )*\w+[ *]+\w+(
 # Lines of a fix that mend nothing, as of a fault that they do not make.
 _SIDE: Mapping[str, re.Pattern[str]] = {
     "pci-cfg-wait/unlocked-queue": re.compile(r"__must_hold|DECLARE_WAITQUEUE|set_current_state"),
-    "nfsd-cb-shutdown/inflight-leak": re.compile(r"WARN_ON_ONCE\(!queued\)|cb_running = 0"),
+    # What the queue refuses was marked in vain; braces go with that.
+    "nfsd-cb-shutdown/inflight-leak": re.compile(
+        r"WARN_ON_ONCE\(!queued\)|cb_running = 0|: \tif \(!queued\)|: \t\tclear_bit_unlock\(|: \t\}$"
+    ),
     # What is collected, and the lock's end, go with the loop: left alone, they do not compile, or run nothing late.
     "nfsd-cb-shutdown/late-run": re.compile(
         r"LIST_HEAD\(&?cblist\)|list_add\(&clp->cl_ra_cblist|: \tspin_unlock\(&nn->client_lock\);|: \t\treturn;"

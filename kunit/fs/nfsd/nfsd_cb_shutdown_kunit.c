@@ -522,6 +522,9 @@ static bool ncs_recall(struct ncs_deleg *d)
 		return true;
 	}
 	refcount_dec(&d->dp.dl_stid.sc_count);
+#ifdef NFSD4_CALLBACK_RUNNING
+	clear_bit(NFSD4_CALLBACK_RUNNING, &cb->cb_flags);
+#endif
 	return false;
 }
 
@@ -917,6 +920,26 @@ static void nfsd_cb_shutdown_test_unqueued_gives_count_back(struct kunit *test)
 
 	KUNIT_EXPECT_TRUE(test, ncs_until(ncs_sent, nc, 2));
 	KUNIT_EXPECT_EQ(test, ncs_count(nc), 2);
+	KUNIT_ASSERT_TRUE(test, ncs_start_closing(nc));
+	ncs_expect_gone(test, nc);
+}
+
+/* What the queue has refused can be run later. */
+static void nfsd_cb_shutdown_test_refused_by_queue(struct kunit *test)
+{
+	struct ncs_client *nc = ncs_client_new(test);
+	struct ncs_deleg *d = ncs_deleg_new(test, nc);
+	unsigned long *data = work_data_bits(&d->dp.dl_recall.cb_work);
+
+	ncs_let_go(d);
+	/* As if it were on the queue; nobody runs it. */
+	KUNIT_ASSERT_FALSE(test, test_and_set_bit(WORK_STRUCT_PENDING_BIT, data));
+	KUNIT_EXPECT_FALSE(test, ncs_recall(d));
+	clear_bit(WORK_STRUCT_PENDING_BIT, data);
+	KUNIT_EXPECT_EQ(test, ncs_count(nc), 0);
+	KUNIT_EXPECT_TRUE_MSG(test, ncs_recall(d), "it can never be run again");
+	KUNIT_EXPECT_TRUE(test, ncs_until(ncs_sent, nc, 1));
+
 	KUNIT_ASSERT_TRUE(test, ncs_start_closing(nc));
 	ncs_expect_gone(test, nc);
 }
@@ -1370,6 +1393,7 @@ static struct kunit_case nfsd_cb_shutdown_test_cases[] = {
 	KUNIT_CASE(nfsd_cb_shutdown_test_restarted_once),
 	KUNIT_CASE(nfsd_cb_shutdown_test_ends_by_itself),
 	KUNIT_CASE(nfsd_cb_shutdown_test_unqueued_gives_count_back),
+	KUNIT_CASE(nfsd_cb_shutdown_test_refused_by_queue),
 	KUNIT_CASE(nfsd_cb_shutdown_test_two_clients),
 	KUNIT_CASE(nfsd_cb_shutdown_test_queued_is_not_sent),
 	KUNIT_CASE(nfsd_cb_shutdown_test_probe),
