@@ -3,7 +3,7 @@
 
 # pci-cfg-wait, memcg-uncharge: fixed upstream, nothing to push.
 
-# nfsd-cb-shutdown/courtesy-hang: nothing is sent to a silent client. 5.10.223
+# nfsd-cb-shutdown/courtesy-hang: nothing is sent to a courtesy client. 5.10.223
 # has not got the upstream fix, of v6.14; 5.10.262 has.
 nfsd-cb-shutdown/courtesy-hang-v5.10-v6.13.patch
 

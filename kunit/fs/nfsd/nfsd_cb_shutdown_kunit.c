@@ -337,6 +337,11 @@ static void ncs_set_courtesy(struct kunit *test, struct ncs_client *nc)
 	kunit_skip(test, "no courtesy clients here");
 }
 
+static bool ncs_make_expirable(struct ncs_client *nc)
+{
+	return false;
+}
+
 static void ncs_set_active(struct ncs_client *nc)
 {
 }
@@ -344,6 +349,12 @@ static void ncs_set_active(struct ncs_client *nc)
 static void ncs_set_courtesy(struct kunit *test, struct ncs_client *nc)
 {
 	nc->clp.cl_state = NFSD4_COURTESY;
+}
+
+/* What nfsd_break_deleg_cb() does with a courtesy client, before it recalls. */
+static bool ncs_make_expirable(struct ncs_client *nc)
+{
+	return try_to_expire_client(&nc->clp);
 }
 
 static void ncs_set_active(struct ncs_client *nc)
@@ -786,6 +797,29 @@ static void nfsd_cb_shutdown_test_courtesy_client(struct kunit *test)
 
 	KUNIT_ASSERT_TRUE(test, ncs_start_closing(nc));
 	ncs_expect_gone(test, nc);
+}
+
+/*
+ * A client whose delegation is wanted is in courtesy no more, but expirable: it
+ * may be back before it is expired.  So its recall is sent, and its delegation
+ * is one of those that are revoked in time; the shutdown ends what is in flight.
+ */
+static void nfsd_cb_shutdown_test_expirable_client(struct kunit *test)
+{
+	struct ncs_client *nc = ncs_client_new(test);
+
+	ncs_set_courtesy(test, nc);
+	KUNIT_ASSERT_TRUE(test, ncs_make_expirable(nc));
+	ncs_let_go(ncs_deleg_new(test, nc));
+	KUNIT_ASSERT_TRUE(test, ncs_recall(nc->delegs[0]));
+	KUNIT_EXPECT_TRUE_MSG(test, ncs_until(ncs_await_reply, nc, 1),
+			      "its recall is not sent");
+	KUNIT_EXPECT_EQ(test, atomic_read(&nc->delegs[0]->prepared), 1);
+	KUNIT_EXPECT_EQ(test, ncs_count(nc), 1);
+
+	KUNIT_ASSERT_TRUE(test, ncs_start_closing(nc));
+	ncs_expect_gone(test, nc);
+	KUNIT_EXPECT_EQ(test, atomic_read(&nc->sent), 1);
 }
 
 /* With nothing in flight, shutdown returns: nobody would wake it. */
@@ -1387,6 +1421,7 @@ static struct kunit_case nfsd_cb_shutdown_test_cases[] = {
 	KUNIT_CASE(nfsd_cb_shutdown_test_reaper_meets_expiry),
 	KUNIT_CASE(nfsd_cb_shutdown_test_broken_twice),
 	KUNIT_CASE(nfsd_cb_shutdown_test_recall_any_once),
+	KUNIT_CASE(nfsd_cb_shutdown_test_expirable_client),
 	KUNIT_CASE(nfsd_cb_shutdown_test_idle_client),
 	KUNIT_CASE_PARAM(nfsd_cb_shutdown_test_last_of_many,
 			 ncs_order_gen_params),
