@@ -10,5 +10,9 @@ pci-cfg-wait/v3.4-v5.8.patch
 # upstream fix, of v5.5, is in no 4.19 release.
 nfsd-cb-shutdown/no-wait-v4.19.patch
 
+# nfsd-cb-shutdown/late-notify: no client is told of a lock when it may have been
+# expired. No upstream fix up to v7.3.
+nfsd-cb-shutdown/late-notify-v4.19-v5.4.patch
+
 # memcg-uncharge: only trees that have split queues of memory cgroups need one
 # of the fixes in that folder.

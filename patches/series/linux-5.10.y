@@ -11,5 +11,9 @@ nfsd-cb-shutdown/courtesy-hang-v5.10-v6.13.patch
 # Upstream's, of v6.15-rc1, adapted; 5.10.223 has not got it.
 nfsd-cb-shutdown/late-run-v5.10.patch
 
+# nfsd-cb-shutdown/late-notify: no client is told of a lock when it may have been
+# expired. No upstream fix up to v7.3.
+nfsd-cb-shutdown/late-notify-v5.10-v6.14.patch
+
 # nfsd-cb-shutdown/inflight-leak and recall-count are latent: kmend apply pushes
 # their fixes with --latent.

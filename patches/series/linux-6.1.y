@@ -8,3 +8,7 @@
 # nfsd-cb-shutdown/late-run: no callback is run for a client that may be expired.
 # Upstream's, of v6.15-rc1, adapted; 6.1.192 has not got it.
 nfsd-cb-shutdown/late-run-v6.1-v6.6.patch
+
+# nfsd-cb-shutdown/late-notify: no client is told of a lock when it may have been
+# expired. No upstream fix up to v7.3.
+nfsd-cb-shutdown/late-notify-v5.10-v6.14.patch

@@ -17,3 +17,7 @@ nfsd-cb-shutdown/late-run-v6.12-v6.14.patch
 # nfsd-cb-shutdown/recall-count: a delegation that is broken twice is counted
 # once. No upstream fix up to v7.3.
 nfsd-cb-shutdown/recall-count-v5.10-v7.x.patch
+
+# nfsd-cb-shutdown/late-notify: no client is told of a lock when it may have been
+# expired. No upstream fix up to v7.3.
+nfsd-cb-shutdown/late-notify-v5.10-v6.14.patch

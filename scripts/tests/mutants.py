@@ -568,6 +568,7 @@ _RENAMES: Mapping[str, tuple[str, ...]] = {
     "nfsd-cb-shutdown/inflight-leak": ("nfsd4_run_cb", "nfsd4_cb_release", "nfsd41_destroy_cb", "nfsd_break_one_deleg"),
     "nfsd-cb-shutdown/late-run": ("deleg_reaper", "nfsd4_run_cb"),
     "nfsd-cb-shutdown/recall-count": ("nfsd_break_deleg_cb", "nfsd_change_deleg_cb"),
+    "nfsd-cb-shutdown/late-notify": ("nfsd4_lm_notify", "nfsd4_run_cb", "nfsd4_try_run_cb"),
     "memcg-uncharge/uncharge-first": (
         "move_active_pages_to_lru",
         "get_deferred_split_queue",

@@ -20,7 +20,7 @@ CALLBACK = "fs/nfsd/nfs4callback.c"
 STATE = "fs/nfsd/nfs4state.c"
 
 NO_WAIT, LEAK, COURTESY = "no-wait", "inflight-leak", "courtesy-hang"
-LATE, RECALL = "late-run", "recall-count"
+LATE, RECALL, NOTIFY = "late-run", "recall-count", "late-notify"
 
 # fs/nfsd/nfs4callback.c as far as the rules look at it, up to v5.4.
 UNCOUNTED = """\
@@ -776,7 +776,59 @@ def test_recall_count(make_nfsd: MakeNfsd, name: str) -> None:
     assert found.status is status, found
 
 
-@pytest.mark.parametrize("finding", [LATE, RECALL])
+# Who is told of a lock, with the lock that guards those that are waited for dropped, as all of upstream has it.
+NOTIFIES = """\
+static void
+nfsd4_lm_notify(struct file_lock *fl)
+{
+	struct nfs4_lockowner *lo = (struct nfs4_lockowner *) fl->c.flc_owner;
+	struct nfsd_net *nn = net_generic(lo->lo_owner.so_client->net, nfsd_net_id);
+	struct nfsd4_blocked_lock *nbl = container_of(fl, struct nfsd4_blocked_lock, nbl_lock);
+	bool queue = false;
+
+	spin_lock(&nn->blocked_locks_lock);
+	if (!list_empty(&nbl->nbl_list)) {
+		list_del_init(&nbl->nbl_list);
+		queue = true;
+	}
+	spin_unlock(&nn->blocked_locks_lock);
+	if (queue)
+		nfsd4_run_cb(&nbl->nbl_cb);
+}
+"""
+TOLD = "	if (queue)\n		nfsd4_run_cb(&nbl->nbl_cb);\n"
+IN_TIME = edit(NOTIFIES, (TOLD, ""), ("		queue = true;\n", "		nfsd4_run_cb(&nbl->nbl_cb);\n"))
+
+TELLS = {
+    "after the lock": (NOTIFIES, Status.AFFECTED),
+    "after the lock, by another name": (edit(NOTIFIES, ("nfsd4_run_cb(", "nfsd4_try_run_cb(")), Status.AFFECTED),
+    "under the lock": (IN_TIME, Status.FIXED),
+    "under the lock on one path": (
+        edit(IN_TIME, ("		nfsd4_run", "		if (lo)\n			spin_unlock(&nn->blocked_locks_lock);\n		nfsd4_run")),
+        Status.AFFECTED,
+    ),
+    "the lock taken again": (
+        edit(NOTIFIES, (TOLD, "	spin_lock(&nn->blocked_locks_lock);\n" + TOLD)),
+        Status.FIXED,
+    ),
+    "without a lock": (
+        edit(NOTIFIES, ("	spin_lock(&nn->blocked_locks_lock);\n", ""), ("	spin_unlock(&nn->blocked_locks_lock);\n", "")),
+        Status.UNKNOWN,
+    ),
+    "nobody is told": ("", Status.NOT_APPLICABLE),
+}
+
+
+@pytest.mark.parametrize("name", TELLS)
+def test_late_notify(make_nfsd: MakeNfsd, name: str) -> None:
+    notifies, status = TELLS[name]
+    # The owner has one that takes no lock.
+    quiet = edit(OWNER, ("	nfsd4_run_cb(&nbl->nbl_cb);\n", ""))
+    found = look_at(make_nfsd(COUNTED, quiet + notifies), BUG, NOTIFY)
+    assert found.status is status, found
+
+
+@pytest.mark.parametrize("finding", [LATE, RECALL, NOTIFY])
 def test_state_unknown_where_nothing_is_known(make_nfsd: MakeNfsd, finding: str) -> None:
     """Without a sign that this is the file in question, nothing is left out."""
     assert look_at(make_nfsd(COUNTED, "int x;\n"), BUG, finding).status is Status.UNKNOWN

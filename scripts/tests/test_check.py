@@ -101,7 +101,7 @@ def test_row_that_proves_less_has_failed() -> None:
     bug, suite, arch = place(rows[index])
     rows[index].row = SimpleNamespace(bug=bug, suite=suite, arch=arch, proof=rows[index].row.proof[:-1])
     assert check.count_rows(rows, WANTED, BUGS).failed == [
-        "nfsd-cb-shutdown nfsd_cb_shutdown x86_64: does not prove nfsd-cb-shutdown/recall-count"
+        "nfsd-cb-shutdown nfsd_cb_shutdown x86_64: does not prove nfsd-cb-shutdown/late-notify"
     ]
 
 

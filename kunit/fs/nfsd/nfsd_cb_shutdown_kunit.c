@@ -77,10 +77,13 @@ struct ncs_client {
 	int nr_delegs;
 	struct ncs_deleg *delegs[NCS_MAX_DELEGS];
 	struct nfsd_net *nn;		/* on whose list of clients it is */
+	spinlock_t *guard;		/* who expires it takes this first */
 #ifndef NCS_NO_RECALL_ANY
 	struct nfsd4_cb_recall_any ra;
 #endif
-	int asked;			/* how often its CB_RECALL_ANY was run */
+	struct nfs4_lockowner owner;
+	struct nfsd4_blocked_lock lock;	/* one that it waits for */
+	int asked;			/* how often nfs4state.c called it back */
 	atomic_t answered;		/* how often that was released */
 	bool overtaken;			/* expired right before it was run */
 	bool late;			/* released after the shutdown */
@@ -1063,6 +1066,108 @@ static void nfsd_cb_shutdown_test_probe(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, nc->clp.cl_cb_state, NFSD4_CB_DOWN);
 }
 
+/* A callback of nfs4state.c's own was released. */
+static void ncs_answer(struct nfsd4_callback *cb)
+{
+	struct ncs_client *nc = container_of(cb->cb_clp, struct ncs_client, clp);
+
+	if (completion_done(&nc->closed))
+		nc->late = true;
+	atomic_inc(&nc->answered);
+}
+
+/* Without a channel, what comes off the client's workqueue is released at once. */
+static void ncs_disconnect(struct ncs_client *nc)
+{
+	rpc_shutdown_client(nc->clp.cl_cb_client);
+	nc->clp.cl_cb_client = NULL;
+	put_cred(nc->clp.cl_cb_cred);
+	nc->clp.cl_cb_cred = NULL;
+	nc->clp.cl_minorversion = 1;
+	nc->clp.cl_cb_state = NFSD4_CB_UP;
+}
+
+/*
+ * Right before nfs4state.c runs a callback: expire its client if that is possible
+ * now.  It is not if the lock is held which whoever does so takes first, or if the
+ * client is in use.
+ */
+static void ncs_expire_at_gate(struct nfsd4_callback *cb)
+{
+	struct ncs_client *nc = container_of(cb->cb_clp, struct ncs_client, clp);
+
+	nc->asked++;
+	if (!spin_trylock(nc->guard))
+		return;
+	if (!atomic_read(&nc->clp.cl_rpc_users)) {
+		list_del_init(&nc->clp.cl_lru);
+		nc->overtaken = true;
+	}
+	spin_unlock(nc->guard);
+	if (nc->overtaken) {
+		ncs_unblock(nc);
+		if (ncs_start_closing(nc))
+			ncs_closed(nc);
+	}
+}
+
+/*
+ * nfs4state.c ran one callback of a client whose workqueue is held up: while the
+ * client could not be expired, so that the shutdown finds it counted.
+ */
+static void ncs_expect_in_time(struct kunit *test, struct ncs_client *nc)
+{
+	KUNIT_ASSERT_EQ(test, nc->asked, 1);
+	KUNIT_EXPECT_FALSE_MSG(test, nc->overtaken,
+			       "the client was shut down, then its callback run");
+	if (!nc->overtaken) {
+		KUNIT_EXPECT_EQ(test, ncs_count(nc), 1);
+		KUNIT_ASSERT_TRUE(test, ncs_start_closing(nc));
+		/* One for the callback, one for the shutdown. */
+		KUNIT_EXPECT_TRUE(test, ncs_until(ncs_count_is, nc, 2));
+		KUNIT_EXPECT_FALSE(test, completion_done(&nc->closed));
+		ncs_unblock(nc);
+	}
+	ncs_expect_gone(test, nc);
+	KUNIT_EXPECT_EQ(test, atomic_read(&nc->answered), 1);
+	KUNIT_EXPECT_FALSE_MSG(test, nc->late,
+			       "->release() after the client was shut down");
+}
+
+static const struct nfsd4_callback_ops ncs_notify_ops = {
+	.release = ncs_answer,
+};
+
+/*
+ * nfsd4_lm_notify() tells a client of a lock that it waited for.  Who expires the
+ * client takes such locks off their lists first, as remove_blocked_locks() does.
+ */
+static void nfsd_cb_shutdown_test_notify_meets_expiry(struct kunit *test)
+{
+	struct nfsd_net *nn = net_generic(&init_net, nfsd_net_id);
+	struct ncs_client *nc = ncs_client_new(test);
+	struct nfsd4_blocked_lock *nbl = &nc->lock;
+	LIST_HEAD(lru);
+
+	ncs_disconnect(nc);
+	nc->guard = &nn->blocked_locks_lock;
+	nc->owner.lo_owner.so_client = &nc->clp;
+	INIT_LIST_HEAD(&nc->owner.lo_blocked);
+	KV_LEASE(&nbl->nbl_lock, owner) = (fl_owner_t)&nc->owner;
+	nfsd4_init_cb(&nbl->nbl_cb, &nc->clp, &ncs_notify_ops,
+		      NFSPROC4_CLNT_CB_NOTIFY_LOCK);
+	list_add(&nbl->nbl_list, &nc->owner.lo_blocked);
+	list_add(&nbl->nbl_lru, &lru);
+
+	ncs_block(test, nc);
+	WRITE_ONCE(ncs_gate, ncs_expire_at_gate);
+	ncs_lm_notify(&nbl->nbl_lock);
+	WRITE_ONCE(ncs_gate, NULL);
+	KUNIT_EXPECT_TRUE(test, list_empty(&nc->owner.lo_blocked));
+	KUNIT_EXPECT_TRUE(test, list_empty(&lru));
+	ncs_expect_in_time(test, nc);
+}
+
 #ifdef NCS_NO_RECALL_ANY
 static void nfsd_cb_shutdown_test_reaper_meets_expiry(struct kunit *test)
 {
@@ -1076,14 +1181,10 @@ static void nfsd_cb_shutdown_test_recall_any_once(struct kunit *test)
 #else
 static void ncs_any_release(struct nfsd4_callback *cb)
 {
-	struct ncs_client *nc = container_of(cb->cb_clp, struct ncs_client, clp);
-
-	if (completion_done(&nc->closed))
-		nc->late = true;
 #ifdef NFSD4_CLIENT_CB_RECALL_ANY
-	clear_bit(NFSD4_CLIENT_CB_RECALL_ANY, &nc->clp.cl_flags);
+	clear_bit(NFSD4_CLIENT_CB_RECALL_ANY, &cb->cb_clp->cl_flags);
 #endif
-	atomic_inc(&nc->answered);
+	ncs_answer(cb);
 }
 
 static const struct nfsd4_callback_ops ncs_any_ops = {
@@ -1096,10 +1197,7 @@ static void ncs_age(struct ncs_client *nc)
 	nc->clp.cl_ra_time = ktime_get_boottime_seconds() - 10;
 }
 
-/*
- * A client with a delegation that deleg_reaper() asks for it.  It has no channel:
- * what comes off its workqueue is released at once.
- */
+/* A client with a delegation that deleg_reaper() asks for it. */
 static struct ncs_client *ncs_reapable_new(struct kunit *test)
 {
 	struct ncs_client *nc = ncs_client_new(test);
@@ -1109,12 +1207,8 @@ static struct ncs_client *ncs_reapable_new(struct kunit *test)
 	KUNIT_ASSERT_NOT_NULL(test, nc->nn);
 	spin_lock_init(&nc->nn->client_lock);
 	INIT_LIST_HEAD(&nc->nn->client_lru);
-	rpc_shutdown_client(clp->cl_cb_client);
-	clp->cl_cb_client = NULL;
-	put_cred(clp->cl_cb_cred);
-	clp->cl_cb_cred = NULL;
-	clp->cl_minorversion = 1;
-	clp->cl_cb_state = NFSD4_CB_UP;
+	nc->guard = &nc->nn->client_lock;
+	ncs_disconnect(nc);
 	kref_init(&clp->cl_nfsdfs.cl_ref);
 	clp->cl_ra = &nc->ra;
 	nfsd4_init_cb(&nc->ra.ra_cb, clp, &ncs_any_ops,
@@ -1125,34 +1219,7 @@ static struct ncs_client *ncs_reapable_new(struct kunit *test)
 	return nc;
 }
 
-/*
- * Right before a CB_RECALL_ANY is run: expire its client if that is possible
- * now, as mark_client_expired_locked() and __destroy_client() do.  It is not if
- * client_lock is held, or if the client is in use.
- */
-static void ncs_expire_at_gate(struct nfsd4_callback *cb)
-{
-	struct ncs_client *nc = container_of(cb->cb_clp, struct ncs_client, clp);
-
-	nc->asked++;
-	if (!spin_trylock(&nc->nn->client_lock))
-		return;
-	if (!atomic_read(&nc->clp.cl_rpc_users)) {
-		list_del_init(&nc->clp.cl_lru);
-		nc->overtaken = true;
-	}
-	spin_unlock(&nc->nn->client_lock);
-	if (nc->overtaken) {
-		ncs_unblock(nc);
-		if (ncs_start_closing(nc))
-			ncs_closed(nc);
-	}
-}
-
-/*
- * deleg_reaper() runs a callback while its client cannot be expired, so that
- * the shutdown finds it counted.
- */
+/* deleg_reaper() holds client_lock, as mark_client_expired_locked() must. */
 static void nfsd_cb_shutdown_test_reaper_meets_expiry(struct kunit *test)
 {
 	struct ncs_client *nc = ncs_reapable_new(test);
@@ -1161,21 +1228,7 @@ static void nfsd_cb_shutdown_test_reaper_meets_expiry(struct kunit *test)
 	WRITE_ONCE(ncs_gate, ncs_expire_at_gate);
 	ncs_deleg_reaper(nc->nn);
 	WRITE_ONCE(ncs_gate, NULL);
-	KUNIT_ASSERT_EQ(test, nc->asked, 1);
-	KUNIT_EXPECT_FALSE_MSG(test, nc->overtaken,
-			       "the client was shut down, then its callback run");
-	if (!nc->overtaken) {
-		KUNIT_EXPECT_EQ(test, ncs_count(nc), 1);
-		KUNIT_ASSERT_TRUE(test, ncs_start_closing(nc));
-		/* One for CB_RECALL_ANY, one for the shutdown. */
-		KUNIT_EXPECT_TRUE(test, ncs_until(ncs_count_is, nc, 2));
-		KUNIT_EXPECT_FALSE(test, completion_done(&nc->closed));
-		ncs_unblock(nc);
-	}
-	ncs_expect_gone(test, nc);
-	KUNIT_EXPECT_EQ(test, atomic_read(&nc->answered), 1);
-	KUNIT_EXPECT_FALSE_MSG(test, nc->late,
-			       "->release() after the client was shut down");
+	ncs_expect_in_time(test, nc);
 }
 
 static void ncs_expect_answers(struct kunit *test, struct ncs_client *nc, int nr)
@@ -1394,9 +1447,11 @@ static int ncs_suite_init(struct kunit_suite *suite)
 	int err = ncs_start_threads();
 	struct nfsd_net *nn = net_generic(&init_net, nfsd_net_id);
 
-	/* nfs4_put_stid() takes this lock; the first server sets it up. */
-	if (!nn->conf_id_hashtbl)
+	/* The first server sets these up. */
+	if (!nn->conf_id_hashtbl) {
 		kv_nfsd_init_s2s_lock(nn);
+		spin_lock_init(&nn->blocked_locks_lock);
+	}
 	if (err)
 		return err;
 	ncs_slab = kmem_cache_create("nfsd_cb_shutdown_test",
@@ -1420,6 +1475,7 @@ static struct kunit_case nfsd_cb_shutdown_test_cases[] = {
 	KUNIT_CASE(nfsd_cb_shutdown_test_courtesy_client),
 	KUNIT_CASE(nfsd_cb_shutdown_test_reaper_meets_expiry),
 	KUNIT_CASE(nfsd_cb_shutdown_test_broken_twice),
+	KUNIT_CASE(nfsd_cb_shutdown_test_notify_meets_expiry),
 	KUNIT_CASE(nfsd_cb_shutdown_test_recall_any_once),
 	KUNIT_CASE(nfsd_cb_shutdown_test_expirable_client),
 	KUNIT_CASE(nfsd_cb_shutdown_test_idle_client),

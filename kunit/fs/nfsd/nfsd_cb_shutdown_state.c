@@ -19,6 +19,13 @@ void ncs_deleg_reaper(struct nfsd_net *nn)
 }
 #endif
 
+static void nfsd4_lm_notify(struct file_lock *fl);
+
+void ncs_lm_notify(struct file_lock *fl)
+{
+	nfsd4_lm_notify(fl);
+}
+
 static void ncs_pass_gate(struct nfsd4_callback *cb)
 {
 	void (*gate)(struct nfsd4_callback *cb) = READ_ONCE(ncs_gate);
@@ -28,3 +35,4 @@ static void ncs_pass_gate(struct nfsd4_callback *cb)
 }
 
 #define nfsd4_run_cb(cb)	(ncs_pass_gate(cb), nfsd4_run_cb(cb))
+#define nfsd4_try_run_cb(cb)	(ncs_pass_gate(cb), nfsd4_try_run_cb(cb))

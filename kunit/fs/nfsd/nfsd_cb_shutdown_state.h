@@ -5,6 +5,7 @@
 
 #include "nfsd_cb_shutdown_versions.h"
 
+struct file_lock;
 struct nfsd_net;
 struct nfsd4_callback;
 
@@ -15,5 +16,7 @@ extern void (*ncs_gate)(struct nfsd4_callback *cb);
 extern const struct kv_lease_ops *const ncs_lease_ops;
 
 void ncs_deleg_reaper(struct nfsd_net *nn);
+
+void ncs_lm_notify(struct file_lock *fl);
 
 #endif /* _NFSD_CB_SHUTDOWN_STATE_H */

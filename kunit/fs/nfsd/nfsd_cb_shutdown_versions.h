@@ -54,6 +54,11 @@
 #define kv_xprt_set_class(xprt, class)	((xprt)->xprt_class = (class))
 #endif
 
+/* How many use the client: it is not expired then. */
+#if KV_BEFORE(5, 3)
+#define cl_rpc_users		cl_refcount
+#endif
+
 /* Does a call that ends with an I/O error say that the channel is down? */
 #define KV_NFSD_EIO_MARKS_DOWN	(!KV_BEFORE(5, 4))
 
