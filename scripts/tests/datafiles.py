@@ -111,9 +111,10 @@ def _between(data: dict[str, Any], there: bool) -> Iterable[str]:
                 yield f"{place}: scripts/audit/{bug['id']}.cocci is not there"
             if there:
                 variants = [manifest._variant(bug["id"], names) for names in finding["fix"]]
-                strange = set(finding.get("unverified", [])) - {name for names in variants for name in names}
-                for name in sorted(strange):
-                    yield f"{place}.unverified: {name}: no patch of its fix"
+                for key in ("unverified", "depends"):
+                    strange = set(finding.get(key, [])) - {name for names in variants for name in names}
+                    for name in sorted(strange):
+                        yield f"{place}.{key}: {name}: no patch of its fix"
         ids = {finding["id"].partition("/")[2] for finding in bug["finding"]}
         for kind in ("suite", "selftest"):
             for test in bug.get(kind, []):

@@ -27,8 +27,9 @@ from conftest import (
     tree_hash,
     tools,
 )
-from kmendlib.host.errors import ExitCode, Infrastructure
+from kmendlib.host.errors import BadInput, ExitCode, Infrastructure
 from kmendlib.tree import code, manifest
+from kmendlib.tree.apply import refuse_undecided
 from kmendlib.tree.audit import Audit, Status, audit, table, worst, worst_code
 from kmendlib.tree.manifest import Bug, Finding
 from kmendlib.tree.tree import Tree
@@ -203,6 +204,31 @@ def test_no_variant_fits(make_tree: MakeTree) -> None:
     assert found.patches == ()
     assert found.bugs[0].findings[0].unfit
     assert found.bugs[0].findings[0].evidence[-1].reason == f"no fix fits this code: {FIX}"
+
+
+@pytest.mark.parametrize(
+    ("header", "refused"),
+    [("int wait_event_frob(void);\n", False), ("int wait_event_frobs(void);\n", True), (None, True), ("", False)],
+    ids=["there", "another word", "no such file", "nobody knows"],
+)
+def test_a_variant_that_would_not_compile_is_not_chosen(
+    make_tree: MakeTree, header: str | None, refused: bool
+) -> None:
+    """Where it fits, it says what it depends on; of a tree without the folder nobody knows."""
+    root = make_tree(version="3.4.0")
+    if header != "":
+        (root / "include/linux").mkdir(parents=True, exist_ok=True)
+    if header:
+        (root / "include/linux/frob.h").write_text(header, encoding="ascii")
+    (finding,) = BUGS[0].findings
+    frobs = dataclasses.replace(finding, depends={FIX: "include/linux/frob.h: wait_event_frob"})
+    found = audit(Tree.open(root), [dataclasses.replace(BUGS[0], findings=(frobs,))])
+    assert found.patches == (() if refused else (FIX,))
+    if refused:
+        said = f"{FIX} fits, and would not compile: include/linux/frob.h has no wait_event_frob"
+        assert found.bugs[0].findings[0].evidence[-1].reason == said
+        with pytest.raises(BadInput, match=f"is affected, but {re.escape(said)}; mend it by hand"):
+            refuse_undecided(found)
 
 
 def test_a_variant_that_does_not_mend_is_not_chosen(make_tree: MakeTree) -> None:

@@ -205,9 +205,11 @@ def test_missing_file(tmp_path: Path, more: str, says: str) -> None:
 def test_missing_rule_of_the_bugs_name_and_a_patch_of_another_fix(tmp_path: Path) -> None:
     text = GOOD.replace("a-bug/fix.patch", "pci-cfg-wait/v3.4-v5.8.patch")
     text += 'unverified = ["pci-cfg-wait/kunit-v4.19.patch"]\n'
+    text += 'depends = { "pci-cfg-wait/kunit-v4.19.patch" = "a.h: b" }\n'
     assert [line.partition("bugs.toml: ")[2] for line in said(tmp_path, text, there=True).splitlines()] == [
         "bug a-bug.finding a-bug/fault: scripts/audit/a-bug.cocci is not there",
         "bug a-bug.finding a-bug/fault.unverified: pci-cfg-wait/kunit-v4.19.patch: no patch of its fix",
+        "bug a-bug.finding a-bug/fault.depends: pci-cfg-wait/kunit-v4.19.patch: no patch of its fix",
     ]
 
 

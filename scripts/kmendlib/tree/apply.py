@@ -130,6 +130,8 @@ def refuse_undecided(audit: Audit) -> None:
             why = f"no fix fits {places}; {end}"
             if "can be tried without" in last.reason:
                 why = f"{last.reason}: give the whole tree, or choose the others with --bug"
+            elif "would not compile" in last.reason:
+                why = f"{last.reason}; {end}"
             raise BadInput(f"{path}: {finding.id} is affected, but {why}")
 
 

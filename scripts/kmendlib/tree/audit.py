@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -265,11 +266,15 @@ def _judge_bug(
         if status is Status.AFFECTED or (latent and status is Status.LATENT):
             # Another finding may have brought the first patches of a variant, or all.
             left = [tuple(name for name in names if name not in chosen) for names in finding.fix]
-            fitting = next((names for names in left if _mends(view, finding, (*chosen, *names))), None)
+            able = [names for names in left if not _depends(view, finding, names)]
+            fitting = next((names for names in able if _mends(view, finding, (*chosen, *names))), None)
             fix, covered = fitting or (), fitting == ()
             chosen += fix
             if status is Status.AFFECTED and fitting is None:
-                evidence = [*evidence, _unfit(view, finding, evidence[0].file)]
+                unable = (names for names in left if names not in able and _mends(view, finding, (*chosen, *names)))
+                without = next((_depends(view, finding, names) for names in unable), "")
+                place = evidence[0].file
+                evidence = [*evidence, Evidence(place, 0, without) if without else _unfit(view, finding, place)]
         option = config.lacks(rules.load(finding.rule).options) if config else ""
         if config and option and status is not Status.NOT_APPLICABLE:
             reason = f"{option} is not set in {config.name}; else {status}"
@@ -294,6 +299,17 @@ def _lacks(view: _View, finding: Finding) -> str:
     touched = [[name for patch in names for name in series.touched_files(PATCHES / patch)] for names in finding.fix]
     lacking = [next((name for name in names if not view.get(name)), "") for names in touched]
     return next(iter(lacking), "") if all(lacking) else ""
+
+
+def _depends(view: _View, finding: Finding, names: Iterable[str]) -> str:
+    """Say what patches that fit would not compile without, or ""; of a file that may be elsewhere nobody knows."""
+    for name in names:
+        file, _, word = finding.depends.get(name, "").partition(": ")
+        source = view.source(file) if file else None
+        there = source.text if source else ""
+        if file and (source or (view.tree.path / file).parent.is_dir()) and not re.search(rf"\b{word}\b", there):
+            return f"{name} fits, and would not compile: {file} has no {word}"
+    return ""
 
 
 class _View:

@@ -84,6 +84,8 @@ class Finding:
         the finding unknown. Empty if there is no such name.
     fix: the variants of its fix, newest code shape first; each is one patch or several, in order, or "series/BASE",
         which stands for the bug's patches in that series. Findings may share patches.
+    depends: by the name of one of its patches, what a tree must have where that fits, or it does not compile:
+        "FILE: WORD".
     unverified: those of its patches with hunks for files that nobody here could read: inferred from their use.
     reintroduce: the variants of the patch that puts the fault back.
     forced: the suite makes it happen where nothing else can: it is red where the audit says latent, too.
@@ -97,6 +99,7 @@ class Finding:
     fix: tuple[tuple[str, ...], ...]
     context: tuple[str, ...] = ()
     symbol: str = ""
+    depends: dict[str, str] = field(default_factory=dict)
     unverified: tuple[str, ...] = ()
     reintroduce: tuple[str, ...] = ()
     forced: bool = False
