@@ -634,9 +634,10 @@ def test_error_that_nobody_caught(tmp_path: Path, error: str, code: int, line: s
 import sys
 sys.path.insert(0, {str(SCRIPTS)!r})
 from kmendlib import cli
-def fail(_):
+def setup(_):
     raise {error}
-cli._COMMANDS["setup"] = fail
+cli._COMMANDS.clear()
+cli._command()(setup)
 sys.exit(cli.main(["setup"]))
 """
     command = ["/usr/bin/python3", "-B", "-c", program]
@@ -682,16 +683,18 @@ sys.path.insert(0, {scripts!r})
 from kmendlib import cli
 from kmendlib.host import proc
 proc._GRACE_SECONDS = 0.5
-def work(_):
+def setup(_):
     pool = concurrent.futures.ThreadPoolExecutor(2)
     try:
         pool.submit(proc.run_logged, [{tool!r}], Path("log")).result()
     finally:
         proc.stop()
         pool.shutdown()
-def one(_):
+def check(_):
     proc.run_logged([{tool!r}], Path("log"))
-cli._COMMANDS.update(setup=work, check=one)
+cli._COMMANDS.clear()
+for each in setup, check:
+    cli._command()(each)
 sys.exit(cli.main([{command!r}]))
 """
 
@@ -737,10 +740,11 @@ import os, signal, sys
 sys.path.insert(0, {str(SCRIPTS)!r})
 from kmendlib import cli
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
-def work(_):
+def setup(_):
     os.kill(os.getpid(), signal.SIGHUP)
     return 0
-cli._COMMANDS["setup"] = work
+cli._COMMANDS.clear()
+cli._command()(setup)
 sys.exit(cli.main(["setup"]))
 """
     assert subprocess.run(["/usr/bin/python3", "-B", "-c", program], check=False, timeout=60).returncode == 0
