@@ -22,34 +22,11 @@ virtual audit
 
 @initialize:python@
 @@
-import os, re, sys
+import os, sys
 line = open("/proc/self/cmdline", encoding="utf-8").read().split("\0")
 sys.path.append(os.path.dirname(line[line.index("--cocci-file") + 1]))
-import kmend_rule
-from kmend_rule import function_of, key
-
-LATE = "nfsd-cb-shutdown/late-run"
-RECALL = "nfsd-cb-shutdown/recall-count"
-
-# What a client is given for reading at most.
-NOT_TO_WRITE = re.compile(r"^(NFS4_)?OPEN_DELEGATE_(NONE|READ)(_[A-Z_]+)?$")
-
-out = kmend_rule.Report()
-given = []      # the kinds of delegations that are given
-runs = {}       # where a CB_RECALL_ANY is run: position
-late = set()    # of these, which come after client_lock was dropped
-bare = set()    # of these, which are reached without that lock
-used = set()    # of these, which come with the client in use
-raises = {}     # where the count of recalls is raised: position
-drops = []      # where it is dropped
-guarded = set() # where it is raised for the first break alone
-counts = []     # all uses of it
-looks = {}      # uses of dl_recalled: function
-sets = set()    # of these, which set it
-
-@script:python depends on audit@
-@@
-out.all = True
+from nfsd_cb_shutdown import State, key
+rule = State()
 
 @gives@
 expression e, x;
@@ -61,8 +38,8 @@ e->op_delegate_type@p = x
 p << gives.p;
 x << gives.x;
 @@
-out.anchor(p)
-given.append(x)
+rule.out.anchor(p)
+rule.given.append(x)
 
 // Who asks a client for what it can give back.
 
@@ -76,7 +53,7 @@ position p;
 @script:python@
 p << run.p;
 @@
-runs[key(p)] = p
+rule.runs[key(p)] = p
 
 @after exists@
 identifier f;
@@ -91,9 +68,9 @@ unlock(&n->client_lock, ...)
 
 @script:python@
 p << run.p;
-u << after.unlock;
+f << after.f;
 @@
-late.add(key(p))
+rule.late.add(key(p))
 
 @without exists@
 identifier fn, f;
@@ -110,9 +87,9 @@ fn(...)
 
 @script:python@
 p << run.p;
-fn << without.fn;
+f << without.f;
 @@
-bare.add(key(p))
+rule.unlocked.add(key(p))
 
 @in_use exists@
 identifier f;
@@ -126,51 +103,38 @@ get(&c->cl_rpc_users)
 
 @script:python@
 p << run.p;
-get << in_use.get;
+f << in_use.f;
 @@
-used.add(key(p))
+rule.in_use.add(key(p))
 
-// The count of delegations that are in recall.
+// The count of delegations that are in recall, and whether it is raised for the first break alone.
 
 @count@
 expression e;
-position p;
 @@
-e->cl_delegs_in_recall@p
+e->cl_delegs_in_recall
 
-@script:python@
-p << count.p;
+@script:python depends on count@
 @@
-counts.append(p)
+rule.counted = True
 
-@raise@
-identifier inc =~ "^(atomic|refcount)_inc";
+@change@
+identifier op;
 expression e;
 position p;
 @@
-inc@p(&e->cl_delegs_in_recall)
+op@p(&e->cl_delegs_in_recall, ...)
 
 @script:python@
-p << raise.p;
+p << change.p;
+op << change.op;
 @@
-raises[key(p)] = p
-
-@drop@
-identifier dec =~ "^(atomic|refcount)_(dec|add_unless)";
-expression e;
-position p;
-@@
-dec@p(&e->cl_delegs_in_recall, ...)
-
-@script:python@
-p << drop.p;
-@@
-drops.append(p)
+rule.change(p, op)
 
 @first@
 identifier inc;
 expression d, e;
-position raise.p;
+position change.p;
 @@
 (
 if (!d->dl_recalled) { <+... inc@p(&e->cl_delegs_in_recall) ...+> }
@@ -183,15 +147,15 @@ if (d->dl_recalled) { ... } else { <+... inc@p(&e->cl_delegs_in_recall) ...+> }
 )
 
 @script:python@
-p << raise.p;
-d << first.d;
+p << change.p;
+inc << first.inc;
 @@
-guarded.add(key(p))
+rule.first.add(key(p))
 
 @returns@
 identifier fn, inc;
 expression d, e;
-position raise.p;
+position change.p;
 @@
 fn(...)
 {
@@ -207,69 +171,27 @@ inc@p(&e->cl_delegs_in_recall)
 }
 
 @script:python@
-p << raise.p;
-d << returns.d;
+p << change.p;
+inc << returns.inc;
 @@
-guarded.add(key(p))
+rule.first.add(key(p))
 
 @look@
-expression d;
-position p;
-@@
-d->dl_recalled@p
-
-@script:python@
-p << look.p;
-@@
-looks[key(p)] = function_of(p)
-
-@set@
 expression d, x;
 position p;
 @@
+(
 d->dl_recalled@p = x
+|
+d->dl_recalled@p
+)
 
 @script:python@
-p << set.p;
+p << look.p;
+x << look.x = "";
 @@
-sets.add(key(p))
+rule.look(p, x)
 
 @finalize:python@
 @@
-def judge_run(place, p):
-    if place in late and place in used:
-        out.say(p, LATE, "fixed", "a client in use is not expired before its callback is run")
-    elif place in late:
-        out.say(p, LATE, "affected", "%s() runs a callback after client_lock was dropped, and by then the client may "
-                   "be expired" % function_of(p))
-    elif place in bare:
-        out.say(p, LATE, "unknown", "%s() runs a callback without a lock that a rule knows" % function_of(p))
-    else:
-        out.say(p, LATE, "fixed", "a callback is run under client_lock")
-
-def judge_raise(place, p):
-    fn = function_of(p)
-    if place in guarded:
-        out.say(p, RECALL, "fixed", "a delegation in recall is counted at the first break of its lease")
-    elif any(by == fn for at, by in looks.items() if at not in sets) or not drops:
-        out.say(p, RECALL, "unknown", "%s() counts delegations in recall in a way that no rule knows" % fn)
-    elif not given:
-        out.say(p, RECALL, "unknown", "nothing tells which delegations are given, and only one to write is broken "
-                   "twice")
-    elif all(NOT_TO_WRITE.match(kind) for kind in given):
-        out.say(p, RECALL, "latent", "%s() raises at each break what is dropped once; but without write delegations "
-                   "none is broken twice" % fn)
-    else:
-        out.say(p, RECALL, "affected", "%s() raises at each break what is dropped once, and a delegation to write is "
-                   "broken twice" % fn)
-
-for place, p in runs.items():
-    judge_run(place, p)
-if not runs:
-    out.say_all(LATE, "not-applicable", "no client is asked for what it can give back")
-for place, p in raises.items():
-    judge_raise(place, p)
-if not counts:
-    out.say_all(RECALL, "not-applicable", "delegations in recall are not counted")
-elif not raises:
-    out.say_all(RECALL, "unknown", "delegations in recall are counted in a way that no rule knows")
+rule.judge()
