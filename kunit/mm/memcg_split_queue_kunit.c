@@ -10,15 +10,12 @@
  * Every wait is bounded.  A case that finds a queue damaged fails; the queue is
  * then put in order by hand, so that the cases behind it start from a sane one.
  */
-#include <kunit/test.h>
+#include <kunit/actors.h>
 #include <linux/completion.h>
 #include <linux/cpumask.h>
-#include <linux/debug_locks.h>
 #include <linux/delay.h>
 #include <linux/fs.h>
 #include <linux/jiffies.h>
-#include <linux/kthread.h>
-#include <linux/ktime.h>
 #include <linux/list.h>
 #include <linux/memcontrol.h>
 #include <linux/migrate.h>
@@ -29,10 +26,8 @@
 #include <linux/rwsem.h>
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
-#include <linux/sched/task.h>
 #include <linux/string.h>
 #include <linux/swap.h>
-#include <linux/timekeeping.h>
 #include <linux/uaccess.h>
 
 #include "memcg_split_queue_versions.h"
@@ -44,10 +39,8 @@
 #define MSQ_ORDER	KV_MIN_HUGE_ORDER	/* the smallest with room for a list */
 #define MSQ_TIMEOUT	(5 * HZ)	/* no single step may take longer */
 
-/* Hold-the-lock cases: by the clock, as a step takes long on a slow guest. */
-#define MSQ_STEP_US	10
-#define MSQ_WATCH_NS	(5 * NSEC_PER_SEC)
-#define MSQ_STILL_NS	(10 * NSEC_PER_MSEC)
+/* With a queue's lock held. */
+#define MSQ_WATCH_MS	5000
 
 /* Load case. */
 #define MSQ_THREADS	4
@@ -117,15 +110,24 @@ KUNIT_ARRAY_PARAM(msq_uncharge, msq_uncharge_cases, msq_op_desc);
 
 struct msq_ctx;
 
-/* A thread that does what it is told each time that it is set going. */
+/* A queue, its length and a folio's charge, when the queue's lock was taken. */
+struct msq_look {
+	struct kv_split_queue *queue;
+	int i;
+	struct list_head head;
+	unsigned long len, memory;
+	struct mem_cgroup *memcg;
+	/* Of a mapping the counter has page tables, too, which go late. */
+	bool exact;
+};
+
+/* A thread that does what it is told when it is set going. */
 struct msq_actor {
+	struct kunit_actor actor;
 	struct msq_ctx *ctx;
-	struct task_struct *task;
+	struct msq_look look;
 	enum msq_op op;
 	bool stop;
-	bool busy;			/* set going, not seen to be done */
-	struct completion go;
-	struct completion done;
 	struct folio *folio;
 	struct folio *to;		/* where the folio migrates to */
 	struct anon_vma *gate;		/* locked: the thread waits there */
@@ -502,18 +504,14 @@ static void msq_act(struct msq_actor *a)
 	}
 }
 
-static int msq_actor_fn(void *data)
+static struct msq_actor *to_msq(struct kunit_actor *actor)
 {
-	struct msq_actor *a = data;
+	return container_of(actor, struct msq_actor, actor);
+}
 
-	for (;;) {
-		wait_for_completion(&a->go);
-		if (READ_ONCE(a->stop))
-			break;
-		msq_act(a);
-		complete(&a->done);
-	}
-	return 0;
+static void msq_run(struct kunit_actor *actor)
+{
+	msq_act(to_msq(actor));
 }
 
 /* Start a thread on CPU @cpu, which then waits to be set going. */
@@ -521,67 +519,21 @@ static struct msq_actor *msq_start(struct kunit *test, enum msq_op op, int cpu)
 {
 	struct msq_ctx *ctx = test->priv;
 	struct msq_actor *a = &ctx->actors[ctx->nr_actors];
-	struct task_struct *task;
 
 	KUNIT_ASSERT_LT(test, ctx->nr_actors, MSQ_THREADS);
+	ctx->nr_actors++;
 	a->ctx = ctx;
 	a->op = op;
-	init_completion(&a->go);
-	init_completion(&a->done);
-	task = kthread_create(msq_actor_fn, a, "msq/%d", ctx->nr_actors);
-	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, task);
-	get_task_struct(task);
-	a->task = task;
-	ctx->nr_actors++;
-	kthread_bind(task, cpu);
-	wake_up_process(task);
+	kunit_actor_start(test, &a->actor, msq_run, cpu);
 	return a;
 }
 
-static void msq_set_going(struct msq_actor *a)
+static bool msq_at_lock(struct kunit_actor *actor)
 {
-	a->busy = true;
-	complete(&a->go);
-}
+	struct kv_split_queue *queue = to_msq(actor)->look.queue;
 
-static bool msq_finished(struct msq_actor *a)
-{
-	if (a->busy && wait_for_completion_timeout(&a->done, MSQ_TIMEOUT))
-		a->busy = false;
-	return !a->busy;
-}
-
-/* Bind this thread here, and return another CPU; skip if there is none. */
-static int msq_other_cpu(struct kunit *test)
-{
-	int other, cpu = get_cpu();
-
-	put_cpu();
-	KUNIT_ASSERT_EQ(test, 0,
-			set_cpus_allowed_ptr(current, cpumask_of(cpu)));
-	other = cpumask_any_but(cpu_online_mask, cpu);
-	if (other >= nr_cpu_ids)
-		kunit_skip(test, "needs two CPUs online, has %u",
-			   num_online_cpus());
-	return other;
-}
-
-/*
- * Is the thread acquiring the queue's lock right now?  Lockdep notes a lock
- * before the CPU spins on it.  Without lockdep the lock itself may tell, but
- * not every kind of lock does.
- */
-static bool msq_at_lock(struct msq_actor *a, struct kv_split_queue *queue)
-{
-#ifdef CONFIG_LOCKDEP
-	int i, depth = READ_ONCE(a->task->lockdep_depth);
-
-	for (i = 0; i < depth && i < MAX_LOCK_DEPTH; i++)
-		if (READ_ONCE(a->task->held_locks[i].instance) ==
-		    &queue->KV_QUEUE_LOCK.dep_map)
-			return true;
-#endif
-	return spin_is_contended(&queue->KV_QUEUE_LOCK);
+	return kunit_actor_at(actor, KUNIT_LOCK_MAP(&queue->KV_QUEUE_LOCK)) ||
+	       spin_is_contended(&queue->KV_QUEUE_LOCK);
 }
 
 /* Let the thread on the other CPU go on, or begin. */
@@ -593,7 +545,25 @@ static void msq_let_go(struct msq_actor *a)
 	if (gate)
 		anon_vma_unlock_write(gate);
 	else
-		msq_set_going(a);
+		kunit_actor_go(&a->actor);
+}
+
+static const char *msq_moved(struct kunit_actor *actor)
+{
+	struct msq_actor *a = to_msq(actor);
+	struct msq_look *was = &a->look;
+	struct list_head *head = &was->queue->KV_QUEUE_LIST;
+
+	if (READ_ONCE(head->next) != was->head.next ||
+	    READ_ONCE(head->prev) != was->head.prev)
+		return "list";
+	if (READ_ONCE(was->queue->KV_QUEUE_LEN) != was->len)
+		return "length";
+	if (kv_folio_memcg(a->folio) != was->memcg)
+		return "memcg of a queued folio";
+	if (was->exact && msq_memory(a->ctx, was->i) != was->memory)
+		return "memory counter";
+	return NULL;
 }
 
 /*
@@ -607,52 +577,26 @@ static void msq_expect_still_while_locked(struct kunit *test,
 {
 	struct msq_ctx *ctx = test->priv;
 	struct kv_split_queue *queue = ctx->queue[i];
-	struct list_head *head = &queue->KV_QUEUE_LIST;
-	unsigned long memory = msq_memory(ctx, i);
-	struct mem_cgroup *memcg = kv_folio_memcg(a->folio);
-	u64 now, arrived = 0, start = ktime_get_mono_fast_ns();
-	/* Of a mapping the counter has page tables, too, which go late. */
-	bool exact = !a->gate;
-	const char *moved = NULL;
-	struct list_head *next, *prev;
-	unsigned long flags, len;
+	struct kunit_sighting seen;
+	unsigned long flags;
 
+	a->look = (struct msq_look) {
+		.queue = queue,
+		.i = i,
+		.memory = msq_memory(ctx, i),
+		.memcg = kv_folio_memcg(a->folio),
+		.exact = !a->gate,
+	};
 	spin_lock_irqsave(&queue->KV_QUEUE_LOCK, flags);
-	next = READ_ONCE(head->next);
-	prev = READ_ONCE(head->prev);
-	len = READ_ONCE(queue->KV_QUEUE_LEN);
+	a->look.head = queue->KV_QUEUE_LIST;
+	a->look.len = queue->KV_QUEUE_LEN;
 	msq_let_go(a);
-	do {
-		if (READ_ONCE(head->next) != next ||
-		    READ_ONCE(head->prev) != prev)
-			moved = "list";
-		else if (READ_ONCE(queue->KV_QUEUE_LEN) != len)
-			moved = "length";
-		else if (kv_folio_memcg(a->folio) != memcg)
-			moved = "memcg of a queued folio";
-		else if (exact && msq_memory(ctx, i) != memory)
-			moved = "memory counter";
-		if (moved)
-			break;
-		udelay(MSQ_STEP_US);
-		now = ktime_get_mono_fast_ns();
-		if (!arrived && msq_at_lock(a, queue))
-			arrived = now;
-	} while (arrived ? now - arrived < MSQ_STILL_NS :
-			   now - start < MSQ_WATCH_NS);
+	seen = kunit_actor_watch(&a->actor, msq_at_lock, msq_moved,
+				 MSQ_WATCH_MS);
 	spin_unlock_irqrestore(&queue->KV_QUEUE_LOCK, flags);
 
-	KUNIT_EXPECT_NULL_MSG(test, moved,
-			      "changed while the lock was held: %s",
-			      moved ?: "nothing");
-	KUNIT_ASSERT_TRUE_MSG(test, msq_finished(a), "the thread is stuck");
-
-	/* A thread that never came to the lock has proved nothing. */
-	if (moved || arrived)
-		return;
-	if (!IS_ENABLED(CONFIG_LOCKDEP) || !debug_locks)
-		kunit_skip(test, "cannot see who waits for the queue's lock without lockdep");
-	KUNIT_FAIL(test, "nobody came to the queue's lock");
+	kunit_actor_finish(test, &a->actor, MSQ_TIMEOUT);
+	kunit_actor_expect_still(test, &seen, "the queue's lock");
 }
 
 /* Have a swap entry to hand that can be charged. */
@@ -789,8 +733,8 @@ static void msq_leave_to_reclaim(struct kunit *test, struct msq_actor *a)
 	vma = vma_lookup(mm, huge);
 	a->gate = vma->anon_vma;
 	anon_vma_lock_write(a->gate);
-	msq_set_going(a);
-	while (time_before(jiffies, end) && !completion_done(&a->done)) {
+	kunit_actor_go(&a->actor);
+	while (time_before(jiffies, end) && !completion_done(&a->actor.done)) {
 		if (rwsem_is_contended(&a->gate->root->rwsem)) {
 			kv_zap(vma, huge, HPAGE_PMD_SIZE - PAGE_SIZE);
 			refs = folio_ref_count(a->folio);
@@ -830,7 +774,7 @@ static void msq_test_waits_for_lock(struct kunit *test)
 	struct msq_actor *a;
 
 	msq_prepare(test, c);
-	a = msq_start(test, c->op, msq_other_cpu(test));
+	a = msq_start(test, c->op, kunit_actor_other_cpu(test));
 	if (c->isolates) {
 		msq_leave_to_reclaim(test, a);
 	} else {
@@ -871,7 +815,8 @@ static void memcg_split_queue_test_change_waits_for_lock(struct kunit *test)
 static void memcg_split_queue_test_queueing_waits_for_lock(struct kunit *test)
 {
 	struct msq_ctx *ctx = test->priv;
-	struct msq_actor *a = msq_start(test, MSQ_QUEUE, msq_other_cpu(test));
+	struct msq_actor *a = msq_start(test, MSQ_QUEUE,
+					kunit_actor_other_cpu(test));
 
 	a->folio = msq_get(test, HPAGE_PMD_ORDER, 0);
 	msq_expect_still_while_locked(test, a, 0);
@@ -1131,7 +1076,7 @@ static int msq_rounds(struct msq_ctx *ctx, bool *running)
 	*running = false;
 	for (i = 0; i < MSQ_THREADS; i++) {
 		rounds += READ_ONCE(ctx->actors[i].round);
-		*running |= !completion_done(&ctx->actors[i].done);
+		*running |= !completion_done(&ctx->actors[i].actor.done);
 	}
 	return rounds;
 }
@@ -1160,7 +1105,7 @@ static void memcg_split_queue_test_load(struct kunit *test)
 			cpu = cpumask_first(cpu_online_mask);
 	}
 	for (i = 0; i < MSQ_THREADS; i++)
-		msq_set_going(&ctx->actors[i]);
+		kunit_actor_go(&ctx->actors[i].actor);
 
 	do {
 		for (i = 0; i < MSQ_MEMCGS; i++) {
@@ -1183,7 +1128,7 @@ static void memcg_split_queue_test_load(struct kunit *test)
 	for (i = 0; i < MSQ_THREADS; i++) {
 		if (broken)
 			WRITE_ONCE(ctx->actors[i].stop, true);
-		KUNIT_ASSERT_TRUE(test, msq_finished(&ctx->actors[i]));
+		kunit_actor_finish(test, &ctx->actors[i].actor, MSQ_TIMEOUT);
 		KUNIT_EXPECT_EQ(test, ctx->actors[i].ret, 0);
 		if (!broken)
 			KUNIT_EXPECT_EQ(test, ctx->actors[i].round, MSQ_ROUNDS);
@@ -1279,22 +1224,14 @@ static int msq_init(struct kunit *test)
 static void msq_exit(struct kunit *test)
 {
 	struct msq_ctx *ctx = test->priv;
-	struct msq_actor *a;
 	bool stuck = false;
 	int i;
 
 	if (!ctx)
 		return;
 	for (i = 0; i < ctx->nr_actors; i++) {
-		a = &ctx->actors[i];
-		if (!msq_finished(a)) {
-			stuck = true;
-			continue;
-		}
-		WRITE_ONCE(a->stop, true);
-		complete(&a->go);
-		kthread_stop(a->task);
-		put_task_struct(a->task);
+		WRITE_ONCE(ctx->actors[i].stop, true);
+		stuck |= !kunit_actor_end(&ctx->actors[i].actor, MSQ_TIMEOUT);
 	}
 	/* A thread that is stuck still uses folios and cgroups: let them leak. */
 	if (stuck) {

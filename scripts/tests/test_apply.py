@@ -29,6 +29,8 @@ FIX = "pci-cfg-wait/v3.4-v5.8.patch"
 HOOK = "pci-cfg-wait/kunit-v5.14-v7.x.patch"
 ADDED = (
     "drivers/pci/pci_cfg_wait_kunit.c",
+    "include/kunit/actors.h",
+    "include/kunit/actors_test.h",
     "include/kunit/kernel_versions.h",
     "drivers/pci/.kunitconfig",
     "tools/testing/selftests/kselftest_klog.h",

@@ -10,29 +10,25 @@
  * waiter is then woken directly, and its memory is freed only once its thread
  * has ended.
  */
-#include <kunit/test.h>
-#include <linux/completion.h>
-#include <linux/cpumask.h>
-#include <linux/debug_locks.h>
+#include <kunit/actors.h>
+#include <kunit/actors_test.h>
 #include <linux/delay.h>
 #include <linux/jiffies.h>
-#include <linux/kthread.h>
 #include <linux/sched.h>
-#include <linux/sched/task.h>
 #include <linux/string.h>
 #include <linux/uaccess.h>
 #include <kunit/kernel_versions.h>
 
 #define PCW_MAX_ACTORS	16
 #define PCW_TIMEOUT	(5 * HZ)	/* no single step may take longer */
+#define PCW_ASLEEP_MS	5500		/* what looks by itself, does so by then */
 #define PCW_REG		0x40		/* where the actors read and write */
 #define PCW_OLD		0x11223344	/* config data while access is blocked */
 #define PCW_NEW		0xa5b6c7d8	/* config data that the waiter must meet */
 
-/* Hold-the-lock case, in steps of PCW_STEP_US. */
+/* With the queue's lock held. */
+#define PCW_WATCH_MS	1000
 #define PCW_STEP_US	10
-#define PCW_WATCH_STEPS	(USEC_PER_SEC / PCW_STEP_US)
-#define PCW_STILL_STEPS	(10 * USEC_PER_MSEC / PCW_STEP_US)
 
 /* Stress case. */
 #define PCW_READERS	4
@@ -56,14 +52,10 @@ struct pcw_ctx;
 
 /* A thread that makes one access, or accesses until it is told to stop. */
 struct pcw_actor {
+	struct kunit_actor actor;
 	struct pcw_ctx *ctx;
-	struct task_struct *task;
 	enum pcw_op op;
 	bool repeat;
-	struct completion ready;
-	struct completion go;
-	struct completion done;
-	unsigned long slept_before;	/* voluntary switches before the access */
 	u32 value;			/* read, or to be written */
 	int ret;
 	bool had_lock;
@@ -78,6 +70,7 @@ struct pcw_ctx {
 	atomic_t reads;
 	atomic_t writes;
 	atomic_t while_blocked;		/* accessor calls on a blocked device */
+	struct list_head head;		/* of the queue, when its lock was taken */
 	bool stop;
 	int nr_actors;
 	struct pcw_actor actors[PCW_MAX_ACTORS];
@@ -139,11 +132,11 @@ static void pcw_set_config(struct pcw_ctx *ctx, u32 val)
 	raw_spin_unlock_irq(&pci_lock);
 }
 
-/* Clear the block without waking anyone. */
-static void pcw_unblock(struct pcw_ctx *ctx)
+/* Set or clear the block without waking anyone. */
+static void pcw_set_block(struct pcw_ctx *ctx, bool block)
 {
 	raw_spin_lock_irq(&pci_lock);
-	ctx->dev.block_cfg_access = 0;
+	ctx->dev.block_cfg_access = block;
 	raw_spin_unlock_irq(&pci_lock);
 }
 
@@ -193,13 +186,15 @@ static void pcw_access(struct pcw_actor *a)
 	}
 }
 
-static int pcw_actor_fn(void *data)
+static struct pcw_actor *to_pcw(struct kunit_actor *actor)
 {
-	struct pcw_actor *a = data;
+	return container_of(actor, struct pcw_actor, actor);
+}
 
-	complete(&a->ready);
-	wait_for_completion(&a->go);
-	WRITE_ONCE(a->slept_before, current->nvcsw);
+static void pcw_run(struct kunit_actor *actor)
+{
+	struct pcw_actor *a = to_pcw(actor);
+
 	do {
 		pcw_access(a);
 		a->accesses++;
@@ -210,56 +205,21 @@ static int pcw_actor_fn(void *data)
 			a->value ^= PCW_OLD ^ PCW_NEW;
 		cond_resched();
 	} while (a->repeat && !READ_ONCE(a->ctx->stop));
-	complete_all(&a->done);
-	return 0;
 }
 
-/*
- * Start a thread that waits for its go; on CPU @cpu only, unless that is
- * negative.
- */
+/* Start a thread that waits for its go, on CPU @cpu unless that is negative. */
 static struct pcw_actor *pcw_start(struct kunit *test, enum pcw_op op, int cpu)
 {
 	struct pcw_ctx *ctx = test->priv;
 	struct pcw_actor *a = &ctx->actors[ctx->nr_actors];
-	struct task_struct *task;
 
 	KUNIT_ASSERT_LT(test, ctx->nr_actors, PCW_MAX_ACTORS);
+	ctx->nr_actors++;
 	a->ctx = ctx;
 	a->op = op;
 	a->value = PCW_NEW;
-	init_completion(&a->ready);
-	init_completion(&a->go);
-	init_completion(&a->done);
-	task = kthread_create(pcw_actor_fn, a, "pcw/%d", ctx->nr_actors);
-	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, task);
-	get_task_struct(task);
-	a->task = task;
-	ctx->nr_actors++;
-	if (cpu >= 0)
-		kthread_bind(task, cpu);
-	wake_up_process(task);
-	KUNIT_ASSERT_NE(test, 0UL,
-			wait_for_completion_timeout(&a->ready, PCW_TIMEOUT));
+	kunit_actor_start(test, &a->actor, pcw_run, cpu);
 	return a;
-}
-
-/* Has the thread gone to sleep @times times since it began its access? */
-static bool pcw_slept(struct pcw_actor *a, unsigned long times)
-{
-	return READ_ONCE(a->task->nvcsw) - READ_ONCE(a->slept_before) >= times;
-}
-
-static bool pcw_finished(struct pcw_actor *a)
-{
-	return wait_for_completion_timeout(&a->done, PCW_TIMEOUT) != 0;
-}
-
-/* Wait for a thread that has completed ->done, so that its memory can go. */
-static void pcw_reap(struct pcw_actor *a)
-{
-	kthread_stop(a->task);
-	put_task_struct(a->task);
 }
 
 /*
@@ -313,12 +273,13 @@ static int pcw_count(const struct task_struct *task)
 	return count;
 }
 
-/* Wait until the thread sleeps on the queue, for the @times-th time. */
+/* Wait until the thread sleeps on the queue, and has done so @times times. */
 static bool pcw_wait_asleep(struct pcw_actor *a, unsigned long times)
 {
 	unsigned long end = jiffies + PCW_TIMEOUT;
 
-	while (pcw_count(a->task) != 1 || !pcw_slept(a, times)) {
+	while (pcw_count(a->actor.task) != 1 ||
+	       kunit_actor_slept(&a->actor) != times) {
 		if (time_after(jiffies, end))
 			return false;
 		usleep_range(50, 100);
@@ -326,195 +287,153 @@ static bool pcw_wait_asleep(struct pcw_actor *a, unsigned long times)
 	return true;
 }
 
-/* Keep this thread on the CPU where it is now. */
-static int pcw_stay_here(struct kunit *test)
+/* The thread waits; the device is then set free for it to make its access. */
+static struct pcw_actor *pcw_start_waiting(struct kunit *test, enum pcw_op op,
+					   int cpu)
 {
-	int cpu = get_cpu();
+	struct pcw_ctx *ctx = test->priv;
+	struct pcw_actor *a = pcw_start(test, op, cpu);
 
-	put_cpu();
-	KUNIT_ASSERT_EQ(test, 0,
-			set_cpus_allowed_ptr(current, cpumask_of(cpu)));
-	return cpu;
+	pci_cfg_access_lock(&ctx->dev);
+	kunit_actor_go(&a->actor);
+	KUNIT_ASSERT_TRUE(test, pcw_wait_asleep(a, 1));
+	return a;
 }
 
-#ifdef CONFIG_LOCKDEP
-#define PCW_MAP(lock)	(&(lock)->dep_map)
-#else
-#define PCW_MAP(lock)	((void)(lock), NULL)
-#endif
-
-/*
- * Is the other thread acquiring this lock right now?  Lockdep notes a lock
- * before the CPU spins on it.
- */
-static bool pcw_acquires(struct pcw_actor *a, const struct lockdep_map *map)
+/* The one access was made when the device was free, and nobody waits now. */
+static void pcw_expect_done(struct kunit *test, struct pcw_actor *a)
 {
-#ifdef CONFIG_LOCKDEP
-	int i, depth = READ_ONCE(a->task->lockdep_depth);
+	struct pcw_ctx *ctx = test->priv;
 
-	for (i = 0; i < depth && i < MAX_LOCK_DEPTH; i++)
-		if (READ_ONCE(a->task->held_locks[i].instance) == map)
-			return true;
-#endif
-	return false;
+	kunit_actor_finish(test, &a->actor, PCW_TIMEOUT);
+	KUNIT_EXPECT_EQ(test, a->ret, 0);
+	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->while_blocked), 0);
+	KUNIT_EXPECT_EQ(test, pcw_count(NULL), 0);
 }
 
-/* Without lockdep the lock itself may tell, but not every kind of lock does. */
-static bool pcw_at_queue_lock(struct pcw_actor *a)
+/* It has read, once and what is there. */
+static void pcw_expect_read(struct kunit *test, struct pcw_actor *a)
 {
-	return pcw_acquires(a, PCW_MAP(&pci_cfg_wait.lock)) ||
+	struct pcw_ctx *ctx = test->priv;
+
+	pcw_expect_done(test, a);
+	KUNIT_EXPECT_EQ(test, a->value, (u32)PCW_OLD);
+	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->reads), 1);
+}
+
+static bool pcw_at_queue_lock(struct kunit_actor *actor)
+{
+	return kunit_actor_at(actor, KUNIT_LOCK_MAP(&pci_cfg_wait.lock)) ||
 	       spin_is_contended(&pci_cfg_wait.lock);
 }
 
-static bool pcw_at_pci_lock(struct pcw_actor *a)
+static bool pcw_at_pci_lock(struct kunit_actor *actor)
 {
-	return pcw_acquires(a, PCW_MAP(&pci_lock)) ||
+	return kunit_actor_at(actor, KUNIT_LOCK_MAP(&pci_lock)) ||
 	       raw_spin_is_contended(&pci_lock);
 }
 
 /* Nobody may keep pci_lock while waiting for the queue's lock. */
-static bool pcw_trylock_pci_lock(struct pcw_actor *a)
+static bool pcw_trylock_pci_lock(struct kunit_actor *actor)
 {
 	return raw_spin_trylock(&pci_lock);
 }
 
 /* Try until it is true, with interrupts off and for a bounded time. */
-static bool pcw_spin_until(bool (*cond)(struct pcw_actor *),
+static bool pcw_spin_until(bool (*cond)(struct kunit_actor *),
 			   struct pcw_actor *a)
 {
 	int i;
 
-	for (i = 0; i < PCW_WATCH_STEPS; i++) {
-		if (cond(a))
+	for (i = 0; i < PCW_WATCH_MS * USEC_PER_MSEC / PCW_STEP_US; i++) {
+		if (cond(&a->actor))
 			return true;
 		udelay(PCW_STEP_US);
 	}
 	return false;
 }
 
-/* A thread that never came to the lock has proved nothing: fail, or skip. */
-static void pcw_expect_came(struct kunit *test, bool came, const char *lock)
+static const char *pcw_moved(struct kunit_actor *actor)
 {
-	if (came)
-		return;
-	if (!IS_ENABLED(CONFIG_LOCKDEP) || !debug_locks)
-		kunit_skip(test, "cannot see who waits for %s without lockdep",
-			   lock);
-	KUNIT_FAIL(test, "nobody came to %s", lock);
+	struct list_head *was = &to_pcw(actor)->ctx->head;
+
+	return READ_ONCE(pci_cfg_wait.head.next) != was->next ||
+	       READ_ONCE(pci_cfg_wait.head.prev) != was->prev ?
+	       "the queue" : NULL;
 }
 
-/*
- * Hold the queue's lock, set the thread on the other CPU going, and watch the
- * queue until the thread has come to the lock and a while longer.  Return the
- * probe that found it changed, or -1, and whether the thread was seen at all.
- */
-static int pcw_watch_while_locked(struct pcw_actor *a,
-				  void (*set_going)(struct pcw_actor *),
-				  bool *came)
+/* Hold the queue's lock, set the thread on the other CPU going, and watch. */
+static struct kunit_sighting pcw_watch(struct pcw_actor *a,
+				       void (*set_going)(struct kunit_actor *))
 {
-	struct list_head *head = &pci_cfg_wait.head;
-	struct list_head *next, *prev;
-	int i, arrived = -1, moved = -1;
+	struct kunit_sighting seen;
 	unsigned long flags;
 
 	spin_lock_irqsave(&pci_cfg_wait.lock, flags);
-	next = READ_ONCE(head->next);
-	prev = READ_ONCE(head->prev);
-	set_going(a);
-	for (i = 0; i < PCW_WATCH_STEPS; i++) {
-		if (READ_ONCE(head->next) != next ||
-		    READ_ONCE(head->prev) != prev) {
-			moved = i;
-			break;
-		}
-		if (arrived < 0 && pcw_at_queue_lock(a))
-			arrived = i;
-		if (arrived >= 0 && i - arrived >= PCW_STILL_STEPS)
-			break;
-		udelay(PCW_STEP_US);
-	}
+	a->ctx->head = pci_cfg_wait.head;
+	set_going(&a->actor);
+	seen = kunit_actor_watch(&a->actor, pcw_at_queue_lock, pcw_moved,
+				 PCW_WATCH_MS);
 	spin_unlock_irqrestore(&pci_cfg_wait.lock, flags);
-	*came = moved >= 0 || arrived >= 0;
-	return moved;
+	return seen;
 }
 
-/* In correct code the thread can do nothing but wait for the lock. */
-static void pcw_expect_still_while_locked(struct kunit *test,
-					  struct pcw_actor *a,
-					  void (*set_going)(struct pcw_actor *))
+static void pcw_wake(struct kunit_actor *actor)
 {
-	bool came;
-	int moved = pcw_watch_while_locked(a, set_going, &came);
-
-	KUNIT_EXPECT_EQ_MSG(test, moved, -1,
-			    "the queue changed while its lock was held, at probe %d",
-			    moved);
-	pcw_expect_came(test, came, "the queue's lock");
-}
-
-static void pcw_complete_go(struct pcw_actor *a)
-{
-	complete(&a->go);
-}
-
-static void pcw_wake(struct pcw_actor *a)
-{
-	wake_up_process(a->task);
-}
-
-/* Bind this thread here, and return another CPU; skip if there is none. */
-static int pcw_other_cpu(struct kunit *test)
-{
-	int other = cpumask_any_but(cpu_online_mask, pcw_stay_here(test));
-
-	if (other >= nr_cpu_ids)
-		kunit_skip(test, "needs two CPUs online, has %u",
-			   num_online_cpus());
-	return other;
+	wake_up_process(actor->task);
 }
 
 /* A waiter joins the queue only with the queue's lock. */
 static void pci_cfg_wait_test_queue_still_while_locked(struct kunit *test)
 {
 	struct pcw_ctx *ctx = test->priv;
+	struct kunit_sighting seen;
 	struct pcw_actor *a;
 
-	a = pcw_start(test, PCW_READ_DWORD, pcw_other_cpu(test));
+	a = pcw_start(test, PCW_READ_DWORD, kunit_actor_other_cpu(test));
 	pci_cfg_access_lock(&ctx->dev);
-	pcw_expect_still_while_locked(test, a, pcw_complete_go);
+	seen = pcw_watch(a, kunit_actor_go);
+	kunit_actor_expect_still(test, &seen, "the queue's lock");
 
 	/* With the lock free the thread must queue itself, and sleep. */
 	KUNIT_EXPECT_TRUE(test, pcw_wait_asleep(a, 1));
 	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->reads), 0);
-
 	pci_cfg_access_unlock(&ctx->dev);
-	KUNIT_ASSERT_TRUE(test, pcw_finished(a));
-	KUNIT_EXPECT_EQ(test, a->ret, 0);
-	KUNIT_EXPECT_EQ(test, a->value, (u32)PCW_OLD);
-	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->reads), 1);
-	KUNIT_EXPECT_EQ(test, pcw_count(NULL), 0);
+	pcw_expect_read(test, a);
 }
 
 /* A waiter leaves the queue only with the queue's lock. */
 static void pci_cfg_wait_test_waiter_stays_while_locked(struct kunit *test)
 {
-	struct pcw_ctx *ctx = test->priv;
-	struct pcw_actor *a;
-
-	a = pcw_start(test, PCW_READ_DWORD, pcw_other_cpu(test));
-	pci_cfg_access_lock(&ctx->dev);
-	complete(&a->go);
-	KUNIT_ASSERT_TRUE(test, pcw_wait_asleep(a, 1));
+	struct pcw_actor *a = pcw_start_waiting(test, PCW_READ_DWORD,
+						kunit_actor_other_cpu(test));
+	struct kunit_sighting seen;
 
 	/* Not pci_cfg_access_unlock(): it would take the queue's lock. */
-	pcw_unblock(ctx);
-	pcw_expect_still_while_locked(test, a, pcw_wake);
+	pcw_set_block(test->priv, false);
+	seen = pcw_watch(a, pcw_wake);
+	kunit_actor_expect_still(test, &seen, "the queue's lock");
+	pcw_expect_read(test, a);
+}
 
-	KUNIT_ASSERT_TRUE(test, pcw_finished(a));
-	KUNIT_EXPECT_EQ(test, a->ret, 0);
-	KUNIT_EXPECT_EQ(test, a->value, (u32)PCW_OLD);
-	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->reads), 1);
-	KUNIT_EXPECT_EQ(test, pcw_count(NULL), 0);
+/*
+ * A waiter does not look by itself whether the device is free: what does would
+ * hide a wake-up that is lost.
+ */
+static void pci_cfg_wait_test_sleeps_until_woken(struct kunit *test)
+{
+	struct pcw_actor *a = pcw_start_waiting(test, PCW_READ_DWORD, -1);
+	struct pcw_ctx *ctx = test->priv;
+
+	pcw_set_block(ctx, false);
+	KUNIT_EXPECT_TRUE_MSG(test,
+			      kunit_actor_sleeps_on(&a->actor, PCW_ASLEEP_MS),
+			      "nobody woke the waiter, and it looks");
+	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->reads), 0);
+
+	pcw_set_block(ctx, true);
+	pci_cfg_access_unlock(&ctx->dev);
+	pcw_expect_read(test, a);
 }
 
 /*
@@ -528,11 +447,11 @@ static void pci_cfg_wait_test_late_block_holds_waiter(struct kunit *test)
 	struct pcw_actor *a;
 	unsigned long flags;
 
-	a = pcw_start(test, PCW_READ_DWORD, pcw_other_cpu(test));
+	a = pcw_start(test, PCW_READ_DWORD, kunit_actor_other_cpu(test));
 	pci_cfg_access_lock(&ctx->dev);
 
 	spin_lock_irqsave(&pci_cfg_wait.lock, flags);
-	complete(&a->go);
+	kunit_actor_go(&a->actor);
 	at_queue = pcw_spin_until(pcw_at_queue_lock, a);
 	if (at_queue)
 		locked = pcw_spin_until(pcw_trylock_pci_lock, a);
@@ -546,20 +465,16 @@ static void pci_cfg_wait_test_late_block_holds_waiter(struct kunit *test)
 	}
 	local_irq_restore(flags);
 
-	pcw_expect_came(test, at_queue, "the queue's lock");
+	kunit_actor_expect_came(test, at_queue, "the queue's lock");
 	KUNIT_EXPECT_EQ_MSG(test, locked, at_queue,
 			    "pci_lock is held by a waiter for the queue's lock");
 	if (locked)
-		pcw_expect_came(test, at_pci, "pci_lock");
+		kunit_actor_expect_came(test, at_pci, "pci_lock");
 	KUNIT_EXPECT_TRUE(test, pcw_wait_asleep(a, 1));
 	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->reads), 0);
 
 	pci_cfg_access_unlock(&ctx->dev);
-	KUNIT_ASSERT_TRUE(test, pcw_finished(a));
-	KUNIT_EXPECT_EQ(test, a->ret, 0);
-	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->reads), 1);
-	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->while_blocked), 0);
-	KUNIT_EXPECT_EQ(test, pcw_count(NULL), 0);
+	pcw_expect_read(test, a);
 }
 
 /*
@@ -568,14 +483,10 @@ static void pci_cfg_wait_test_late_block_holds_waiter(struct kunit *test)
  */
 static void pci_cfg_wait_test_blocked_again_sleeps_again(struct kunit *test)
 {
+	struct pcw_actor *a = pcw_start_waiting(test, PCW_READ_DWORD,
+						kunit_actor_stay_here(test));
 	struct pcw_ctx *ctx = test->priv;
-	struct pcw_actor *a;
 	bool locked;
-
-	a = pcw_start(test, PCW_READ_DWORD, pcw_stay_here(test));
-	pci_cfg_access_lock(&ctx->dev);
-	complete(&a->go);
-	KUNIT_ASSERT_TRUE(test, pcw_wait_asleep(a, 1));
 
 	preempt_disable();
 	pci_cfg_access_unlock(&ctx->dev);
@@ -585,14 +496,9 @@ static void pci_cfg_wait_test_blocked_again_sleeps_again(struct kunit *test)
 
 	KUNIT_EXPECT_TRUE(test, pcw_wait_asleep(a, 2));
 	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->reads), 0);
-	KUNIT_EXPECT_FALSE(test, completion_done(&a->done));
 
 	pci_cfg_access_unlock(&ctx->dev);
-	KUNIT_ASSERT_TRUE(test, pcw_finished(a));
-	KUNIT_EXPECT_EQ(test, a->ret, 0);
-	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->reads), 1);
-	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->while_blocked), 0);
-	KUNIT_EXPECT_EQ(test, pcw_count(NULL), 0);
+	pcw_expect_read(test, a);
 }
 
 struct pcw_op_case {
@@ -628,18 +534,13 @@ static void pci_cfg_wait_test_access_after_wait(struct kunit *test)
 	struct pcw_ctx *ctx = test->priv;
 	bool read = c->op <= PCW_READ_DWORD;
 	u32 moved = PCW_NEW & (u32)((1ULL << (8 * c->size)) - 1);
-	struct pcw_actor *a;
+	struct pcw_actor *a = pcw_start_waiting(test, c->op, -1);
 
-	a = pcw_start(test, c->op, -1);
-	pci_cfg_access_lock(&ctx->dev);
-	complete(&a->go);
-	KUNIT_ASSERT_TRUE(test, pcw_wait_asleep(a, 1));
 	KUNIT_EXPECT_EQ(test, pcw_get_config(ctx), (u32)PCW_OLD);
 	pcw_set_config(ctx, read ? PCW_NEW : 0);
 
 	pci_cfg_access_unlock(&ctx->dev);
-	KUNIT_ASSERT_TRUE(test, pcw_finished(a));
-	KUNIT_EXPECT_EQ(test, a->ret, 0);
+	pcw_expect_done(test, a);
 	if (c->op == PCW_LOCK) {
 		KUNIT_EXPECT_TRUE(test, a->had_lock);
 		KUNIT_EXPECT_EQ(test, (int)ctx->dev.block_cfg_access, 0);
@@ -650,8 +551,6 @@ static void pci_cfg_wait_test_access_after_wait(struct kunit *test)
 	}
 	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->reads), c->size && read);
 	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->writes), c->size && !read);
-	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->while_blocked), 0);
-	KUNIT_EXPECT_EQ(test, pcw_count(NULL), 0);
 }
 
 static const int pcw_waiter_cases[] = { 1, PCW_MAX_ACTORS };
@@ -671,10 +570,10 @@ static void pci_cfg_wait_test_unlock_wakes_all(struct kunit *test)
 
 	/* Here: none of them can leave a broken queue while it is walked. */
 	for (i = 0; i < waiters; i++)
-		pcw_start(test, PCW_READ_DWORD, pcw_stay_here(test));
+		pcw_start(test, PCW_READ_DWORD, kunit_actor_stay_here(test));
 	pci_cfg_access_lock(&ctx->dev);
 	for (i = 0; i < waiters; i++)
-		complete(&ctx->actors[i].go);
+		kunit_actor_go(&ctx->actors[i].actor);
 	for (i = 0; i < waiters; i++)
 		KUNIT_ASSERT_TRUE_MSG(test, pcw_wait_asleep(&ctx->actors[i], 1),
 				      "waiter %d of %d", i, waiters);
@@ -683,8 +582,7 @@ static void pci_cfg_wait_test_unlock_wakes_all(struct kunit *test)
 
 	pci_cfg_access_unlock(&ctx->dev);
 	for (i = 0; i < waiters; i++) {
-		KUNIT_ASSERT_TRUE_MSG(test, pcw_finished(&ctx->actors[i]),
-				      "waiter %d of %d", i, waiters);
+		kunit_actor_finish(test, &ctx->actors[i].actor, PCW_TIMEOUT);
 		KUNIT_EXPECT_EQ(test, ctx->actors[i].ret, 0);
 		KUNIT_EXPECT_EQ(test, ctx->actors[i].value, (u32)PCW_OLD);
 	}
@@ -697,18 +595,17 @@ static void pci_cfg_wait_test_unlock_wakes_all(struct kunit *test)
 static bool pcw_changes_unlocked(struct kunit *test)
 {
 	struct pcw_ctx *ctx = test->priv;
+	struct kunit_sighting seen;
 	struct pcw_actor *a;
-	bool came;
-	int moved;
 
 	if (num_online_cpus() < 2)
 		return false;
-	a = pcw_start(test, PCW_READ_DWORD, pcw_other_cpu(test));
+	a = pcw_start(test, PCW_READ_DWORD, kunit_actor_other_cpu(test));
 	pci_cfg_access_lock(&ctx->dev);
-	moved = pcw_watch_while_locked(a, pcw_complete_go, &came);
+	seen = pcw_watch(a, kunit_actor_go);
 	pci_cfg_access_unlock(&ctx->dev);
-	KUNIT_ASSERT_TRUE(test, pcw_finished(a));
-	return moved >= 0;
+	kunit_actor_finish(test, &a->actor, PCW_TIMEOUT);
+	return seen.moved;
 }
 
 /*
@@ -733,7 +630,7 @@ static void pci_cfg_wait_test_links_hold_under_load(struct kunit *test)
 		a->repeat = true;
 	}
 	for (i = first; i < ctx->nr_actors; i++)
-		complete(&ctx->actors[i].go);
+		kunit_actor_go(&ctx->actors[i].actor);
 
 	for (round = 0; round < PCW_ROUNDS && !broken && !late; round++) {
 		pci_cfg_access_lock(&ctx->dev);
@@ -755,8 +652,7 @@ static void pci_cfg_wait_test_links_hold_under_load(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, waited, PCW_ROUNDS);
 	for (i = first; i < ctx->nr_actors; i++) {
 		a = &ctx->actors[i];
-		KUNIT_ASSERT_TRUE_MSG(test, pcw_finished(a),
-				      "waiter %d is lost", i);
+		kunit_actor_finish(test, &a->actor, PCW_TIMEOUT);
 		KUNIT_EXPECT_EQ(test, a->wrong, 0UL);
 		KUNIT_EXPECT_GT(test, a->accesses, 0UL);
 	}
@@ -784,19 +680,18 @@ static bool pcw_rescue(struct pcw_actor *a)
 {
 	unsigned long end = jiffies + PCW_TIMEOUT;
 
-	do {
-		pcw_unblock(a->ctx);
-		wake_up_process(a->task);
-		if (wait_for_completion_timeout(&a->done, HZ / 20))
-			return true;
-	} while (time_before(jiffies, end));
-	return false;
+	while (a->actor.task && !kunit_actor_end(&a->actor, HZ / 20)) {
+		if (time_after(jiffies, end))
+			return false;
+		pcw_set_block(a->ctx, false);
+		wake_up_process(a->actor.task);
+	}
+	return true;
 }
 
 static void pcw_exit(struct kunit *test)
 {
 	struct pcw_ctx *ctx = test->priv;
-	struct pcw_actor *a;
 	bool lost = false;
 	int i;
 
@@ -806,14 +701,7 @@ static void pcw_exit(struct kunit *test)
 	if (ctx->dev.block_cfg_access)
 		pci_cfg_access_unlock(&ctx->dev);
 	for (i = 0; i < ctx->nr_actors; i++)
-		complete(&ctx->actors[i].go);
-	for (i = 0; i < ctx->nr_actors; i++) {
-		a = &ctx->actors[i];
-		if (completion_done(&a->done) || pcw_rescue(a))
-			pcw_reap(a);
-		else
-			lost = true;
-	}
+		lost |= !pcw_rescue(&ctx->actors[i]);
 	/* A thread that is stuck still uses the memory: let it leak. */
 	if (lost)
 		KUNIT_FAIL(test, "a waiter could not be woken");
@@ -822,10 +710,16 @@ static void pcw_exit(struct kunit *test)
 }
 
 static struct kunit_case pci_cfg_wait_test_cases[] = {
+	KUNIT_CASE_PARAM(kunit_actors_test_watch, kat_watch_gen_params),
+	KUNIT_CASE(kunit_actors_test_never_let_go),
+	KUNIT_CASE(kunit_actors_test_dismissed),
+	KUNIT_CASE(kunit_actors_test_stuck),
+	KUNIT_CASE_PARAM(kunit_actors_test_sleeps_on, kat_polls_gen_params),
 	KUNIT_CASE(pci_cfg_wait_test_queue_still_while_locked),
 	KUNIT_CASE(pci_cfg_wait_test_waiter_stays_while_locked),
 	KUNIT_CASE(pci_cfg_wait_test_late_block_holds_waiter),
 	KUNIT_CASE(pci_cfg_wait_test_blocked_again_sleeps_again),
+	KUNIT_CASE_SLOW(pci_cfg_wait_test_sleeps_until_woken),
 	KUNIT_CASE_PARAM(pci_cfg_wait_test_access_after_wait, pcw_op_gen_params),
 	KUNIT_CASE_PARAM(pci_cfg_wait_test_unlock_wakes_all,
 			 pcw_waiter_gen_params),

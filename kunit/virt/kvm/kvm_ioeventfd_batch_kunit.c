@@ -9,16 +9,14 @@
  *
  * Every wait is bounded.  What a thread may still use is never freed.
  */
-#include <kunit/test.h>
+#include <kunit/actors.h>
 #include <linux/bits.h>
 #include <linux/completion.h>
 #include <linux/delay.h>
 #include <linux/jiffies.h>
 #include <linux/kprobes.h>
-#include <linux/kthread.h>
 #include <linux/mm.h>
 #include <linux/prandom.h>
-#include <linux/sched/task.h>
 #include <linux/string.h>
 
 #ifndef IOEVENTFD_SHADOW_FLAG_ADD
@@ -119,14 +117,11 @@ static void kib_batch_drop(struct kvm *kvm)
 struct kib_ctx;
 
 struct kib_actor {
+	struct kunit_actor actor;
 	struct kib_ctx *ctx;
 	struct kvm *kvm;
 	void (*fn)(struct kib_actor *a);
 	int nr;
-	struct task_struct *task;
-	struct completion begun;	/* it has opened a batch */
-	struct completion go;		/* it may go on */
-	struct completion done;
 	bool destroy;			/* it ends the VM, not the batch */
 	int wrong;			/* calls that gave an errno they must not */
 	unsigned long rounds;
@@ -342,14 +337,11 @@ static struct kvm *kib_create(struct kunit *test)
 	return kvm;
 }
 
-static int kib_actor_fn(void *data)
+static void kib_run(struct kunit_actor *actor)
 {
-	struct kib_actor *a = data;
+	struct kib_actor *a = container_of(actor, struct kib_actor, actor);
 
 	a->fn(a);
-	complete_all(&a->begun);
-	complete_all(&a->done);
-	return 0;
 }
 
 static struct kib_actor *kib_start(struct kunit *test, struct kvm *kvm,
@@ -357,31 +349,25 @@ static struct kib_actor *kib_start(struct kunit *test, struct kvm *kvm,
 {
 	struct kib_ctx *ctx = test->priv;
 	struct kib_actor *a = &ctx->actors[ctx->nr_actors];
-	struct task_struct *task;
 
 	KUNIT_ASSERT_LT(test, ctx->nr_actors, KIB_MAX_ACTORS);
 	*a = (struct kib_actor) {
 		.ctx = ctx,
 		.kvm = kvm,
 		.fn = fn,
-		.nr = ctx->nr_actors,
+		.nr = ctx->nr_actors++,
 		.destroy = destroy,
 	};
-	init_completion(&a->begun);
-	init_completion(&a->go);
-	init_completion(&a->done);
-	task = kthread_create(kib_actor_fn, a, "kib/%d", a->nr);
-	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, task);
-	get_task_struct(task);
-	a->task = task;
-	ctx->nr_actors++;
-	wake_up_process(task);
+	kunit_actor_start(test, &a->actor, kib_run, -1);
 	return a;
 }
 
-static bool kib_wait(struct completion *c)
+/* Each of its calls was answered as it must be, the last one, too. */
+static void kib_expect_done(struct kunit *test, struct kib_actor *a)
 {
-	return wait_for_completion_timeout(c, KIB_TIMEOUT) != 0;
+	kunit_actor_finish(test, &a->actor, KIB_TIMEOUT);
+	KUNIT_EXPECT_EQ(test, a->wrong, 0);
+	KUNIT_EXPECT_EQ(test, a->ret, 0);
 }
 
 /*
@@ -943,19 +929,8 @@ static void kvm_ioeventfd_batch_test_one_grace_period(struct kunit *test)
 	WRITE_ONCE(kib_grace_task, NULL);
 }
 
-/* The test lets an actor go on; one that it forgets has gone wrong. */
-static bool kib_may_go(struct kib_actor *a)
-{
-	bool ret = kib_wait(&a->go);
-
-	a->wrong += !ret;
-	return ret;
-}
-
 static void kib_remove_in_batch(struct kib_actor *a)
 {
-	if (!kib_may_go(a))
-		return;
 	a->wrong += !!kib_begin(a->kvm);
 	a->wrong += !!kib_deassign(a->kvm, 0);
 	a->ret = kib_end(a->kvm);
@@ -981,16 +956,15 @@ static void kvm_ioeventfd_batch_test_not_freed_under_reader(struct kunit *test)
 	idx = srcu_read_lock(&kvm->srcu);
 	bus = srcu_dereference(kvm->buses[KVM_PIO_BUS], &kvm->srcu);
 	WRITE_ONCE(kib_watched, bus);
-	complete(&a->go);
+	kunit_actor_go(&a->actor);
 	while (srcu_dereference(kvm->buses[KVM_PIO_BUS], &kvm->srcu) == bus &&
 	       time_before(jiffies, end))
 		usleep_range(50, 100);
 	KUNIT_EXPECT_PTR_NE(test, kib_bus(kvm, KVM_PIO_BUS), bus);
 	KUNIT_EXPECT_EQ_MSG(test, kib_refs(0), 1,
 			    "the eventfd was put when the bus was published");
-	KUNIT_EXPECT_EQ_MSG(test, 0UL,
-			    wait_for_completion_timeout(&a->done, KIB_WATCH),
-			    "END returned under a reader");
+	KUNIT_EXPECT_FALSE_MSG(test, kunit_actor_join(&a->actor, KIB_WATCH),
+			       "END returned under a reader");
 	KUNIT_EXPECT_EQ(test, kib_refs(0), 1);
 	KUNIT_EXPECT_PTR_EQ_MSG(test, READ_ONCE(kib_watched), (void *)bus,
 				"the old bus was freed under a reader");
@@ -1004,9 +978,7 @@ static void kvm_ioeventfd_batch_test_not_freed_under_reader(struct kunit *test)
 	}
 	srcu_read_unlock(&kvm->srcu, idx);
 
-	KUNIT_ASSERT_TRUE(test, kib_wait(&a->done));
-	KUNIT_EXPECT_EQ(test, a->wrong, 0);
-	KUNIT_EXPECT_EQ(test, a->ret, 0);
+	kib_expect_done(test, a);
 	KUNIT_EXPECT_EQ(test, kib_refs(0), 0);
 	KUNIT_EXPECT_NULL(test, READ_ONCE(kib_watched));
 }
@@ -1023,12 +995,9 @@ KUNIT_ARRAY_PARAM(kib_destroy, kib_destroy_cases, kib_destroy_desc);
 
 static void kib_begin_and_end(struct kib_actor *a)
 {
-	if (!kib_may_go(a))
-		return;
 	a->wrong += !!kib_begin(a->kvm);
 	a->wrong += !!kib_assign(a->kvm, 0);
-	complete(&a->begun);
-	if (!kib_may_go(a))
+	if (!kunit_actor_pause(&a->actor))
 		return;
 	if (a->destroy)
 		kib_batch_drop(a->kvm);
@@ -1057,18 +1026,17 @@ static void kvm_ioeventfd_batch_test_still_while_locked(struct kunit *test)
 	mutex_lock(&kvm->slots_lock);
 	state = ioeventfd_batch_object(kvm);
 	memcpy(before, state, sizeof(before));
-	complete(&a->go);
-	has_begun = kib_wait(&a->begun);
+	kunit_actor_go(&a->actor);
+	has_begun = kunit_actor_arrived(&a->actor, KIB_TIMEOUT);
 	memcpy(opened, state, sizeof(opened));
-	complete(&a->go);
-	has_ended = kib_wait(&a->done);
+	kunit_actor_go(&a->actor);
+	has_ended = kunit_actor_join(&a->actor, KIB_TIMEOUT);
 	memcpy(closed, state, sizeof(closed));
 	mutex_unlock(&kvm->slots_lock);
 
 	KUNIT_EXPECT_TRUE_MSG(test, has_begun && has_ended,
 			      "one VM's batch waits for another VM's lock");
-	KUNIT_EXPECT_EQ(test, a->wrong, 0);
-	KUNIT_EXPECT_EQ(test, a->ret, 0);
+	kib_expect_done(test, a);
 	KUNIT_EXPECT_MEMEQ_MSG(test, opened, before, sizeof(before),
 			       "another VM's BEGIN changed it");
 	KUNIT_EXPECT_MEMEQ_MSG(test, closed, opened, sizeof(opened),
@@ -1152,8 +1120,6 @@ static void kib_load(struct kib_actor *a)
 	unsigned long i;
 	int ret;
 
-	if (!kib_may_go(a))
-		return;
 	for (i = 0; i < KIB_ROUNDS && !a->wrong; i++) {
 		bool real = !(i % KIB_REAL);
 
@@ -1164,7 +1130,8 @@ static void kib_load(struct kib_actor *a)
 		if (!i) {
 			if (atomic_dec_and_test(&a->ctx->meeting.absent))
 				complete_all(&a->ctx->meeting.full);
-			a->wrong += !kib_wait(&a->ctx->meeting.full);
+			a->wrong += !wait_for_completion_timeout(&a->ctx->meeting.full,
+								 KIB_TIMEOUT);
 		}
 		if (!real)
 			a->wrong += !!kib_deassign(a->kvm, a->nr);
@@ -1191,11 +1158,11 @@ static void kvm_ioeventfd_batch_test_two_vms_under_load(struct kunit *test)
 	for (i = 0; i < KIB_MAX_ACTORS; i++)
 		kib_start(test, ctx->vms[i % 2], kib_load, false);
 	for (i = 0; i < KIB_MAX_ACTORS; i++)
-		complete(&ctx->actors[i].go);
+		kunit_actor_go(&ctx->actors[i].actor);
 	for (i = 0; i < KIB_MAX_ACTORS; i++) {
 		a = &ctx->actors[i];
-		KUNIT_ASSERT_TRUE_MSG(test, kib_wait(&a->done) ||
-				      kib_wait(&a->done) || kib_wait(&a->done),
+		KUNIT_ASSERT_TRUE_MSG(test,
+				      kunit_actor_join(&a->actor, 3 * KIB_TIMEOUT),
 				      "thread %d stands still in round %lu", i,
 				      a->rounds);
 		KUNIT_EXPECT_EQ_MSG(test, a->wrong, 0, "thread %d, round %lu",
@@ -1404,8 +1371,6 @@ static void kvm_ioeventfd_batch_test_order(struct kunit *test)
 
 static void kib_begin_alone(struct kib_actor *a)
 {
-	if (!kib_may_go(a))
-		return;
 	a->ret = kib_begin(a->kvm);
 }
 
@@ -1419,19 +1384,17 @@ static void kvm_ioeventfd_batch_test_begin_locks(struct kunit *test)
 
 	a = kib_start(test, kvm, kib_begin_alone, false);
 	mutex_lock(&kvm->slots_lock);
-	complete(&a->go);
+	kunit_actor_go(&a->actor);
 	do {
 		usleep_range(50, 100);
-		done = completion_done(&a->done);
+		done = completion_done(&a->actor.done);
 		waits = !list_empty(&kvm->slots_lock.wait_list);
 	} while (!waits && !done && time_before(jiffies, end));
 	KUNIT_EXPECT_TRUE(test, waits);
 	KUNIT_EXPECT_FALSE(test, done);
 	mutex_unlock(&kvm->slots_lock);
 
-	KUNIT_ASSERT_TRUE(test, kib_wait(&a->done));
-	KUNIT_EXPECT_EQ(test, a->wrong, 0);
-	KUNIT_EXPECT_EQ(test, a->ret, 0);
+	kib_expect_done(test, a);
 	KUNIT_EXPECT_EQ(test, kib_end(kvm), 0);
 }
 
@@ -1558,15 +1521,7 @@ static void kib_exit(struct kunit *test)
 	if (!ctx)
 		return;
 	for (i = 0; i < ctx->nr_actors; i++)
-		complete_all(&ctx->actors[i].go);
-	for (i = 0; i < ctx->nr_actors; i++) {
-		if (!kib_wait(&ctx->actors[i].done)) {
-			lost = true;
-			continue;
-		}
-		kthread_stop(ctx->actors[i].task);
-		put_task_struct(ctx->actors[i].task);
-	}
+		lost |= !kunit_actor_end(&ctx->actors[i].actor, KIB_TIMEOUT);
 	/* A thread that is stuck still uses the memory: let it leak. */
 	if (lost) {
 		KUNIT_FAIL(test, "a thread does not end");
