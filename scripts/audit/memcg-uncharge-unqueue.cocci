@@ -25,77 +25,33 @@ virtual audit
 
 @initialize:python@
 @@
-FINDING = "memcg-uncharge/unlocked-unqueue"
+import os, sys
+line = open("/proc/self/cmdline", encoding="utf-8").read().split("\0")
+sys.path.append(os.path.dirname(line[line.index("--cocci-file") + 1]))
+from memcg_uncharge import Unqueue, key
+rule = Unqueue()
 
-queues = {}    # what shows whose the split queues are: position, "memcg" or "node"
-whole = []     # shows that pages which are mapped as a whole are queued too
-changes = {}   # changes of the memcg of a page: position
-bare = set()   # of these, those that a queued page can come to
-perhaps = {}   # changes of a page that went to a function before: its name
-wordy = []     # not empty: judge aloud
+// Whose are the split queues?
 
-def key(p):
-    return (p[0].file, int(p[0].line), int(p[0].column))
-
-def say(p, status, reason):
-    if wordy or status == "affected":
-        coccilib.report.print_report(
-            p[0], "%s: %s: %s" % (FINDING, status, reason))
-
-def judge(k, aware):
-    """The status of a change, and why."""
-    fn = changes[k][0].current_element
-    if not aware:
-        return "not-applicable", "%s() changes the memcg, but the split " \
-            "queues belong to the nodes" % fn
-    if k not in bare:
-        return "fixed", "%s() changes the memcg of a page off its queue" % fn
-    if k in perhaps:
-        return "unknown", "%s() changes the memcg, and it is not known what " \
-            "%s() does to the page before" % (fn, perhaps[k])
-    if whole:
-        return "affected", "%s() changes the memcg of a page that may be " \
-            "queued" % fn
-    return "latent", "%s() changes the memcg without a look at the queue, " \
-        "but a queued page is split before it comes here" % fn
-
-@script:python depends on audit@
-@@
-wordy.append(True)
-
-@aware@
-symbol SHRINKER_MEMCG_AWARE;
-position p;
-@@
-SHRINKER_MEMCG_AWARE@p
-
-@script:python@
-p << aware.p;
-@@
-if p[0].file.endswith("huge_memory.c"):
-    queues[key(p)] = (p, "memcg")
-
-@find@
-identifier fn =~ "^(get_deferred_split_queue|folio_split_queue_lock)";
+@memcg@
 identifier m =~ "(^|_)memcg$|^mem_cgroup$";
+symbol SHRINKER_MEMCG_AWARE;
 expression E;
 position p;
 @@
-fn(...)
-{
-<+...
 (
+SHRINKER_MEMCG_AWARE@p
+|
 m@p(...)
 |
 E->m@p
 )
-...+>
-}
 
 @script:python@
-p << find.p;
+p << memcg.p;
+m << memcg.m = "";
 @@
-queues[key(p)] = (p, "memcg")
+rule.queues.memcg(p, m)
 
 @node@
 identifier f =~ "^split_queue(_lock|_len)?$";
@@ -107,19 +63,19 @@ E->f@p
 @script:python@
 p << node.p;
 @@
-queues[key(p)] = (p, "node")
+rule.queues.node(p)
+
+// Are pages that are mapped as a whole queued, too?
 
 @underused@
 identifier f =~ "^(split_underused_thp|thp_underused)$";
-position p;
+position p : script:python() { p[0].file.endswith("huge_memory.c") };
 @@
 f@p
 
-@script:python@
-p << underused.p;
+@script:python depends on underused@
 @@
-if p[0].file.endswith("huge_memory.c"):
-    whole.append(p)
+rule.whole = True
 
 @change@
 identifier fn =~ "^(__)?(memcg1|mem_cgroup)_(swapout|migrate|move_account|replace_folio)$";
@@ -137,14 +93,13 @@ X->f@p = E
 @script:python@
 p << change.p;
 @@
-changes[key(p)] = p
+rule.changes[key(p)] = p
 
 @bare exists@
-identifier fn =~ "^(__)?(memcg1|mem_cgroup)_(swapout|migrate|move_account|replace_folio)$";
-identifier f =~ "^(memcg_data|mem_cgroup)$";
+identifier fn, change.f;
 identifier g =~ "unqueue_deferred_split|undo_large_rmappable|deferred_split_queued";
 expression X, E;
-position p;
+position change.p;
 @@
 fn(...)
 {
@@ -155,23 +110,20 @@ X->f@p = E
 }
 
 @script:python@
-p << bare.p;
+p << change.p;
+fn << bare.fn;
 @@
-bare.add(key(p))
+rule.bare.add(key(p))
 
 // What has no other use of a page, and no lock's name, may take it off its queue.
 
 @perhaps exists@
-identifier fn =~ "^(__)?(memcg1|mem_cgroup)_(swapout|migrate|move_account|replace_folio)$";
-identifier f =~ "^(memcg_data|mem_cgroup)$";
+identifier change.f;
 identifier g !~ "unqueue_deferred_split|undo_large_rmappable|deferred_split_queued|lock|^(VM_|WARN|BUG)";
 identifier w =~ "^(VM_)?(WARN|BUG)_ON(_ONCE)?$";
 expression X, E;
-position p;
+position change.p;
 @@
-fn(...)
-{
-... when any
 (
 g(X);
 |
@@ -179,33 +131,13 @@ w(g(X));
 )
 ... when any
 X->f@p = E
-... when any
-}
 
 @script:python@
-p << perhaps.p;
+p << change.p;
 g << perhaps.g;
 @@
-perhaps[key(p)] = g
+rule.perhaps[key(p)] = g
 
 @finalize:python@
 @@
-aware = any(whose == "memcg" for _, whose in queues.values())
-said = []
-for k in sorted(changes):
-    if queues:
-        status, reason = judge(k, aware)
-        said.append(status)
-        say(changes[k], status, reason)
-if queues and not any("swapout" in p[0].current_element for p in changes.values()):
-    said.append("unknown")
-order = ["affected", "unknown", "latent", "fixed", "not-applicable"]
-for k in sorted(queues):
-    p, whose = queues[k]
-    if whose == ("memcg" if aware else "node"):
-        status = min(said, key=order.index)
-        if status == "unknown":
-            say(p, status, "not to be seen: how swapout takes a page off its queue")
-        else:
-            say(p, status, "the split queues belong to the %ss" % whose)
-        break
+rule.judge()
