@@ -33,7 +33,7 @@ ADDED = (
     "include/kunit/actors_test.h",
     "include/kunit/kernel_versions.h",
     "drivers/pci/.kunitconfig",
-    "tools/testing/selftests/kselftest_klog.h",
+    "tools/testing/selftests/kselftest_kit.h",
     "tools/testing/selftests/pci/Makefile",
     "tools/testing/selftests/pci/cfg_reset.c",
     "tools/testing/selftests/pci/config",

@@ -28,7 +28,7 @@
  */
 #include <linux/reboot.h>
 
-#include "../kselftest.h"
+#include "kselftest.h"
 
 #define MAX_TESTS	64
 #define MAX_CASES	9999

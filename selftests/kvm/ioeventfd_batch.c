@@ -14,20 +14,12 @@
  *
  * KVM takes calls only from the process that made the VM: hence threads.
  */
-#ifndef NOLIBC
-#include <errno.h>
-#include <fcntl.h>
-#include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-#endif
-
-#include "../kselftest.h"
-#include "../kselftest_klog.h"
 #include "../kselftest_kit.h"
 #include "ioeventfd_batch.h"
+
+#ifndef NOLIBC
+#include <stddef.h>
+#endif
 
 #define PORT		0x300
 #define ADDR		0xd0000UL
@@ -499,24 +491,13 @@ static void test_threads(void)
 static int eventfd_id(int of)
 {
 	static char buf[512];
-	char path[32] = "/proc/self/fdinfo/", digits[12];
-	int n = 0, len = strlen(path);
-	char *c;
+	const char *c;
 
-	do {
-		digits[n++] = '0' + of % 10;
-		of /= 10;
-	} while (of);
-	while (n)
-		path[len++] = digits[--n];
-	path[len] = 0;
-	if (ksft_read_file(path, buf, sizeof(buf)))
+	if (ksft_read_file(ksft_text("/proc/self/fdinfo/%d", of), buf,
+			   sizeof(buf)))
 		return -1;
-	for (c = buf; *c; c++) {
-		if (!strncmp(c, "eventfd-id:", 11))
-			return strtol(c + 11, NULL, 10);
-	}
-	return -1;
+	c = ksft_find(buf, "eventfd-id:");
+	return c ? strtol(c + strlen("eventfd-id:"), NULL, 10) : -1;
 }
 
 /* Is an eventfd gone whose number this was?  Then a new one has it. */
@@ -1196,30 +1177,19 @@ static void run_test(int i)
 	vm = -1;
 }
 
-static __noreturn void usage(int code)
-{
-	printf("ioeventfd_batch [-t SECONDS]\n"
-	       "  -t  how long to put on load, %d seconds by default: VMs that\n"
-	       "      come and go that long, each of the guests half of it\n",
-	       seconds);
-	exit(code);
-}
+static const struct ksft_option options[] = {
+	{ "-t", "SECONDS",
+	  "how long to put on load: VMs so long, each of the guests half of it",
+	  &seconds, 86400, NULL },
+	{ 0 }
+};
 
 int main(int argc, char **argv)
 {
 	struct ksft_klog klog;
 	unsigned int i;
 
-	for (i = 1; i < (unsigned int)argc; i++) {
-		if (!strcmp(argv[i], "-t"))
-			seconds = ksft_number(argv[++i], 86400);
-		else
-			usage(strcmp(argv[i], "-h") ? KSFT_FAIL : KSFT_PASS);
-		if (seconds < 1)
-			usage(KSFT_FAIL);
-	}
-
-	ksft_print_header();
+	ksft_begin(argc, argv, options);
 	open_kvm();
 	if (!has_batch())
 		ksft_exit_skip("this KVM has no batches of ioeventfd changes\n");

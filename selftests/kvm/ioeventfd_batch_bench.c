@@ -14,21 +14,14 @@
  *
  * Grace periods are counted with a kprobe, in runs of their own.
  */
+#include "../kselftest_kit.h"
+#include "ioeventfd_batch.h"
+
 #ifndef NOLIBC
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <unistd.h>
 #endif
-
-#include "../kselftest.h"
-#include "../kselftest_kit.h"
-#include "ioeventfd_batch.h"
 
 #define ADDR		0x10000000UL
 #define STEP		8
@@ -114,12 +107,7 @@ static void take(int n, int batched, struct cost *cost)
 
 static char *in_tracing(const char *name)
 {
-	static char path[128];
-	size_t len = strlen(tracing);
-
-	memcpy(path, tracing, len);
-	memcpy(path + len, name, strlen(name) + 1);
-	return path;
+	return ksft_text("%s%s", tracing, name);
 }
 
 static void find_tracing(void)
@@ -166,15 +154,12 @@ static void leave_tracing(void)
 static long hits(void)
 {
 	static char buf[4096];
-	char *c;
+	const char *c;
 
 	must("kprobe_profile", ksft_read_file(in_tracing("/kprobe_profile"),
 					      buf, sizeof(buf)));
-	for (c = buf; *c; c++) {
-		if (!strncmp(c, PROBE, strlen(PROBE)))
-			return strtol(c + strlen(PROBE), NULL, 10);
-	}
-	return 0;
+	c = ksft_find(buf, PROBE);
+	return c ? strtol(c + strlen(PROBE), NULL, 10) : 0;
 }
 
 static long count_grace_periods(int n, int batched)
@@ -244,17 +229,11 @@ static int clock_counts_instructions(void)
 
 static void put_column(long long num, int width)
 {
-	char digits[24];
-	int n = 0;
+	const char *text = ksft_text("%ld", (long)num);
 
-	do {
-		digits[n++] = '0' + num % 10;
-		num /= 10;
-	} while (num);
-	for (; width > n; width--)
+	for (width -= strlen(text); width > 0; width--)
 		printf(" ");
-	while (n)
-		printf("%c", digits[--n]);
+	printf("%s", text);
 }
 
 /* Grace periods of one update, or of one batch */
@@ -360,29 +339,17 @@ static void result_ratio(const char *name, int exact)
 				 "%s\n", name);
 }
 
-static __noreturn void usage(int code)
-{
-	printf("ioeventfd_batch_bench [-t SECONDS]\n"
-	       "  -t  how long to measure, about, %d seconds by default\n",
-	       seconds);
-	exit(code);
-}
+static const struct ksft_option options[] = {
+	{ "-t", "SECONDS", "how long to measure, about", &seconds, 86400, NULL },
+	{ 0 }
+};
 
 int main(int argc, char **argv)
 {
 	unsigned long long files[2] = { 4096, 4096 };
 	int c, s, i, exact;
 
-	for (i = 1; i < argc; i++) {
-		if (!strcmp(argv[i], "-t"))
-			seconds = ksft_number(argv[++i], 86400);
-		else
-			usage(strcmp(argv[i], "-h") ? KSFT_FAIL : KSFT_PASS);
-		if (seconds < 1)
-			usage(KSFT_FAIL);
-	}
-
-	ksft_print_header();
+	ksft_begin(argc, argv, options);
 	open_kvm();
 	feature = !!has_batch();
 	ksft_set_plan(3);

@@ -10,23 +10,12 @@
  * The modules are listed in load order, one file name a line, in
  * /lib/modules/order; they are the files beside it.  None may be loaded yet.
  */
+#include "../kselftest_kit.h"
+
 #ifndef NOLIBC
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/ioctl.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
 #endif
 #include <linux/kvm.h>
-
-#include "../kselftest.h"
-#include "../kselftest_klog.h"
 
 #define ORDER		"/lib/modules/order"
 #define CPUS		"/sys/devices/system/cpu"
@@ -34,7 +23,6 @@
 #define HANDLER		"riscv-kvm"	/* name of KVM's own interrupt */
 
 #define MAX_MODULES	16
-#define MAX_CPUS	4096
 
 static const char *order = ORDER;
 static int reloads = 20, seconds;
@@ -46,68 +34,6 @@ static int nr_modules;
 static int rounds, with_handler, left_behind;
 static int irq = -1;			/* number of KVM's own interrupt */
 static int load_ms, use_ms, unload_ms;
-
-#ifdef NOLIBC
-static int clock_gettime(int clock, struct timespec *ts)
-{
-	return syscall(__NR_clock_gettime, clock, ts);
-}
-#endif
-
-static long long now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000LL + ts.tv_nsec / 1000000;
-}
-
-/* Reads a file as a string; what does not fit is left out. */
-static int read_file(const char *name, char *buf, size_t size)
-{
-	size_t len = 0;
-	ssize_t n;
-	int fd;
-
-	fd = open(name, O_RDONLY);
-	if (fd < 0)
-		return -1;
-	while (len < size - 1 && (n = read(fd, buf + len, size - 1 - len)) > 0)
-		len += n;
-	close(fd);
-	buf[len] = 0;
-	return 0;
-}
-
-static int exists(const char *name)
-{
-	struct stat st;
-
-	return !stat(name, &st);
-}
-
-/* PREFIX NUMBER SUFFIX, in a buffer that stays valid until the next call */
-static const char *path(const char *prefix, int num, const char *suffix)
-{
-	static char buf[128];
-	const char *parts[3] = { prefix, NULL, suffix };
-	char digits[12] = "";
-	int i = sizeof(digits) - 1;
-	char *to = buf;
-	const char *c;
-
-	do {
-		digits[--i] = '0' + num % 10;
-		num /= 10;
-	} while (num);
-	parts[1] = digits + i;
-	for (i = 0; i < 3; i++) {
-		for (c = parts[i]; *c && to < buf + sizeof(buf) - 1; c++)
-			*to++ = *c;
-	}
-	*to = 0;
-	return buf;
-}
 
 /*
  * Modules
@@ -133,7 +59,7 @@ static int is_loaded(const char *name)
 	size_t len = strlen(name);
 	char *line;
 
-	if (read_file("/proc/modules", list, sizeof(list)))
+	if (ksft_read_file("/proc/modules", list, sizeof(list)))
 		return 0;
 	for (line = list; line; line = strchr(line, '\n')) {
 		if (*line == '\n')
@@ -150,8 +76,8 @@ static void read_order(void)
 	static char list[4096];
 	char *line, *next, *folder, *slash;
 
-	if (read_file(order, list, sizeof(list))) {
-		if (exists("/dev/kvm") && !is_loaded("kvm"))
+	if (ksft_read_file(order, list, sizeof(list))) {
+		if (ksft_exists("/dev/kvm") && !is_loaded("kvm"))
 			ksft_exit_skip("KVM is built in: no module to reload\n");
 		ksft_exit_skip("no %s: KVM is no module here\n", order);
 	}
@@ -256,13 +182,13 @@ static int find_irq(void)
 	static char list[65536];
 	char *line, *next;
 
-	if (read_file("/proc/interrupts", list, sizeof(list)))
+	if (ksft_read_file("/proc/interrupts", list, sizeof(list)))
 		return -1;
 	for (line = list; line; line = next) {
 		next = strchr(line, '\n');
 		if (next)
 			*next++ = 0;
-		if (ksft_klog_has(line, HANDLER))
+		if (ksft_find(line, HANDLER))
 			return strtol(line, NULL, 10);
 	}
 	return -1;
@@ -275,14 +201,14 @@ static int find_irq(void)
  */
 static int has_handler(void)
 {
-	if (irq >= 0 && exists(path(IRQS "/", irq, "/" HANDLER)))
+	if (irq >= 0 && ksft_exists(ksft_text(IRQS "/%d/" HANDLER, irq)))
 		return 1;
 	return find_irq() >= 0;
 }
 
 static void add_time(int *sum, long long *start)
 {
-	long long now = now_ms();
+	long long now = ksft_now_ms();
 
 	*sum += now - *start;
 	*start = now;
@@ -291,7 +217,7 @@ static void add_time(int *sum, long long *start)
 /* One load, use and unload.  @between runs with the modules loaded. */
 static int reload(int (*between)(void))
 {
-	long long start = now_ms();
+	long long start = ksft_now_ms();
 	int ok = 0;
 
 	rounds++;
@@ -304,7 +230,7 @@ static int reload(int (*between)(void))
 	add_time(&use_ms, &start);
 	if (between)
 		ok |= between();
-	start = now_ms();
+	start = ksft_now_ms();
 	ok |= unload(nr_modules);
 	add_time(&unload_ms, &start);
 	if (has_handler()) {
@@ -323,15 +249,13 @@ static int spare_cpu = -1;
 
 static int set_online(const char *state)
 {
-	int fd = open(path(CPUS "/cpu", spare_cpu, "/online"), O_WRONLY);
-	int ok = fd >= 0 && write(fd, state, 1) == 1;
+	int ret = ksft_write_file(ksft_text(CPUS "/cpu%d/online", spare_cpu),
+				  state);
 
-	if (!ok)
+	if (ret)
 		ksft_print_msg("cpu%d: cannot write %s to online: %s\n",
-			       spare_cpu, state, strerror(errno));
-	if (fd >= 0)
-		close(fd);
-	return ok ? 0 : -1;
+			       spare_cpu, state, strerror(-ret));
+	return ret;
 }
 
 static int take_offline(void)
@@ -352,14 +276,10 @@ static int off_and_on(void)
 /* The last CPU that is online and can go offline */
 static void find_spare_cpu(void)
 {
-	char state[8];
 	int cpu;
 
-	for (cpu = 0; cpu < MAX_CPUS; cpu++) {
-		if (!exists(path(CPUS "/cpu", cpu, "")))
-			break;
-		if (!read_file(path(CPUS "/cpu", cpu, "/online"), state,
-			       sizeof(state)) && *state == '1')
+	for (cpu = 0; ksft_exists(ksft_text(CPUS "/cpu%d", cpu)); cpu++) {
+		if (ksft_read_number(ksft_text(CPUS "/cpu%d/online", cpu)) == 1)
 			spare_cpu = cpu;
 	}
 }
@@ -368,22 +288,15 @@ static void find_spare_cpu(void)
  * Cases
  */
 
-/* ksft_test_result_skip() leaves no room for the case's name. */
-static void skip(const char *name, const char *why)
-{
-	ksft_inc_xskip_cnt();
-	printf("ok %u %s # SKIP %s\n", ksft_test_num(), name, why);
-}
-
 static void test_reloads(void)
 {
-	long long start = now_ms();
+	long long start = ksft_now_ms();
 	int ok = 1;
 
-	while (ok && (rounds < reloads || now_ms() - start < seconds * 1000LL))
+	while (ok && (rounds < reloads || ksft_now_ms() - start < seconds * 1000LL))
 		ok = !reload(NULL);
 	ksft_print_msg("%d rounds in %d ms: load %d, use %d, unload %d\n", rounds,
-		       (int)(now_ms() - start), load_ms, use_ms, unload_ms);
+		       (int)(ksft_now_ms() - start), load_ms, use_ms, unload_ms);
 	ksft_test_result(ok, "KVM can be reloaded again and again\n");
 }
 
@@ -393,7 +306,7 @@ static void test_cpu(const char *name, int (*before)(void),
 	int ok = 0;
 
 	if (spare_cpu < 0) {
-		skip(name, "no CPU can be taken offline");
+		ksft_skip_case(name, "no CPU can be taken offline");
 		return;
 	}
 	if (before)
@@ -411,51 +324,26 @@ static void test_handler(void)
 	const char *name = "no interrupt handler is left behind";
 
 	if (!with_handler)
-		skip(name, "this KVM has no interrupt of its own");
+		ksft_skip_case(name, "this KVM has no interrupt of its own");
 	else
 		ksft_test_result(!left_behind, "%s\n", name);
 }
 
-static __noreturn void usage(int code)
-{
-	printf("module_reload [-n RELOADS] [-t SECONDS] [-o ORDER]\n"
-	       "  -n  how often at least, %d times by default\n"
-	       "  -t  how long at least, %d seconds by default\n"
-	       "  -o  list of the modules' files in load order, in their folder,\n"
-	       "      %s by default\n", reloads, seconds, order);
-	exit(code);
-}
-
-static int number(const char *text, int max)
-{
-	char *end;
-	long val;
-
-	val = text ? strtol(text, &end, 10) : 0;
-	if (val < 1 || val > max || *end)
-		usage(KSFT_FAIL);
-	return val;
-}
+static const struct ksft_option options[] = {
+	{ "-n", "RELOADS", "how often at least", &reloads, 1000000, NULL },
+	{ "-t", "SECONDS", "how long at least", &seconds, 86400, NULL },
+	{ "-o", "ORDER",
+	  "list of the modules' files in load order, in their folder", NULL, 0,
+	  &order },
+	{ 0 }
+};
 
 int main(int argc, char **argv)
 {
 	struct ksft_klog klog;
-	int i;
 
-	for (i = 1; i < argc; i++) {
-		if (!strcmp(argv[i], "-n"))
-			reloads = number(argv[++i], 1000000);
-		else if (!strcmp(argv[i], "-t"))
-			seconds = number(argv[++i], 86400);
-		else if (!strcmp(argv[i], "-o") && argv[i + 1])
-			order = argv[++i];
-		else
-			usage(strcmp(argv[i], "-h") ? KSFT_FAIL : KSFT_PASS);
-	}
-
-	ksft_print_header();
-	if (geteuid())
-		ksft_exit_skip("needs root\n");
+	ksft_begin(argc, argv, options);
+	ksft_need_root();
 	read_order();
 	find_spare_cpu();
 

@@ -21,29 +21,15 @@
  *
  * Swap is on a RAM disk, if there is one that nobody uses.
  */
+#include "../kselftest_kit.h"
+
 #ifndef NOLIBC
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/mount.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 #endif
 #include <linux/fs.h>
 #include <linux/mman.h>
-
-#include "../kselftest.h"
-#include "../kselftest_klog.h"
 
 #define THP		"/sys/kernel/mm/transparent_hugepage/"
 #define PLACE		"/tmp/split_queue_reclaim"	/* all work is done there */
@@ -56,7 +42,6 @@
 
 #define WAIT_MS		30000	/* what must happen does so by then */
 #define UNQUEUE_MS	2000	/* what is freed is off the queue by then */
-#define POLL_MS		10
 #define DRAIN_MS	50
 #define MOVE_MS		20
 #define QUEUE_PAGES	4	/* huge pages to look at a queue with */
@@ -104,10 +89,9 @@ static const char * const roles[] = {
 };
 
 struct worker {
-	pid_t pid;
+	struct ksft_child child;
 	enum role role;
 	int group;
-	int ended, status;	/* as wait() gave it */
 	/* Filled in by the worker itself */
 	unsigned long rounds;
 	unsigned long wrong;	/* pages, or words of a buffer, that are wrong */
@@ -163,131 +147,24 @@ static int mounted;
 static long dying_before;
 
 #ifdef NOLIBC
-static int clock_gettime(int clock, struct timespec *ts)
-{
-	return syscall(__NR_clock_gettime, clock, ts);
-}
-
 static int madvise(void *start, unsigned long len, int advice)
 {
 	return syscall(__NR_madvise, start, len, advice);
 }
-
-static char *strstr(char *text, const char *word)
-{
-	size_t len = strlen(word);
-
-	for (; *text; text++) {
-		if (!strncmp(text, word, len))
-			return text;
-	}
-	return NULL;
-}
 #endif
-
-static long long now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000LL + ts.tv_nsec / 1000000;
-}
-
-static void pause_ms(int ms)
-{
-	usleep(ms * 1000);
-}
 
 /*
  * Files
  */
 
-/* Returns DIR/NAME in a buffer that stays valid until the next call. */
 static const char *in(const char *dir, const char *name)
 {
-	static char path[256];
-	size_t len = strlen(dir);
-
-	if (len + strlen(name) + 2 > sizeof(path))
-		return "";
-	memcpy(path, dir, len);
-	path[len] = '/';
-	memcpy(path + len + 1, name, strlen(name) + 1);
-	return path;
-}
-
-static int read_file(const char *name, char *buf, size_t size)
-{
-	size_t len = 0;
-	ssize_t n;
-	int fd;
-
-	fd = open(name, O_RDONLY);
-	if (fd < 0)
-		return -1;
-	while (len < size - 1 && (n = read(fd, buf + len, size - 1 - len)) > 0)
-		len += n;
-	close(fd);
-	buf[len] = 0;
-	return 0;
-}
-
-static int write_file(const char *name, const char *text)
-{
-	ssize_t len = strlen(text);
-	int fd, ret;
-
-	fd = open(name, O_WRONLY);
-	if (fd < 0)
-		return -1;
-	ret = write(fd, text, len) == len ? 0 : -1;
-	close(fd);
-	return ret;
-}
-
-/* Writes decimal numbers with a blank between them. */
-static int write_numbers(const char *name, const unsigned long *num, int n)
-{
-	char text[80], digits[24];
-	int len = 0, d;
-
-	while (n--) {
-		unsigned long val = *num++;
-
-		d = 0;
-		do {
-			digits[d++] = '0' + val % 10;
-			val /= 10;
-		} while (val);
-		while (d)
-			text[len++] = digits[--d];
-		text[len++] = n ? ' ' : 0;
-	}
-	return write_file(name, text);
+	return ksft_text("%s/%s", dir, name);
 }
 
 static int write_number(const char *name, unsigned long num)
 {
-	return write_numbers(name, &num, 1);
-}
-
-static int exists(const char *name)
-{
-	int fd = open(name, O_RDONLY);
-
-	if (fd >= 0)
-		close(fd);
-	return fd >= 0;
-}
-
-/* Returns the number that the file begins with, -1 without one. */
-static long read_number(const char *name)
-{
-	char buf[64];
-
-	if (read_file(name, buf, sizeof(buf)) || *buf < '0' || *buf > '9')
-		return -1;
-	return strtol(buf, NULL, 10);
+	return ksft_write_file(name, ksft_text("%ld", (long)num));
 }
 
 /*
@@ -300,7 +177,7 @@ static long field(const char *name, const char *word, int column)
 	size_t len = strlen(word);
 	char *line;
 
-	if (read_file(name, buf, sizeof(buf)))
+	if (ksft_read_file(name, buf, sizeof(buf)))
 		return -1;
 	for (line = buf; line; line = strchr(line, '\n')) {
 		if (*line == '\n')
@@ -336,11 +213,9 @@ static unsigned long inode(const char *name)
 	return stat(name, &st) ? 0 : st.st_ino;
 }
 
-/* ksft_test_result_skip() leaves no room for the case's name. */
 static void skip_case(const char *what, const char *why)
 {
-	ksft_inc_xskip_cnt();
-	printf("ok %u %s: %s # SKIP %s\n", ksft_test_num(), cg->name, what, why);
+	ksft_skip_case(ksft_text("%s: %s", cg->name, what), why);
 }
 
 static void report(int ok, const char *what)
@@ -413,42 +288,28 @@ static void stop_swap(void)
 	close(fd);
 }
 
+static int is_shrinker(const char *name)
+{
+	static const char wanted[] = "thp-deferred_split-";
+
+	if (!strncmp(name, wanted, sizeof(wanted) - 1))
+		shrinker = strdup(in(DEBUG "/shrinker", name));
+	return !!shrinker;
+}
+
 /* Finds the debugfs folder of the split queue's shrinker, if there is one. */
 static void find_shrinker(void)
 {
-	static const char wanted[] = "thp-deferred_split-";
-	struct entry {
-		unsigned long long ino, off;
-		unsigned short len;
-		unsigned char type;
-		char name[];
-	} *entry;
-	static unsigned long long buf[1024];
-	long len, pos;
-	int fd;
-
 	mkdir(DEBUG, 0755);
-	if (mount("none", DEBUG, "debugfs", 0, NULL))
-		return;
-	fd = open(DEBUG "/shrinker", O_RDONLY | O_DIRECTORY);
-	if (fd < 0)
-		return;
-	while ((len = syscall(__NR_getdents64, fd, buf, sizeof(buf))) > 0) {
-		for (pos = 0; pos < len; pos += entry->len) {
-			entry = (struct entry *)((char *)buf + pos);
-			if (strncmp(entry->name, wanted, sizeof(wanted) - 1))
-				continue;
-			shrinker = strdup(in(DEBUG "/shrinker", entry->name));
-		}
-	}
-	close(fd);
+	if (!mount("none", DEBUG, "debugfs", 0, NULL))
+		ksft_for_each(DEBUG "/shrinker", is_shrinker);
 }
 
 static void find_trace(void)
 {
 	mkdir(TRACE, 0755);
 	traced = !mount("none", TRACE, "tracefs", 0, NULL) &&
-		 exists(TRACE_EVENT);
+		 ksft_exists(TRACE_EVENT);
 }
 
 /* Returns how many pages shrinkers find on the split queues of all cgroups. */
@@ -464,13 +325,13 @@ static long found_by_shrinkers(void)
 	if (fd < 0)
 		return -1;
 	close(fd);
-	if (write_file(TRACE_EVENT, "1") ||
-	    write_file("/proc/sys/vm/drop_caches", "2") ||
-	    write_file(TRACE_EVENT, "0") ||
-	    read_file(TRACE "/trace", buf, sizeof(buf)))
+	if (ksft_write_file(TRACE_EVENT, "1") ||
+	    ksft_write_file("/proc/sys/vm/drop_caches", "2") ||
+	    ksft_write_file(TRACE_EVENT, "0") ||
+	    ksft_read_file(TRACE "/trace", buf, sizeof(buf)))
 		return -1;
-	while ((at = strstr(at, shrink))) {
-		at = strstr(at, items);
+	while ((at = ksft_find(at, shrink))) {
+		at = ksft_find(at, items);
 		if (!at)
 			return -1;
 		total += strtol(at + sizeof(items) - 1, &at, 10);
@@ -489,7 +350,7 @@ static long queued(const char *group)
 	/* To look takes them off. */
 	if (!shrinker)
 		return 0;
-	if (read_file(in(shrinker, "count"), buf, sizeof(buf)))
+	if (ksft_read_file(in(shrinker, "count"), buf, sizeof(buf)))
 		return -1;
 	while (*at) {
 		int ours = strtoul(at, &at, 10) == ino;
@@ -513,13 +374,13 @@ static int set_up_thp(void)
 	char buf[64];
 	long size;
 
-	size = read_number(THP "hpage_pmd_size");
-	if (size <= 0 || read_file(THP "enabled", buf, sizeof(buf)))
+	size = ksft_read_number(THP "hpage_pmd_size");
+	if (size <= 0 || ksft_read_file(THP "enabled", buf, sizeof(buf)))
 		return -1;
 	huge_size = size;
 	if (strchr(buf, '[') && !strncmp(strchr(buf, '['), "[never]", 7)) {
 		was_never = 1;
-		return write_file(THP "enabled", "madvise");
+		return ksft_write_file(THP "enabled", "madvise");
 	}
 	return 0;
 }
@@ -532,10 +393,10 @@ static int set_up_thp(void)
 static void drain(const char *group)
 {
 	if (cg->options) {
-		write_file(in(group, "memory.force_empty"), "0");
+		ksft_write_file(in(group, "memory.force_empty"), "0");
 	} else {
-		write_file(in(group, "memory.high"), "0");
-		write_file(in(group, "memory.high"), "max");
+		ksft_write_file(in(group, "memory.high"), "0");
+		ksft_write_file(in(group, "memory.high"), "max");
 	}
 }
 
@@ -559,11 +420,11 @@ static long charged(const char *group)
 {
 	static const char * const kernel[] = { "slab", "kernel_stack",
 					       "pagetables", "percpu" };
-	long usage = read_number(in(group, cg->usage)), of_kernel, nr;
+	long usage = ksft_read_number(in(group, cg->usage)), of_kernel, nr;
 	unsigned int i;
 
 	if (cg->options) {
-		of_kernel = read_number(in(group, "memory.kmem.usage_in_bytes"));
+		of_kernel = ksft_read_number(in(group, "memory.kmem.usage_in_bytes"));
 	} else {
 		of_kernel = field(in(group, "memory.stat"), "kernel", 1);
 		/* Until v5.18 there is no sum. */
@@ -578,45 +439,30 @@ static long charged(const char *group)
 /* How many cgroups there are, those counted that were removed but not freed */
 static long dying(void)
 {
-	if (exists(CGROUPS "/cgroup.stat"))
+	if (ksft_exists(CGROUPS "/cgroup.stat"))
 		return field(CGROUPS "/cgroup.stat", "nr_dying_descendants", 1);
 	return field("/proc/cgroups", "memory", 2);
 }
 
 static int has_controller(void)
 {
-	char buf[256], *word = buf;
+	char buf[256];
 
-	if (cg->options)
-		return 1;
-	if (read_file(CGROUPS "/cgroup.controllers", buf, sizeof(buf)))
-		return 0;
-	while (strncmp(word, "memory", 6)) {
-		word = strchr(word, ' ');
-		if (!word)
-			return 0;
-		word++;
-	}
-	return 1;
+	return cg->options || (!ksft_read_file(CGROUPS "/cgroup.controllers",
+					       buf, sizeof(buf)) &&
+			       ksft_find(buf, "memory"));
 }
 
-static int mount_cgroups(void)
+/* Returns whether to try again makes no sense. */
+static int try_mount(int *mounted)
 {
-	long long end = now_ms() + WAIT_MS;
-
-	/* The controller comes back some time after the last unmount. */
-	for (;;) {
-		if (!mount("none", CGROUPS, cg->fs, 0, (void *)cg->options)) {
-			mounted = has_controller();
-			if (mounted)
-				return 0;
-			umount2(CGROUPS, MNT_DETACH);
-			errno = EBUSY;
-		}
-		if (errno != EBUSY || now_ms() > end)
-			return -1;
-		pause_ms(POLL_MS);
+	*mounted = !mount("none", CGROUPS, cg->fs, 0, (void *)cg->options);
+	if (*mounted && !has_controller()) {
+		umount2(CGROUPS, MNT_DETACH);
+		*mounted = 0;
+		errno = EBUSY;
 	}
+	return *mounted || errno != EBUSY;
 }
 
 /* Returns NULL, or why there are no memory cgroups of this version. */
@@ -624,27 +470,29 @@ static const char *make_groups(void)
 {
 	unsigned int i;
 
-	if (mount_cgroups())
+	/* The controller comes back some time after the last unmount. */
+	ksft_until(try_mount(&mounted), WAIT_MS);
+	if (!mounted)
 		return errno == EBUSY ? "the memory controller is in use" :
 					"no such memory controller";
 	dying_before = dying();
 	if (!cg->options)
-		write_file(CGROUPS "/cgroup.subtree_control", "+memory");
+		ksft_write_file(CGROUPS "/cgroup.subtree_control", "+memory");
 	for (i = 0; i < ARRAY_SIZE(groups); i++) {
 		if (mkdir(groups[i], 0755)) {
 			ksft_print_msg("%s: %s\n", groups[i], strerror(errno));
 			break;
 		}
-		if (!exists(in(groups[i], cg->usage)))
+		if (!ksft_exists(in(groups[i], cg->usage)))
 			break;
 		if (!cg->options) {
 			if (!i)
-				write_file(PARENT "/cgroup.subtree_control",
-					   "+memory");
+				ksft_write_file(PARENT "/cgroup.subtree_control",
+						"+memory");
 			continue;
 		}
 		/* Until v5.11 a limit held for those below only if told so. */
-		write_file(in(groups[i], "memory.use_hierarchy"), "1");
+		ksft_write_file(in(groups[i], "memory.use_hierarchy"), "1");
 	}
 	if (i < ARRAY_SIZE(groups))
 		return "cannot make memory cgroups";
@@ -652,55 +500,53 @@ static const char *make_groups(void)
 	return NULL;
 }
 
+/* The bytes that are still charged, once more of them could go. */
+static long still_charged(const char *group)
+{
+	if (charged(group)) {
+		drain(group);
+		ksft_pause_ms(DRAIN_MS);
+	}
+	return charged(group);
+}
+
 /* Waits until nothing is charged.  Returns whether it came to that. */
 static int wait_uncharged(const char *group)
 {
-	long long end = now_ms() + WAIT_MS;
 	long left;
+	int ok;
 
 	/* Statistics may be 2 seconds late, and the two numbers do not fit. */
-	while ((left = charged(group)) && now_ms() < end) {
-		drain(group);
-		pause_ms(DRAIN_MS);
-	}
-	if (left)
+	ok = ksft_until(!(left = still_charged(group)), WAIT_MS);
+	if (!ok)
 		ksft_print_msg("%s %s: %ld bytes are still charged, %ld in all\n",
 			       cg->name, group, left,
-			       read_number(in(group, cg->usage)));
-	return !left;
+			       ksft_read_number(in(group, cg->usage)));
+	return ok;
 }
 
 /* Waits until the queue is as short as that.  Returns whether it came to it. */
 static int wait_unqueued(const char *group, long before)
 {
-	long long end = now_ms() + UNQUEUE_MS;
 	long nr;
+	int ok;
 
-	while ((nr = shrinker ? queued(group) : found_by_shrinkers()) != before &&
-	       now_ms() < end)
-		pause_ms(POLL_MS);
-	if (nr != before)
+	ok = ksft_until((nr = shrinker ? queued(group) : found_by_shrinkers()) ==
+			before, UNQUEUE_MS);
+	if (!ok)
 		ksft_print_msg("%s %s: the split queue still counts %ld pages\n",
 			       cg->name, group, nr - before);
-	return nr == before;
+	return ok;
 }
 
 /* Removes a cgroup.  What has just died may still be in it for a moment. */
 static int remove_group(const char *group)
 {
-	long long end = now_ms() + WAIT_MS;
-
-	while (rmdir(group)) {
-		if (errno == ENOENT)
-			return 1;
-		if (errno != EBUSY || now_ms() > end) {
-			ksft_print_msg("%s rmdir %s: %s\n", cg->name, group,
-				       strerror(errno));
-			return 0;
-		}
-		pause_ms(POLL_MS);
-	}
-	return 1;
+	if (ksft_until(!rmdir(group) || errno != EBUSY, WAIT_MS) &&
+	    !ksft_exists(group))
+		return 1;
+	ksft_print_msg("%s rmdir %s: %s\n", cg->name, group, strerror(errno));
+	return 0;
 }
 
 /*
@@ -709,13 +555,13 @@ static int remove_group(const char *group)
  */
 static int wait_freed(long allowed, const char *parent)
 {
-	long long end = now_ms() + WAIT_MS;
+	long long end = ksft_now_ms() + WAIT_MS;
 	long left;
 
-	while ((left = dying()) > allowed && now_ms() < end) {
+	while ((left = dying()) > allowed && ksft_now_ms() < end) {
 		if (parent)
 			drain(parent);
-		pause_ms(DRAIN_MS);
+		ksft_pause_ms(DRAIN_MS);
 	}
 	if (left > allowed)
 		ksft_print_msg("%s: %ld removed cgroups are held by something\n",
@@ -739,10 +585,10 @@ static int remove_groups(void)
 	/* CPUs keep freed swap for later, and with it what it is charged to. */
 	stop_swap();
 	/* Caches of files are charged, too. */
-	write_file("/proc/sys/vm/drop_caches", "3");
+	ksft_write_file("/proc/sys/vm/drop_caches", "3");
 	/* Where there is no count of the dying, PARENT itself is counted. */
 	if (!charges_stay())
-		ok &= wait_freed(dying_before + !exists(CGROUPS "/cgroup.stat"),
+		ok &= wait_freed(dying_before + !ksft_exists(CGROUPS "/cgroup.stat"),
 				 PARENT);
 	ok &= remove_group(PARENT);
 	if (!charges_stay())
@@ -755,6 +601,7 @@ static int remove_groups(void)
 	return ok;
 }
 
+/* Returns 0 or a negative errno. */
 static int enter_group(pid_t pid, int group)
 {
 	return write_number(in(groups[group], "cgroup.procs"), pid);
@@ -846,14 +693,14 @@ static int check_pages(char *map, int pages, unsigned long round)
  * A look at a queue
  */
 
-/* The one process, in cgroup a */
-static __noreturn void look_child(int pageout)
+/* The one process, in cgroup a: its pages are queued, paged out, and freed. */
+static void look_child(void *pageout)
 {
 	unsigned long len = QUEUE_PAGES * huge_size, i;
 	char *map;
 
 	while (!shared->start)
-		pause_ms(1);
+		ksft_pause_ms(1);
 	map = pageout ? map_huge(QUEUE_PAGES) : queue_pages(QUEUE_PAGES, 0);
 	if (!map)
 		shared->err = ENOMEM;
@@ -862,64 +709,77 @@ static __noreturn void look_child(int pageout)
 		set_mark(map + i, 0);
 	shared->ready = 1;
 	while (shared->leave < 1)
-		pause_ms(1);
+		ksft_pause_ms(1);
 	if (pageout && map && madvise(map, len, MADV_PAGEOUT))
 		shared->err = errno;
 	shared->ready = 2;
 	while (shared->leave < 2)
-		pause_ms(1);
-	exit(0);
+		ksft_pause_ms(1);
 }
 
-static int wait_ready(int stage)
+/* Starts it, and waits until its pages are there.  Returns whether they are. */
+static int start_look(struct ksft_child *child, int pageout)
 {
-	long long end = now_ms() + WAIT_MS;
+	int ret;
 
-	while (shared->ready < stage && now_ms() < end)
-		pause_ms(1);
-	return shared->ready >= stage;
+	shared->start = 0;
+	shared->ready = 0;
+	shared->leave = 0;
+	shared->err = 0;
+	ret = ksft_child_start(child, look_child, pageout ? shared : NULL);
+	if (!ret)
+		ret = enter_group(child->pid, 1);
+	if (ret)
+		ksft_print_msg("no process in a cgroup: %s\n", strerror(-ret));
+	shared->start = 1;
+	return !ret && ksft_until(shared->ready >= 1, WAIT_MS);
+}
+
+/* Lets it go on to its end.  Returns whether all went well. */
+static int end_look(struct ksft_child *child)
+{
+	shared->leave = 2;
+	ksft_child_wait(child, WAIT_MS);
+	if (shared->err)
+		ksft_print_msg("pages: %s\n", strerror(shared->err));
+	return ksft_child_ended_well(child, "the process with pages");
+}
+
+/*
+ * Does the trace of the shrinkers show pages that are queued?  To look takes
+ * them off, so these are pages for that alone.
+ */
+static int trace_shows_queued(void)
+{
+	struct ksft_child child;
+	long nr = -1;
+
+	if (start_look(&child, 0))
+		nr = found_by_shrinkers();
+	ksft_print_msg("%s: the trace shows %ld queued pages\n", cg->name, nr);
+	return end_look(&child) && nr > 0;
 }
 
 static void look_at_queue(const char *what, int pageout)
 {
 	const char *moved = pageout ? "thp_swpout" : "thp_deferred_split_page";
 	long first = queued(groups[1]), before = vm_event(moved);
-	long nr = 0, left;
 	const char *why = NULL;
-	int status, ok = 0;
-	pid_t pid;
+	struct ksft_child child;
+	long nr = 0, left;
+	int ok;
 
-	shared->start = 0;
-	shared->ready = 0;
-	shared->leave = 0;
-	shared->err = 0;
-	pid = fork();
-	if (!pid) {
-		syscall(__NR_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-		look_child(pageout);
-	}
-	if (pid < 0 || enter_group(pid, 1)) {
-		ksft_print_msg("no process in a cgroup: %s\n", strerror(errno));
-	} else {
-		shared->start = 1;
-		ok = wait_ready(1);
-		if (shrinker)
-			nr = queued(groups[1]) - first;
-		else if (!pageout)
-			nr = vm_event(moved) - before;
-		shared->leave = 1;
-		ok &= wait_ready(2);
-		left = queued(groups[1]) - first;
-		ksft_print_msg("%s: %ld pages queued, then %ld; %s moved by %ld\n",
-			       cg->name, nr, left, moved, vm_event(moved) - before);
-		shared->leave = 2;
-		if (!ok)
-			kill(pid, SIGKILL);
-		if (waitpid(pid, &status, 0) != pid || status)
-			ok = 0;
-		if (shared->err)
-			ksft_print_msg("pages: %s\n", strerror(shared->err));
-	}
+	ok = start_look(&child, pageout);
+	if (shrinker)
+		nr = queued(groups[1]) - first;
+	else if (!pageout)
+		nr = vm_event(moved) - before;
+	shared->leave = 1;
+	ok = ok && ksft_until(shared->ready >= 2, WAIT_MS);
+	left = queued(groups[1]) - first;
+	ksft_print_msg("%s: %ld pages queued, then %ld; %s moved by %ld\n",
+		       cg->name, nr, left, moved, vm_event(moved) - before);
+	ok &= end_look(&child);
 	if (nr <= 0)
 		why = pageout ? "whole pages are not queued here" :
 				"not exercised: no page was queued";
@@ -984,26 +844,24 @@ static void run_spawner(struct worker *me)
 /* Reclaim in the ways that this kernel has */
 static void run_shaker(struct worker *me)
 {
-	unsigned long scan[3] = { 0, 0, 8 };
 	const char *group;
 
 	while (!shared->stop) {
 		group = groups[1 + me->rounds % 2];
-		if (shrinker) {
-			scan[0] = inode(group);
-			write_numbers(in(shrinker, "scan"), scan, 3);
-		}
+		if (shrinker)
+			ksft_write_file(in(shrinker, "scan"),
+					ksft_text("%ld 0 8", (long)inode(group)));
 		if (me->rounds % 8 == 0)
-			write_file("/proc/sys/vm/drop_caches", "2");
+			ksft_write_file("/proc/sys/vm/drop_caches", "2");
 		if (me->rounds % 16 == 1) {
 			if (cg->options)
-				write_file(in(group, "memory.force_empty"), "0");
+				ksft_write_file(in(group, "memory.force_empty"), "0");
 			else
 				write_number(in(group, "memory.reclaim"),
 					     huge_size);
 		}
 		me->rounds++;
-		pause_ms(1);
+		ksft_pause_ms(1);
 	}
 }
 
@@ -1062,101 +920,70 @@ static void run_reader(struct worker *me)
 		for (i = 0; i < size / (int)sizeof(*buf); i++)
 			me->wrong += buf[i] && buf[i] != SG_FRESH;
 		me->rounds++;
-		pause_ms(1);
+		ksft_pause_ms(1);
 	}
+}
+
+static void run_worker(void *arg)
+{
+	static void (* const run[])(struct worker *me) = {
+		run_splitter, run_spawner, run_shaker, run_reader,
+	};
+	struct worker *me = arg;
+
+	while (!shared->start)
+		ksft_pause_ms(1);
+	run[me->role](me);
 }
 
 static int start_worker(enum role role, int group)
 {
 	struct worker *worker = &shared->workers[nr_workers];
-	pid_t pid;
+	int ret;
 
 	memset(worker, 0, sizeof(*worker));
 	worker->role = role;
 	worker->group = group;
-	pid = fork();
-	if (pid < 0)
-		return -1;
-	if (!pid) {
-		/* If the parent is killed, nothing must go on. */
-		syscall(__NR_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-		while (!shared->start)
-			pause_ms(1);
-		if (role == SPLITTER)
-			run_splitter(worker);
-		else if (role == SPAWNER)
-			run_spawner(worker);
-		else if (role == SHAKER)
-			run_shaker(worker);
-		else
-			run_reader(worker);
-		exit(0);
-	}
-	worker->pid = pid;
+	ret = ksft_child_start(&worker->child, run_worker, worker);
+	if (ret)
+		return ret;
 	nr_workers++;
-	return group ? enter_group(pid, group) : 0;
+	return group ? enter_group(worker->child.pid, group) : 0;
 }
 
 static int start_workers(int sg)
 {
-	int i, err = 0;
+	int i, ret = 0;
 
 	shared->start = 0;
 	shared->stop = 0;
 	nr_workers = 0;
-	for (i = 0; i < SPLITTERS; i++)
-		err |= start_worker(SPLITTER, 1 + i % 2);
-	for (i = 0; i < SPAWNERS; i++)
-		err |= start_worker(SPAWNER, 1 + i % 2);
-	err |= start_worker(SHAKER, 0);
-	for (i = 0; sg && i < READERS; i++)
-		err |= start_worker(READER, 0);
-	return err;
-}
-
-static int still_running(void)
-{
-	int status, i, running = 0;
-	pid_t pid;
-
-	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-		for (i = 0; i < nr_workers; i++) {
-			if (shared->workers[i].pid == pid) {
-				shared->workers[i].ended = 1;
-				shared->workers[i].status = status;
-			}
-		}
-	}
-	for (i = 0; i < nr_workers; i++)
-		running += !shared->workers[i].ended;
-	return running;
+	for (i = 0; !ret && i < SPLITTERS; i++)
+		ret = start_worker(SPLITTER, 1 + i % 2);
+	for (i = 0; !ret && i < SPAWNERS; i++)
+		ret = start_worker(SPAWNER, 1 + i % 2);
+	if (!ret)
+		ret = start_worker(SHAKER, 0);
+	for (i = 0; !ret && sg && i < READERS; i++)
+		ret = start_worker(READER, 0);
+	return ret;
 }
 
 /* Ends the workers.  Returns whether each came to its end by itself. */
 static int stop_workers(void)
 {
-	long long end = now_ms() + WAIT_MS;
+	long long end = ksft_now_ms() + WAIT_MS;
 	int i, ok = 1;
 
 	shared->start = 1;
 	shared->stop = 1;
-	while (still_running() && now_ms() < end)
-		pause_ms(POLL_MS);
 	for (i = 0; i < nr_workers; i++) {
 		struct worker *worker = &shared->workers[i];
-		const char *what = roles[worker->role];
 
-		if (!worker->ended) {
-			ksft_print_msg("%s: a %s hangs after %lu rounds\n",
-				       cg->name, what, worker->rounds);
-			kill(worker->pid, SIGKILL);
-			ok = 0;
-		} else if (worker->status) {
-			ksft_print_msg("%s: a %s was killed by signal %d\n",
-				       cg->name, what,
-				       WTERMSIG(worker->status));
-			ok = 0;
-		}
+		ksft_child_wait(&worker->child, end - ksft_now_ms());
+		ok &= ksft_child_ended_well(&worker->child,
+			ksft_text("%s: a %s, %ld rounds done,", cg->name,
+				  roles[worker->role], (long)worker->rounds));
 	}
 	return ok;
 }
@@ -1241,11 +1068,11 @@ static void move_processes(long long end)
 	struct worker *worker;
 	int i = 0;
 
-	while (now_ms() < end) {
-		pause_ms(MOVE_MS);
+	while (ksft_now_ms() < end) {
+		ksft_pause_ms(MOVE_MS);
 		worker = &shared->workers[i++ % (SPLITTERS + SPAWNERS)];
 		worker->group = 3 - worker->group;
-		enter_group(worker->pid, worker->group);
+		enter_group(worker->child.pid, worker->group);
 	}
 }
 
@@ -1255,27 +1082,29 @@ static void put_on_load(int sg)
 	long split_before = vm_event("thp_split_page");
 	long nr_queued, nr_split;
 	unsigned long limit;
-	int ok;
+	int ok, ret;
 
 	/* Without swap only what was unmapped can go: let all of it stay. */
 	limit = (SPLITTERS * 2 + SPAWNERS) * nr_pages * huge_size;
 	limit = swap_size ? limit / 2 : 2 * limit;
-	if (write_number(in(PARENT, cg->limit), limit))
-		ksft_print_msg("%s: no limit: %s\n", cg->name, strerror(errno));
+	ret = write_number(in(PARENT, cg->limit), limit);
+	if (ret)
+		ksft_print_msg("%s: no limit: %s\n", cg->name, strerror(-ret));
 
-	ok = !start_workers(sg);
-	if (!ok) {
+	ret = start_workers(sg);
+	ok = !ret;
+	if (ret) {
 		ksft_print_msg("cannot start the processes: %s\n",
-			       strerror(errno));
+			       strerror(-ret));
 	} else {
 		/*
 		 * Until v6.13 charges of v1 could follow a process.  Not on
 		 * its way in: it shares pages with this one.
 		 */
-		write_file(in(groups[1], "memory.move_charge_at_immigrate"), "1");
-		write_file(in(groups[2], "memory.move_charge_at_immigrate"), "1");
+		ksft_write_file(in(groups[1], "memory.move_charge_at_immigrate"), "1");
+		ksft_write_file(in(groups[2], "memory.move_charge_at_immigrate"), "1");
 		shared->start = 1;
-		move_processes(now_ms() + seconds * 500LL);
+		move_processes(ksft_now_ms() + seconds * 500LL);
 	}
 	ok &= stop_workers();
 	ok &= check_workers();
@@ -1323,6 +1152,11 @@ static int look_at_queues(void)
 
 	if (!why && !shrinker && !traced)
 		why = "no debugfs file of the shrinker, and no trace";
+	/* What sees nothing would find every queue empty. */
+	if (!why && !shrinker && !trace_shows_queued()) {
+		why = "not exercised: the trace shows no queued page";
+		traced = 0;
+	}
 	if (why) {
 		skip_cases(look_cases, ARRAY_SIZE(look_cases), why);
 	} else {
@@ -1364,24 +1198,10 @@ static int load_hierarchy(int clean)
 	return clean;
 }
 
-static __noreturn void usage(int code)
-{
-	printf("split_queue_reclaim [-t SECONDS]\n"
-	       "  -t  how long to put on load, %d seconds by default\n",
-	       seconds);
-	exit(code);
-}
-
-static int number(const char *text, int max)
-{
-	char *end;
-	long val;
-
-	val = text ? strtol(text, &end, 10) : 0;
-	if (val < 1 || val > max || *end)
-		usage(KSFT_FAIL);
-	return val;
-}
+static const struct ksft_option options[] = {
+	{ "-t", "SECONDS", "how long to put on load", &seconds, 86400, NULL },
+	{ 0 }
+};
 
 int main(int argc, char **argv)
 {
@@ -1389,16 +1209,8 @@ int main(int argc, char **argv)
 	unsigned int i;
 	int clean = 1;
 
-	for (i = 1; i < (unsigned int)argc; i++) {
-		if (!strcmp(argv[i], "-t"))
-			seconds = number(argv[++i], 86400);
-		else
-			usage(strcmp(argv[i], "-h") ? KSFT_FAIL : KSFT_PASS);
-	}
-
-	ksft_print_header();
-	if (geteuid())
-		ksft_exit_skip("needs root\n");
+	ksft_begin(argc, argv, options);
+	ksft_need_root();
 	page_size = getpagesize();
 	if (set_up_thp())
 		ksft_exit_skip("no transparent huge pages\n");
@@ -1409,10 +1221,7 @@ int main(int argc, char **argv)
 	if (!nr_pages)
 		ksft_exit_skip("%lu MiB are too little for huge pages of %lu MiB\n",
 			       memory >> 20, huge_size >> 20);
-	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE,
-		      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (shared == MAP_FAILED)
-		ksft_exit_fail_msg("mmap: %s\n", strerror(errno));
+	shared = ksft_share(sizeof(*shared));
 	mkdir(PLACE, 0700);
 	mkdir(PLACE "/" CGROUPS, 0755);
 	if (chdir(PLACE))
@@ -1437,7 +1246,7 @@ int main(int argc, char **argv)
 	umount2(DEBUG, 0);
 	umount2(TRACE, 0);
 	if (was_never)
-		write_file(THP "enabled", "never");
+		ksft_write_file(THP "enabled", "never");
 	ksft_klog_test_result(&klog, "kernel log stays clean");
 	ksft_finished();
 }

@@ -21,32 +21,22 @@
  *
  * For test machines only: it owns the NFS server and the loopback device.
  */
-#ifndef NOLIBC
 /* Older ones of lib.mk do not ask for it. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#include <fcntl.h>
+#include "../kselftest_kit.h"
+
+#ifndef NOLIBC
 #include <net/if.h>
 #include <poll.h>
 #include <sched.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/mount.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
-#include <time.h>
 #endif
 #include <linux/nfsd/cld.h>
-
-#include "../kselftest.h"
-#include "../kselftest_klog.h"
 
 #define BASE		"/tmp/nfsd_cb_shutdown"
 #define EXPORT		BASE "/export"
@@ -60,16 +50,15 @@
 #define MAX_JOBS	(MAX_CLIENTS + MAX_FILES + 2)
 #define HANG_MS		20000	/* a step takes less than a second */
 #define FLIGHT_MS	5000	/* a recall is sent within milliseconds */
-#define POLL_MS		5
 #define LEASE		90	/* a tenth of it is the limit of a recall */
 
 /* A child that does what may hang */
 struct job {
-	pid_t pid;
+	struct ksft_child child;
 	const char *what;
+	int (*fn)(int arg);
 	int arg;
 	long long start;	/* in milliseconds */
-	int ended, status;	/* as wait() gave it */
 	int err;		/* filled in by the child: an errno, or 0 */
 };
 
@@ -94,11 +83,6 @@ static struct {
 } sum;
 
 #ifdef NOLIBC
-static int clock_gettime(int clock, struct timespec *ts)
-{
-	return syscall(__NR_clock_gettime, clock, ts);
-}
-
 static int unshare(int flags)
 {
 	return syscall(__NR_unshare, flags);
@@ -126,221 +110,46 @@ struct ifreq {
 	};
 };
 
-/* Nobody presses ^C in a guest without a C library. */
-static void hold_signals(void) { }
-static int interrupted(void) { return 0; }
-#else
-static void hold_signals(void)
-{
-	sigset_t set;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGHUP);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGTERM);
-	sigprocmask(SIG_BLOCK, &set, NULL);
-}
-
-static int interrupted(void)
-{
-	sigset_t set;
-
-	sigpending(&set);
-	return sigismember(&set, SIGHUP) || sigismember(&set, SIGINT) ||
-	       sigismember(&set, SIGTERM);
-}
 #endif
-
-static long long now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000LL + ts.tv_nsec / 1000000;
-}
-
-/* A path or a line, of %s and %d; each call has a buffer of its own. */
-static char *text(const char *format, ...)
-{
-	static char bufs[4][256];
-	static unsigned int next;
-	char *buf = bufs[next++ % ARRAY_SIZE(bufs)];
-	char digits[12], *end = buf + sizeof(bufs[0]) - 1;
-	char *to = buf;
-	const char *from;
-	va_list args;
-	int num, n;
-
-	va_start(args, format);
-	for (; *format && to < end; format++) {
-		if (*format != '%') {
-			*to++ = *format;
-			continue;
-		}
-		if (*++format == 's') {
-			from = va_arg(args, const char *);
-			while (*from && to < end)
-				*to++ = *from++;
-			continue;
-		}
-		num = va_arg(args, int);
-		n = 0;
-		do {
-			digits[n++] = '0' + num % 10;
-			num /= 10;
-		} while (num);
-		while (n && to < end)
-			*to++ = digits[--n];
-	}
-	va_end(args);
-	*to = 0;
-	return buf;
-}
-
-static int read_file(const char *name, char *buf, size_t size)
-{
-	size_t len = 0;
-	ssize_t n = 0;
-	int fd;
-
-	fd = open(name, O_RDONLY);
-	if (fd < 0)
-		return -1;
-	while (len < size - 1 &&
-	       (n = read(fd, buf + len, size - 1 - len)) > 0)
-		len += n;
-	close(fd);
-	buf[len] = 0;
-	return n < 0 ? -1 : 0;
-}
-
-static int write_file(const char *name, const char *line)
-{
-	ssize_t len = strlen(line);
-	int fd, ret;
-
-	fd = open(name, O_WRONLY);
-	if (fd < 0)
-		return -1;
-	ret = write(fd, line, len) == len ? 0 : -1;
-	close(fd);
-	return ret;
-}
-
-static int exists(const char *name)
-{
-	int fd = open(name, O_RDONLY);
-
-	if (fd >= 0)
-		close(fd);
-	return fd >= 0;
-}
-
-static int count(const char *in, const char *what)
-{
-	size_t len = strlen(what);
-	int n = 0;
-
-	while (*in)
-		n += !strncmp(in++, what, len);
-	return n;
-}
-
-/* Calls the function with each name in a folder.  Returns the sum. */
-static int for_each(const char *dir, int (*fn)(const char *name))
-{
-	struct entry {
-		unsigned long long ino, off;
-		unsigned short len;
-		unsigned char type;
-		char name[];
-	} *entry;
-	static unsigned long long buf[2048];
-	int fd, sum = 0;
-	long len, pos;
-
-	fd = open(dir, O_RDONLY | O_DIRECTORY);
-	if (fd < 0)
-		return 0;
-	while ((len = syscall(__NR_getdents64, fd, buf, sizeof(buf))) > 0) {
-		for (pos = 0; pos < len; pos += entry->len) {
-			entry = (struct entry *)((char *)buf + pos);
-			if (entry->name[0] != '.')
-				sum += fn(entry->name);
-		}
-	}
-	close(fd);
-	return sum;
-}
 
 /*
  * Jobs
  */
 
-static pid_t child(void)
+static void run_job(void *arg)
 {
-	pid_t pid = fork();
+	struct job *job = arg;
 
-	if (!pid)
-		syscall(__NR_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-	return pid;
+	job->err = -job->fn(job->arg);
 }
 
-/* The function returns 0, or -1 with errno. */
+/* The function returns 0 or a negative errno. */
 static void start_job(const char *what, int (*fn)(int arg), int arg)
 {
 	struct job *job = &jobs[nr_jobs];
-	pid_t pid;
 
-	if (nr_jobs == MAX_JOBS)
+	if (nr_jobs++ == MAX_JOBS)
 		ksft_exit_fail_msg("too many children\n");
-	memset(job, 0, sizeof(*job));
 	job->what = what;
+	job->fn = fn;
 	job->arg = arg;
-	job->start = now_ms();
-	pid = child();
-	if (pid < 0)
+	job->err = 0;
+	job->start = ksft_now_ms();
+	if (ksft_child_start(&job->child, run_job, job))
 		ksft_exit_fail_msg("fork: %s\n", strerror(errno));
-	if (!pid) {
-		if (fn(arg))
-			job->err = errno ? errno : EIO;
-		exit(0);
-	}
-	job->pid = pid;
-	nr_jobs++;
-}
-
-static int still_running(void)
-{
-	int i, status, running = 0;
-	pid_t pid;
-
-	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-		for (i = 0; i < nr_jobs; i++) {
-			if (jobs[i].pid == pid) {
-				jobs[i].ended = 1;
-				jobs[i].status = status;
-			}
-		}
-	}
-	for (i = 0; i < nr_jobs; i++)
-		running += !jobs[i].ended;
-	return running;
 }
 
 /* Waits for a job's end.  Returns 0 if it went well. */
 static int wait_job(struct job *job)
 {
-	long long end = job->start + HANG_MS;
-
-	while (still_running() && !job->ended && now_ms() < end)
-		usleep(POLL_MS * 1000);
-	return job->ended && !job->status && !job->err ? 0 : -1;
+	ksft_child_wait(&job->child, job->start + HANG_MS - ksft_now_ms());
+	return job->child.ended && !job->child.status && !job->err ? 0 : -1;
 }
 
 /* Waits for all jobs, and forgets them.  Returns how many went wrong. */
 static int finish_jobs(void)
 {
+	const char *what;
 	int i, wrong = 0;
 
 	for (i = 0; i < nr_jobs; i++) {
@@ -349,16 +158,10 @@ static int finish_jobs(void)
 		if (!wait_job(job))
 			continue;
 		wrong++;
-		ksft_print_msg("round %d: %s %d ", round, job->what, job->arg);
-		if (!job->ended) {
-			printf("hangs\n");
-			kill(job->pid, SIGKILL);
-		} else if (job->status) {
-			printf("was killed by signal %d\n",
-			       WTERMSIG(job->status));
-		} else {
-			printf("failed: %s\n", strerror(job->err));
-		}
+		what = ksft_text("round %d: %s %d", round, job->what, job->arg);
+		if (ksft_child_ended_well(&job->child, what))
+			ksft_print_msg("%s failed: %s\n", what,
+				       strerror(job->err));
 	}
 	nr_jobs = 0;
 	sum.wrong += wrong;
@@ -374,7 +177,7 @@ static int finish_jobs(void)
  * and that is also: there are no clients from before.  So a server that asks
  * does not wait for them to come back (the grace period).
  */
-static void run_tracker(void)
+static void run_tracker(void *unused)
 {
 	static struct cld_msg_v2 msg;
 	struct pollfd pfd = { .events = POLLIN };
@@ -384,7 +187,7 @@ static void run_tracker(void)
 		/* The pipe is there while the server is up. */
 		pfd.fd = open(PIPEFS "/nfsd/cld", O_RDWR);
 		while (pfd.fd >= 0) {
-			if (poll(&pfd, 1, POLL_MS) < 0)
+			if (poll(&pfd, 1, KSFT_POLL_MS) < 0)
 				break;
 			len = read(pfd.fd, &msg, sizeof(msg));
 			if (len <= 0 && pfd.revents & ~POLLIN)
@@ -397,7 +200,7 @@ static void run_tracker(void)
 		}
 		if (pfd.fd >= 0)
 			close(pfd.fd);
-		usleep(POLL_MS * 1000);
+		ksft_pause_ms(KSFT_POLL_MS);
 	}
 }
 
@@ -418,35 +221,38 @@ static int start_server(int threads)
 	};
 	char line[64];
 	unsigned int i;
+	int ret;
 
 	/*
 	 * Versions 2 and 3 would want a port mapper.  Where none has been
 	 * chosen yet, old kernels take a first "-2" for a wish for all.
 	 */
-	write_file(NFSD "/versions", "+4\n");
-	write_file(NFSD "/versions", "-2\n");
-	write_file(NFSD "/versions", "-3\n");
+	ksft_write_file(NFSD "/versions", "+4\n");
+	ksft_write_file(NFSD "/versions", "-2\n");
+	ksft_write_file(NFSD "/versions", "-3\n");
 	for (i = 0; i < ARRAY_SIZE(steps); i++) {
-		if (write_file(steps[i].name, steps[i].line)) {
+		ret = ksft_write_file(steps[i].name, steps[i].line);
+		if (ret) {
 			ksft_print_msg("%s: %s\n", steps[i].name,
-				       strerror(errno));
-			return -1;
+				       strerror(-ret));
+			return ret;
 		}
 	}
-	if (write_file(NFSD "/threads", text("%d\n", threads))) {
-		ksft_print_msg("threads: %s\n", strerror(errno));
-		return -1;
+	ret = ksft_write_file(NFSD "/threads", ksft_text("%d\n", threads));
+	if (ret) {
+		ksft_print_msg("threads: %s\n", strerror(-ret));
+		return ret;
 	}
 	/* Where the tracker was not asked for clients, or is not heard */
-	if (!read_file(NFSD "/v4_end_grace", line, sizeof(line)) &&
+	if (!ksft_read_file(NFSD "/v4_end_grace", line, sizeof(line)) &&
 	    line[0] == 'N')
-		write_file(NFSD "/v4_end_grace", "Y\n");
+		ksft_write_file(NFSD "/v4_end_grace", "Y\n");
 	return 0;
 }
 
 static int stop_server(int arg)
 {
-	return write_file(NFSD "/threads", "0\n");
+	return ksft_write_file(NFSD "/threads", "0\n");
 }
 
 static int one(const char *name)
@@ -461,15 +267,17 @@ static int count_delegations(const char *client)
 	char info[1024];
 	int n;
 
-	if (read_file(text(CLIENTS "/%s/states", client), states,
-		      sizeof(states)) ||
-	    read_file(text(CLIENTS "/%s/info", client), info, sizeof(info)))
+	if (ksft_read_file(ksft_text(CLIENTS "/%s/states", client), states,
+			   sizeof(states)) ||
+	    ksft_read_file(ksft_text(CLIENTS "/%s/info", client), info,
+			   sizeof(info)))
 		return 0;
 	/* Newer kernels tell.  It goes down, or faults, when a recall fails. */
-	if (count(info, "callback state: ") && !count(info, "callback state: UP"))
+	if (ksft_find(info, "callback state: ") &&
+	    !ksft_find(info, "callback state: UP"))
 		return 0;
-	n = count(states, "type: deleg");
-	by_minor[!count(info, "minor version: 0")] += n;
+	n = ksft_count(states, "type: deleg");
+	by_minor[!ksft_count(info, "minor version: 0")] += n;
 	return n;
 }
 
@@ -478,7 +286,7 @@ static int delegations(void)
 {
 	by_minor[0] = 0;
 	by_minor[1] = 0;
-	return have_clients ? for_each(CLIENTS, count_delegations) : -1;
+	return have_clients ? ksft_for_each(CLIENTS, count_delegations) : -1;
 }
 
 /*
@@ -492,7 +300,7 @@ static int callbacks_stuck(void)
 	char *line;
 	int n = 0;
 
-	if (read_file("/proc/net/tcp", buf, sizeof(buf)))
+	if (ksft_read_file("/proc/net/tcp", buf, sizeof(buf)))
 		return 0;
 	/* "  0: 0200007F:0801 0100007F:03E8 01 000000C8:00000000 ..." */
 	for (line = strchr(buf, '\n'); line; line = strchr(line + 1, '\n')) {
@@ -511,7 +319,7 @@ static int callbacks_stuck(void)
 
 static int expire(int client)
 {
-	return write_file(text(CLIENTS "/%d/ctl", client), "expire\n");
+	return ksft_write_file(ksft_text(CLIENTS "/%d/ctl", client), "expire\n");
 }
 
 static int nr_to_expire;
@@ -566,27 +374,27 @@ static int own_file(int client)
 
 static char *export_file(int file)
 {
-	return text(EXPORT "/r%df%d", round, file);
+	return ksft_text(EXPORT "/r%df%d", round, file);
 }
 
 static int open_file(int client, int file, int flags)
 {
-	int fd;
+	int fd = ksft_open(ksft_text(BASE "/mnt%d/r%df%d", client, round, file),
+			   flags);
 
-	fd = open(text(BASE "/mnt%d/r%df%d", client, round, file), flags);
-	if (fd < 0)
-		return -1;
-	close(fd);
-	return 0;
+	if (fd >= 0)
+		ksft_close(fd);
+	return fd < 0 ? fd : 0;
 }
 
 static int open_files(int client)
 {
-	int i;
+	int i, ret;
 
 	for (i = 0; i < nr_files; i++) {
-		if (open_file(client, i, O_RDONLY))
-			return -1;
+		ret = open_file(client, i, O_RDONLY);
+		if (ret)
+			return ret;
 	}
 	/* A file of its own: since v6.6 v4.1 gives a write delegation. */
 	return open_file(client, own_file(client), O_RDWR);
@@ -600,7 +408,7 @@ static int open_first(int client)
 
 static int unmount(int client)
 {
-	return umount2(text(BASE "/mnt%d", client), MNT_DETACH);
+	return umount2(ksft_text(BASE "/mnt%d", client), MNT_DETACH) ? -errno : 0;
 }
 
 /* Each has an address and a name of its own, else they were one client. */
@@ -608,27 +416,28 @@ static int mount_client(int client)
 {
 	char *options;
 
-	write_file(UNIQUE_ID, text("r%dc%d", round, client));
-	options = text("vers=4.%d,addr=127.0.0.%d,clientaddr=127.0.0.%d,proto=tcp,sec=sys,soft",
-		       client % 2, client + 2, client + 2);
-	return mount(text("127.0.0.%d:/", client + 2),
-		     text(BASE "/mnt%d", client), "nfs4", 0, options);
+	ksft_write_file(UNIQUE_ID, ksft_text("r%dc%d", round, client));
+	options = ksft_text("vers=4.%d,addr=127.0.0.%d,clientaddr=127.0.0.%d,proto=tcp,sec=sys,soft",
+			    client % 2, client + 2, client + 2);
+	if (mount(ksft_text("127.0.0.%d:/", client + 2),
+		  ksft_text(BASE "/mnt%d", client), "nfs4", 0, options))
+		return -errno;
+	return 0;
 }
 
 static int unlink_file(int file)
 {
-	return unlink(export_file(file));
+	return unlink(export_file(file)) ? -errno : 0;
 }
 
 /* Does somebody else's delegation forbid to open the file? */
 static int recall_file(int file, int flags)
 {
-	int fd = open(export_file(file), flags | O_NONBLOCK);
+	int fd = ksft_open(export_file(file), flags | O_NONBLOCK);
 
-	if (fd < 0)
-		return errno == EWOULDBLOCK;
-	close(fd);
-	return 0;
+	if (fd >= 0)
+		ksft_close(fd);
+	return fd == -EWOULDBLOCK;
 }
 
 /* Sets off the recalls.  Returns how many files are seen to be delegated. */
@@ -665,12 +474,12 @@ static void recall_again(void)
 static void stop(void)
 {
 	struct job *job = &jobs[nr_jobs];
-	long long start = now_ms();
+	long long start = ksft_now_ms();
 	int ms;
 
 	start_job("end of threads", stop_server, 0);
 	sum.bad_stops += !!wait_job(job);
-	ms = now_ms() - start;
+	ms = ksft_now_ms() - start;
 	if (ms > sum.longest_stop)
 		sum.longest_stop = ms;
 }
@@ -682,7 +491,7 @@ static int expire_half(void)
 
 	/* The others are left for the stop. */
 	nr_to_expire = nr_clients / 2;
-	n = for_each(CLIENTS, start_expiry);
+	n = ksft_for_each(CLIENTS, start_expiry);
 	for (i = first; i < nr_jobs; i++)
 		wait_job(&jobs[i]);
 	return n;
@@ -692,7 +501,7 @@ static int expire_half(void)
 static int run_round(void)
 {
 	int i, expired, files, recalls, left, stuck;
-	long long start = now_ms(), end;
+	long long start = ksft_now_ms();
 
 	for (i = 0; i <= own_file(nr_clients - 1); i++)
 		close(open(export_file(i), O_CREAT | O_WRONLY, 0666));
@@ -716,9 +525,7 @@ static int run_round(void)
 		return -1;
 	}
 	files = recall();
-	end = now_ms() + FLIGHT_MS;
-	while ((stuck = callbacks_stuck()) < nr_clients && now_ms() < end)
-		usleep(POLL_MS * 1000);
+	ksft_until((stuck = callbacks_stuck()) >= nr_clients, FLIGHT_MS);
 	recall_again();
 
 	/* The clients hold no delegation that is not being recalled. */
@@ -742,12 +549,12 @@ static int run_round(void)
 	sum.shutdowns++;
 	stop();
 	printf("%d when %d clients were expired, %d at the stop; %d ms\n",
-	       recalls - left, expired, left, (int)(now_ms() - start));
+	       recalls - left, expired, left, (int)(ksft_now_ms() - start));
 
 	connect_clients(1);
 	if (finish_jobs())
 		return -1;
-	sum.left += for_each(CLIENTS, one);
+	sum.left += ksft_for_each(CLIENTS, one);
 	if (start_server(2)) {
 		sum.wrong++;
 		return -1;
@@ -763,10 +570,8 @@ static int mount_on(const char *type, const char *dir)
 	return mount(type, dir, type, 0, NULL);
 }
 
-static pid_t setup(void)
+static void setup(struct ksft_child *tracker)
 {
-	char threads[16] = "";
-	pid_t tracker;
 	int i;
 
 	/* What is mounted here goes with the test. */
@@ -777,95 +582,55 @@ static pid_t setup(void)
 		ksft_exit_fail_msg("tmpfs: %s\n", strerror(errno));
 	if (mount_on("nfsd", NFSD) || mount_on("rpc_pipefs", PIPEFS))
 		ksft_exit_skip("no NFS server in this kernel\n");
-	if (read_file(NFSD "/threads", threads, sizeof(threads)) ||
-	    strtol(threads, NULL, 10))
+	if (ksft_read_number(NFSD "/threads"))
 		ksft_exit_skip("an NFS server runs here\n");
-	have_clients = exists(CLIENTS);
+	have_clients = ksft_exists(CLIENTS);
 	for (i = 0; i < nr_clients; i++)
-		mkdir(text(BASE "/mnt%d", i), 0700);
+		mkdir(ksft_text(BASE "/mnt%d", i), 0700);
 	chmod(EXPORT, 0755);
 
-	tracker = child();
-	if (!tracker)
-		run_tracker();
+	if (ksft_child_start(tracker, run_tracker, NULL))
+		ksft_exit_fail_msg("fork: %s\n", strerror(errno));
 	if (connect_clients(1))
 		ksft_exit_fail_msg("lo: %s\n", strerror(errno));
 	/* nfsd takes a client of uptime's second 0 for an expired one. */
-	while (now_ms() < 1000)
-		usleep(POLL_MS * 1000);
-	write_file(NFSD "/nfsv4leasetime", text("%d\n", LEASE));
-	write_file(NFSD "/nfsv4gracetime", "10\n");
+	ksft_until(ksft_now_ms() >= 1000, 1000);
+	ksft_write_file(NFSD "/nfsv4leasetime", ksft_text("%d\n", LEASE));
+	ksft_write_file(NFSD "/nfsv4gracetime", "10\n");
 	if (start_server(2))
 		ksft_exit_fail_msg("the NFS server does not start\n");
-	return tracker;
 }
 
-static __noreturn void usage(int code)
-{
-	printf("cb_shutdown [-t SECONDS] [-c CLIENTS] [-f FILES]\n"
-	       "  -t  how long to go on with rounds, %d seconds by default\n"
-	       "  -c  clients, 2 to %d, %d by default\n"
-	       "  -f  files that all of them open in a round, 1 to %d, %d by default\n",
-	       seconds, MAX_CLIENTS, nr_clients, MAX_FILES, nr_files);
-	exit(code);
-}
-
-static int number(const char *arg, int max)
-{
-	char *end;
-	long val;
-
-	val = arg ? strtol(arg, &end, 10) : 0;
-	if (val < 1 || val > max || *end)
-		usage(KSFT_FAIL);
-	return val;
-}
-
-/* ksft_test_result_skip() leaves no room for the case's name. */
-static void skip_case(const char *name, const char *why)
-{
-	ksft_inc_xskip_cnt();
-	printf("ok %u %s # SKIP %s\n", ksft_test_num(), name, why);
-}
+static const struct ksft_option options[] = {
+	{ "-t", "SECONDS", "how long to go on with rounds", &seconds, 86400, NULL },
+	{ "-c", "CLIENTS", "clients", &nr_clients, MAX_CLIENTS, NULL },
+	{ "-f", "FILES", "files that all of them open in a round", &nr_files,
+	  MAX_FILES, NULL },
+	{ 0 }
+};
 
 int main(int argc, char **argv)
 {
+	struct ksft_child tracker;
 	struct ksft_klog klog;
 	long long end;
-	pid_t tracker;
-	int i;
 
-	for (i = 1; i < argc; i++) {
-		if (!strcmp(argv[i], "-t"))
-			seconds = number(argv[++i], 86400);
-		else if (!strcmp(argv[i], "-c"))
-			nr_clients = number(argv[++i], MAX_CLIENTS);
-		else if (!strcmp(argv[i], "-f"))
-			nr_files = number(argv[++i], MAX_FILES);
-		else
-			usage(strcmp(argv[i], "-h") ? KSFT_FAIL : KSFT_PASS);
-	}
-
-	ksft_print_header();
-	if (geteuid())
-		ksft_exit_skip("needs root\n");
-	jobs = mmap(NULL, MAX_JOBS * sizeof(*jobs), PROT_READ | PROT_WRITE,
-		    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (jobs == MAP_FAILED)
-		ksft_exit_fail_msg("mmap: %s\n", strerror(errno));
-	hold_signals();
-	tracker = setup();
+	ksft_begin(argc, argv, options);
+	ksft_need_root();
+	jobs = ksft_share(MAX_JOBS * sizeof(*jobs));
+	ksft_hold_signals();
+	setup(&tracker);
 	ksft_klog_open(&klog);
 
-	end = now_ms() + seconds * 1000LL;
+	end = ksft_now_ms() + seconds * 1000LL;
 	do {
 		round++;
-	} while (!run_round() && now_ms() < end && !interrupted());
+	} while (!run_round() && ksft_now_ms() < end && !ksft_interrupted());
 	if (!sum.bad_stops)
 		stop();
 	finish_jobs();
-	sum.left += for_each(CLIENTS, one);
-	kill(tracker, SIGKILL);
+	sum.left += ksft_for_each(CLIENTS, one);
+	kill(tracker.pid, SIGKILL);
 
 	if (!sum.wrong && !(sum.at_expiry + sum.at_stop))
 		ksft_exit_skip("no recall was in flight at any shutdown\n");
@@ -883,10 +648,10 @@ int main(int argc, char **argv)
 	if (have_clients)
 		ksft_test_result(!sum.left, "no client is left\n");
 	else
-		skip_case("no client is left", "no " CLIENTS);
+		ksft_skip_case("no client is left", "no " CLIENTS);
 	ksft_test_result(!sum.wrong, "nothing fails or hangs\n");
 	ksft_klog_test_result(&klog, "kernel log stays clean");
-	if (interrupted())
+	if (ksft_interrupted())
 		ksft_exit_fail_msg("interrupted\n");
 	ksft_finished();
 }
