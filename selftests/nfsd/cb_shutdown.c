@@ -611,7 +611,7 @@ static const struct ksft_option options[] = {
 
 int main(int argc, char **argv)
 {
-	struct ksft_child tracker;
+	static struct ksft_child tracker;
 	struct ksft_klog klog;
 	long long end;
 
