@@ -44,6 +44,8 @@
 #define CLIENTS		NFSD "/clients"
 #define PIPEFS		BASE "/rpc_pipefs"
 #define UNIQUE_ID	"/sys/module/nfs/parameters/nfs4_unique_id"
+#define MOUNT_OPTIONS \
+	"vers=4.%d,addr=127.0.0.%d,clientaddr=127.0.0.%d,proto=tcp,sec=sys,soft"
 
 #define MAX_CLIENTS	32
 #define MAX_FILES	128
@@ -417,8 +419,7 @@ static int mount_client(int client)
 	char *options;
 
 	ksft_write_file(UNIQUE_ID, ksft_text("r%dc%d", round, client));
-	options = ksft_text("vers=4.%d,addr=127.0.0.%d,clientaddr=127.0.0.%d,proto=tcp,sec=sys,soft",
-			    client % 2, client + 2, client + 2);
+	options = ksft_text(MOUNT_OPTIONS, client % 2, client + 2, client + 2);
 	if (mount(ksft_text("127.0.0.%d:/", client + 2),
 		  ksft_text(BASE "/mnt%d", client), "nfs4", 0, options))
 		return -errno;
