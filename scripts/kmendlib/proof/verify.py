@@ -2,12 +2,12 @@
 """Proves the bugs: walks a plan, builds each kernel as it is with the bug and mended, and has both booted."""
 
 import concurrent.futures
+import contextlib
 import hashlib
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -201,14 +201,30 @@ class Kernel:
         return replace(spec, kernel=self.image, initrd=initrd, words=words)
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A plan that can be walked.
+
+    Attributes:
+        bench: what its boots share.
+        plan: the plan.
+        stages: a folder with the files of each state, as `make_stages` makes them.
+        changed: their paths.
+    """
+
+    bench: Bench
+    plan: Plan
+    stages: Path
+    changed: Sequence[str]
+
+
 class Walk:
     """Walks a plan: an architecture's builds one after the other, all boots beside them, as far as the budget goes."""
 
-    def __init__(self, bench: Bench, scratch: Path, changed: Sequence[str], consume: Consumer) -> None:
-        """Walk with what `make_stages` made in a folder, and with a consumer that takes the boots."""
-        self.bench = bench
-        self.scratch = scratch
-        self.changed = changed
+    def __init__(self, ready: Prepared, consume: Consumer) -> None:
+        """Walk a plan, with a consumer that takes the boots."""
+        self.bench = bench = ready.bench
+        self.ready = ready
         self.consume = consume
         self.builds = concurrent.futures.ThreadPoolExecutor()
         self.boots = concurrent.futures.ThreadPoolExecutor(max_workers=bench.jobs.count)
@@ -237,22 +253,31 @@ class Walk:
         proc.stopping.clear()
         self.bench.jobs.close()
 
-    def target(self, target: Target) -> None:
-        """Build an architecture's kernels; each one's boots are handed on, so that they overlap with the next build."""
+    def lay_out(self, target: Target) -> tuple[Sequence[str], concurrent.futures.Future[Path] | None]:
+        """Lay out an architecture's source folder, and begin to make what its guests start with.
+
+        Returns:
+            The paths that `source.install` is to care for, and the archive with the guest's programs, if one has them.
+        """
         bench, arch = self.bench, target.arch
         (bench.evidence.folder / arch.name).mkdir(parents=True, exist_ok=True)
         bench.display.update(arch.name, "copy")
-        changed = source.link_arch(bench.workspace, arch.name, self.changed)
+        changed = source.link_arch(bench.workspace, arch.name, self.ready.changed)
+        if not target.has_init:
+            return changed, None
         # First in the boots' queue, so that it is made while the kernel compiles.
-        programs = None
-        if target.has_init:
-            kept = bench.workspace.root / arch.name / PROGRAMS.name
-            programs = self.boots.submit(build.initramfs, bench.tools, arch, target.programs, bench.jobs, kept)
+        kept = bench.workspace.root / arch.name / PROGRAMS.name
+        return changed, self.boots.submit(build.initramfs, bench.tools, arch, target.programs, bench.jobs, kept)
+
+    def target(self, target: Target) -> None:
+        """Build an architecture's kernels; each one's boots are handed on, so that they overlap with the next build."""
+        bench, arch = self.bench, target.arch
+        changed, programs = self.lay_out(target)
         memory = bench.workspace.root / arch.name / "state"
         last = memory.read_text(encoding="utf-8") if memory.exists() else "after"
         # The kernel of the state that the last run left in the source folder needs no rebuild.
         for state in sorted(target.states, key=lambda state: state != last):
-            source.install(bench.workspace, arch.name, self.scratch / state, changed)
+            source.install(bench.workspace, arch.name, self.ready.stages / state, changed)
             memory.write_text(state, encoding="utf-8")
             kernel = self.build(target, state, programs)
             for boot in target.boots:
@@ -318,26 +343,25 @@ def emulator_version(emulator: str) -> str:
     return (proc.output([emulator, "--version"]) or "missing").splitlines()[0]
 
 
-def verify(request: Request, display: Display, consume: Consumer = boot_here) -> Evidence:
-    """Prove the bugs that were asked for, and leave the evidence.
+@contextlib.contextmanager
+def prepared(request: Request, display: Display) -> Iterator[Prepared]:
+    """Plan what was asked for, and hold the tree's workspace.
 
     Args:
         request: what to prove.
         display: where progress is shown.
-        consume: takes the boots.
 
     Raises:
         BadInput: the request cannot be met; says why.
         Infrastructure: the host lacks something; says what.
     """
-    started = time.monotonic()
     setup.ensure(display.say)
     user_tree, base, workspace = _open(request, display)
     kunit = request.kunit or base.kunit
     known = {name: base.adapt(arches.load(name)) for name in request.arches if base.has(name)}
     setup.ensure(display.say, [build.compiler(arch) for arch in known.values()])
     default = source.base_workspace(bases.DEFAULT)
-    with ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         # An old KTAP parser misses what is wrong with a plan, so the default base's serves all trees.
         tools = source.read_base(default, display.say)
         stack.enter_context(source.locked(workspace))
@@ -370,10 +394,29 @@ def verify(request: Request, display: Display, consume: Consumer = boot_here) ->
         kept.add_audit(audited.to_json() | {"tree": name}, tree.path)
         for state in STATES:
             kept.add_patches(state, todo.patches[state])
-        bench = Bench(workspace, tools.path, parse, kept, Jobs(request.jobs), display)
-        walk = Walk(bench, scratch, changed, consume)
-        stack.callback(walk.abandon)
-        walk.go(todo.targets)
-    kept.update(seconds={"total": round(time.monotonic() - started, 1)}, same=evidence.compare(folder, kept.run))
+        yield Prepared(Bench(workspace, tools.path, parse, kept, Jobs(request.jobs), display), todo, scratch, changed)
+
+
+def verify(request: Request, display: Display, consume: Consumer = boot_here) -> Evidence:
+    """Prove the bugs that were asked for, and leave the evidence.
+
+    Args:
+        request: what to prove.
+        display: where progress is shown.
+        consume: takes the boots.
+
+    Raises:
+        BadInput: the request cannot be met; says why.
+        Infrastructure: the host lacks something; says what.
+    """
+    started = time.monotonic()
+    with prepared(request, display) as ready:
+        walk = Walk(ready, consume)
+        try:
+            walk.go(ready.plan.targets)
+        finally:
+            walk.abandon()
+    kept = ready.bench.evidence
+    kept.update(seconds={"total": round(time.monotonic() - started, 1)}, same=evidence.compare(kept.folder, kept.run))
     kept.seal()
     return kept
