@@ -340,7 +340,11 @@ CASES = {
         f"git {TESTS}", "apply", USAGE, "is half applied: run kmend unapply", in_git(f"checkout -q {ACCESS}")
     ),
     "checkout of one file": Case(
-        f"git {TESTS}", "unapply", OK, "1 of 10 files were as before already", in_git(f"checkout -q {ACCESS}")
+        f"git {TESTS}",
+        "unapply",
+        OK,
+        f"1 of {2 + len(ADDED)} files were as before already",
+        in_git(f"checkout -q {ACCESS}"),
     ),
     "commit": Case("git apply", "unapply", USAGE, f"{COMMITTED} git revert, or keep it", in_git(COMMIT)),
     "commit of the tests alone": Case(
