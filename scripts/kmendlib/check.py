@@ -2,6 +2,7 @@
 """The project's own tests: pytest on the driver and the patches, then the proofs on the default base."""
 
 import difflib
+import json
 import os
 import re
 import subprocess
@@ -175,6 +176,19 @@ def _pytest(found: dict[str, Path], parts: dict[str, Path], checkpatch: Path, wa
     return count
 
 
+def _wrong_fixes(number: int) -> Count:
+    """Have so many wrong fixes noticed, which ones depends on what is tested; scripts/mutate runs them all."""
+    with tempfile.TemporaryDirectory(prefix="kmend-") as folder:
+        command = [str(SCRIPTS / "mutate"), "--fix", "--share", str(number), "--arch", KUNIT_ARCH, "--out", folder]
+        code = subprocess.run(command, check=False).returncode
+        path = Path(folder, f"{KUNIT_ARCH}.json")
+        results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    lost = [f"wrong fix: {name}: {each['said']}" for name, each in results.items() if not each["good"]]
+    if len(results) != number or bool(code) != bool(lost):
+        lost.append(f"scripts/mutate ended with code {code}, and {len(results)} of {number} wrong fixes were tried")
+    return Count(len(results) - sum(not each["good"] for each in results.values()), lost)
+
+
 def runners_lines(console: str) -> list[str]:
     """Return the lines of a console that KUnit's runner prints by itself."""
     return _RUNNERS.findall(console.replace("\r", ""))
@@ -233,12 +247,13 @@ def check() -> ExitCode:
         evidence = verify(Request(None, None, bugs, arches.select("all")), display)
     print_report(evidence)
     proofs = count_rows(evidence.run.proofs, wanted, bugs)
+    fixes = _wrong_fixes(wanted["wrong_fixes"])
     with Display() as display:
         small = verify(Request(None, None, bugs, (KUNIT_ARCH,), kunit="compat"), display)
     same, other = both_kunits(evidence, small)
     print(f"{KUNIT_ARCH}: {same} of {same + other} boots say the same under the small KUnit")
     by_hand = [line for line in missing if line.partition(":")[0] in wanted["no_tree"]["bases"]]
-    failed = [*tests.failed, *proofs.failed, *(line for line in missing if line not in by_hand)]
+    failed = [*tests.failed, *proofs.failed, *fixes.failed, *(line for line in missing if line not in by_hand)]
     skipped = [*tests.skipped, *proofs.skipped, *by_hand, *older]
     read = tomllib.loads((SCRIPTS / "tests/audit-truth.toml").read_text(encoding="ascii"))
     # No reason to stop: their verdicts are held against those of the last tree of their line that was read.
@@ -248,5 +263,5 @@ def check() -> ExitCode:
         print("\n  ".join([f"{title}:", *lines]) if lines else f"{title}: nothing")
     total = len(failed) + other
     also = f", {len(skipped)} skipped" if skipped else ""
-    print(f"{tests.passed + proofs.passed + same} passed, {total} failed{also}")
+    print(f"{tests.passed + proofs.passed + fixes.passed + same} passed, {total} failed{also}")
     return ExitCode.FAILED if total else evidence.run.exit_code()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -219,6 +220,7 @@ def parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
         "suites": ({"7.3.4": tmp_path}, []),
         "tests": check.Count(10),
         "rows": run(),
+        "fixes": check.Count(4),
         "kunits": (8, 0),
     }
 
@@ -231,6 +233,7 @@ def parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     monkeypatch.setattr(check, "_pytest", lambda *_: found["tests"])
     monkeypatch.setattr(check, "verify", verified)
     monkeypatch.setattr(check, "print_report", lambda _: None)
+    monkeypatch.setattr(check, "_wrong_fixes", lambda number: found["fixes"] if number == 4 else check.Count())
     monkeypatch.setattr(check, "both_kunits", lambda *_: found["kunits"])
     return found
 
@@ -246,6 +249,7 @@ def parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
         ("suites", ({}, ["linux-source-7.2: older"]), "no tree of it here\n  linux-source-7.2: older\n"),
         ("suites", Infrastructure("no network"), "failed:\n  Debian's suites: no network\n"),
         ("rows", run()[1:], "failed:\n  pci-cfg-wait pci_cfg_wait x86_64: not in the run\n"),
+        ("fixes", check.Count(3, ["wrong fix: a"]), "failed:\n  wrong fix: a\n"),
         ("kunits", (7, 1), "7 of 8 boots say the same"),
         ("kunits", (8, 0), "need not:\n  "),
     ],
@@ -273,6 +277,34 @@ def test_pytest_is_run_and_counted(
     monkeypatch.setattr(check, "SCRIPTS", tmp_path)
     count = check._pytest({"6.12.117": tmp_path}, {"7.3.4": tmp_path}, tmp_path, WANTED)
     assert (count.passed, len(count.failed)) == (passed, failed)
+
+
+@pytest.mark.parametrize(
+    ("good", "code", "passed", "failed"),
+    [
+        ([True, True], 0, 2, []),
+        ([True, False], 1, 1, ["wrong fix: fix 1: why 1"]),
+        ([True], 0, 1, ["scripts/mutate ended with code 0, and 1 of 2 wrong fixes were tried"]),
+        ([True, True], 5, 2, ["scripts/mutate ended with code 5, and 2 of 2 wrong fixes were tried"]),
+        (None, 1, 0, ["scripts/mutate ended with code 1, and 0 of 2 wrong fixes were tried"]),
+    ],
+)
+def test_wrong_fixes_are_tried(
+    good: list[bool] | None,
+    code: int,
+    passed: int,
+    failed: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    results = {f"fix {number}": {"good": each, "said": f"why {number}"} for number, each in enumerate(good or [])}
+    write = f"cat >$7/{check.KUNIT_ARCH}.json <<E\n{json.dumps(results)}\nE\n" if good is not None else ""
+    script = tmp_path / "mutate"
+    script.write_text(f'#!/bin/sh\n[ "$1 $2 $3 $5" = "--fix --share 2 {check.KUNIT_ARCH}" ] || exit 9\n{write}exit {code}\n')
+    script.chmod(0o755)
+    monkeypatch.setattr(check, "SCRIPTS", tmp_path)
+    count = check._wrong_fixes(2)
+    assert (count.passed, count.failed) == (passed, failed)
 
 
 def test_trees_that_are_to_be_had(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
