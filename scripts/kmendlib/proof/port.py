@@ -20,6 +20,8 @@ import textwrap
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 from kmendlib.host import proc, setup
@@ -73,7 +75,7 @@ class Ported:
     notes: tuple[str, ...]
     problem: str
     wrote: Path
-    code: ExitCode
+    code: ExitCode = ExitCode.FAILED
 
     def to_text(self) -> str:
         """Return it in lines for the terminal."""
@@ -121,10 +123,8 @@ def _hunks(patch: bytes) -> list[_Hunk]:
 
 
 def _by_file(hunks: Iterable[_Hunk]) -> dict[str, list[_Hunk]]:
-    found: dict[str, list[_Hunk]] = {}
-    for hunk in hunks:
-        found.setdefault(hunk.file, []).append(hunk)
-    return found
+    # A patch has those of a file one after the other.
+    return {name: list(own) for name, own in groupby(hunks, attrgetter("file"))}
 
 
 @dataclass(frozen=True)
@@ -273,21 +273,18 @@ def _port(tree: Tree, audited: BugAudit, finding: Finding, out: Path, variant: s
         why += f"; {merge.fitting}"
         if tried:
             why += f"; nearer: {'; '.join(f'{each.variant} {each.problem}' for each, _ in tried)}"
-        problem, code = merge.problem or _judge(tree, audited, finding, merge.files), ExitCode.FAILED
+        problem = merge.problem or _judge(tree, audited, finding, merge.files)
+        done = Ported(tree.path, tree.release, finding.id, merge.name, why, _notes(tree, merge), problem, _folder(out))
         try:
-            problem = problem or _compile(tree, audited.bug, finding, merge.files, say)
+            done = replace(done, problem=problem or _compile(tree, audited.bug, finding, merge.files, say))
         except KmendError as error:
-            problem, code = f"was not compiled: {error}", error.code
-        wrote, code = (_folder(out), code) if problem else (out, ExitCode.OK)
-        done = Ported(
-            tree.path, tree.release, finding.id, merge.name, why, _notes(tree, merge), problem, wrote, code
-        )
-        if not problem:
+            done = replace(done, problem=f"was not compiled: {error}", code=error.code)
+        if not done.problem:
             how = merge.fitting + (", the others were merged by wiggle" if merge.unfit else "")
             _write(tree, out, merge.name, merge.files, how)
-            return done
+            return replace(done, wrote=out, code=ExitCode.OK)
         tried.append((done, merge))
-        if code is not ExitCode.FAILED:
+        if done.code is not ExitCode.FAILED:
             # Nobody knows whether it is good, and it is the best of them.
             tried = tried[-1:]
             break
@@ -423,12 +420,13 @@ def _compile(tree: Tree, bug: Bug, finding: Finding, files: dict[str, bytes], sa
     # Beside what verify builds, which would have to be built anew after this.
     scratch = replace(workspace, root=workspace.root / "port")
     objects = _objects(tree, bug, finding, files, arch.folder)
-    log = scratch.root / "build.log"
+    log, src = scratch.root / "build.log", scratch.src(name)
 
     def error(files: Mapping[str, bytes]) -> str:
-        with tempfile.TemporaryDirectory(prefix="kmend-") as stage:
-            _lay(Path(stage), files)
-            source.install(scratch, name, Path(stage), changed)
+        for each in files:
+            # A link to the tree's own.
+            (src / each).unlink()
+        _lay(src, files)
         try:
             build.objects(scratch, arch, objects, log, jobs)
         except build.BuildError as wrong:
@@ -436,7 +434,7 @@ def _compile(tree: Tree, bug: Bug, finding: Finding, files: dict[str, bytes], sa
         return ""
 
     with source.locked(workspace), contextlib.closing(Jobs()) as jobs:
-        changed = source.shadow(scratch, name, tree, [*files, *finding.files, *finding.context], say)
+        source.shadow(scratch, name, tree, [*files, *finding.files, *finding.context], say)
         source.need_space(scratch, [name])
         log.unlink(missing_ok=True)
         say(f"compiling {', '.join(objects)} for {name}")
@@ -445,7 +443,7 @@ def _compile(tree: Tree, bug: Bug, finding: Finding, files: dict[str, bytes], sa
         except build.BuildError as wrong:
             raise Infrastructure(f"{tree.path} does not build here: {wrong}") from wrong
         problem = error(files)
-        if problem and (own := error({})):
+        if problem and (own := error(_own(tree, files))):
             raise Infrastructure(f"{tree.path} does not build here without the fix, either: {own}")
     return problem and f"does not compile: {problem}"
 
@@ -588,24 +586,19 @@ def resume(folder: Path, out: Path | None = None, say: Say = print) -> Ported:
         raise BadInput(f"{top / strange[0]}: the tree has no such file: take it away")
     files = {name: content for name, content in files.items() if content != (tree.path / name).read_bytes()}
     marks = {name: mark.start() for name, content in files.items() if (mark := _MARKER.search(content))}
-    problem, code, wrote, notes = "", ExitCode.FAILED, folder, [f"{folder} is not needed any more"]
-    if marks:
-        places = [f"{top / name}:{files[name].count(10, 0, start) + 1}" for name, start in marks.items()]
-        problem = f"has conflicts left: {', '.join(places)}"
-    elif not files:
-        problem = "changes no file"
-    else:
+    places = [f"{top / name}:{files[name].count(10, 0, start) + 1}" for name, start in marks.items()]
+    problem = f"has conflicts left: {', '.join(places)}" if marks else "" if files else "changes no file"
+    if not problem:
         (audited,) = audit(tree, [_whole(bug)], latent=True).bugs
         problem = _judge(tree, audited, finding, files) or _compile(tree, bug, finding, files, say)
+    done = Ported(tree.path, tree.release, finding.id, variant, "by hand", (), problem, folder)
     if problem:
-        notes = []
-    else:
-        merge = _merge(tree, variant, say)
-        how = _how(merge, merge.marked if marked else merge.files, files)
-        _write(tree, place, variant, files, how)
-        notes = [how, *_unlike(tree, merge.hunks, files), *notes]
-        code, wrote = ExitCode.OK, place
-    return Ported(tree.path, tree.release, finding.id, variant, "by hand", tuple(notes), problem, wrote, code)
+        return done
+    merge = _merge(tree, variant, say)
+    how = _how(merge, merge.marked if marked else merge.files, files)
+    _write(tree, place, variant, files, how)
+    notes = (how, *_unlike(tree, merge.hunks, files), f"{folder} is not needed any more")
+    return replace(done, notes=notes, wrote=place, code=ExitCode.OK)
 
 
 def exit_code(results: Sequence[Ported]) -> ExitCode:

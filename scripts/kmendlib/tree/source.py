@@ -298,7 +298,7 @@ def _refuse_built(tree: Tree) -> None:
         raise BadInput(f"{tree.path} was built in place: run 'make mrproper' there, or give a clean checkout")
 
 
-def shadow(workspace: Workspace, arch: str, tree: Tree, names: Iterable[str], say: Callable[[str], None]) -> list[str]:
+def shadow(workspace: Workspace, arch: str, tree: Tree, names: Iterable[str], say: Callable[[str], None]) -> None:
     """Give an architecture a source folder that is a user's tree by symbolic links: nothing is copied.
 
     The folders of some files are real ones: what is put there in place of a link is private. What was built before goes
@@ -310,9 +310,6 @@ def shadow(workspace: Workspace, arch: str, tree: Tree, names: Iterable[str], sa
         tree: the tree; it is only read.
         names: files that are to be replaced, or to be compiled.
         say: takes a line at a time of what is being done.
-
-    Returns:
-        The paths of those that are there, for `install`.
     """
     _refuse_built(tree)
     top = tree.path
@@ -333,14 +330,12 @@ def shadow(workspace: Workspace, arch: str, tree: Tree, names: Iterable[str], sa
     stamp.write_text(now.hexdigest(), encoding="utf-8")
     workspace.pristine.unlink(missing_ok=True)
     workspace.pristine.symlink_to(top)
-    changed = [name for name in dict.fromkeys(names) if (top / name).is_file()]
-    real = {Path(), *(parent for name in changed for parent in Path(name).parents)}
+    real = {Path(), *(parent for name in names if (top / name).is_file() for parent in Path(name).parents)}
     for parent in sorted(real):
         (src / parent).mkdir(exist_ok=True)
         for entry in (top / parent).iterdir():
             if parent / entry.name not in real and entry.name != ".git":
                 (src / parent / entry.name).symlink_to(entry)
-    return changed
 
 
 def _make_executable(tree: Path) -> None:
