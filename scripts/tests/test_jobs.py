@@ -112,6 +112,25 @@ def test_memory_is_counted(three: Jobs, first: int, second: int) -> None:
     assert order == ["first", "second"]
 
 
+def test_several_jobs_at_once(three: Jobs) -> None:
+    """Who takes two of three leaves one, and of two who do so one waits; who asks for more than all gets all."""
+    at_once: list[int] = []
+    inside = [0]
+
+    def work(jobs: int) -> None:
+        with three.slot(0, jobs):
+            inside[0] += min(jobs, 3)
+            at_once.append(inside[0])
+            time.sleep(0.1)
+            inside[0] -= min(jobs, 3)
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(work, jobs) for jobs in (2, 2, 1, 2, 1, 5, 2, 1)]:
+            done.result()
+    assert len(at_once) == 8 and max(at_once) <= 3
+    assert free(three) == 3
+
+
 def test_stop_ends_a_make_and_those_that_wait(tmp_path: Path) -> None:
     with contextlib.closing(Jobs(1, BUILD_MEMORY)) as one, concurrent.futures.ThreadPoolExecutor() as pool:
         started = tmp_path / "x/started"

@@ -36,6 +36,7 @@ class Jobs:
         self._used = 0
         self._freed = threading.Condition()
         self._lock = threading.Lock()
+        self._turn = threading.Lock()
         self._held = 0
         self._makes = 0
         self._read, self._write = os.pipe()
@@ -49,11 +50,12 @@ class Jobs:
         os.close(self._write)
 
     @contextlib.contextmanager
-    def slot(self, memory: int) -> Iterator[None]:
-        """Wait for a job and for memory, and hold both.
+    def slot(self, memory: int, jobs: int = 1) -> Iterator[None]:
+        """Wait for jobs and for memory, and hold both.
 
         Args:
             memory: in MiB; what is larger than all there is runs alone.
+            jobs: so many, or all where there are fewer.
 
         Raises:
             InterruptedError: `stopping` was set.
@@ -64,11 +66,13 @@ class Jobs:
                 _stop_here()
             self._used += memory
         try:
-            self._take()
-            try:
+            with contextlib.ExitStack() as held:
+                # Two that take several would wait for each other's.
+                with self._turn:
+                    for _ in range(min(jobs, self.count)):
+                        self._take()
+                        held.callback(self._give)
                 yield
-            finally:
-                self._give()
         finally:
             with self._freed:
                 self._used -= memory

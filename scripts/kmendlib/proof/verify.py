@@ -63,7 +63,9 @@ def result_of(
     """Boot on QEMU, with its race if it has one, and return what came of it; `known` as for `race.force`."""
     console = bench.evidence.folder / boot.console
     forced = None
-    with bench.jobs.slot(boot.guest.memory + GUEST_EXTRA):
+    # While a debugger holds one vCPU the others go on in the host's time: none of them may lack a CPU.
+    jobs = boot.guest.cpus if boot.row.race else 1
+    with bench.jobs.slot(boot.guest.memory + GUEST_EXTRA, jobs):
         start = evidence.now()
         if boot.row.race:
             ending, forced = race.force(boot.guest, boot.row.race, console, known)
