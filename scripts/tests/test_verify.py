@@ -262,8 +262,7 @@ class Steps:
         parse: ktap.Parser = ktap.parser_for  # type: ignore[assignment]
         bench = verify.Bench(place, self.folder, parse, self.evidence, Jobs(2), Display())
         (self.folder / "x86_64").mkdir(parents=True, exist_ok=True)
-        keep = consume or (lambda bench, boot, kernel: self.booted.append(boot))
-        walk = verify.Walk(verify.Prepared(bench, todo, self.folder, ["a.c"]), keep)
+        walk = verify.Walk(bench, self.folder, ["a.c"], consume or (lambda bench, boot, kernel: self.booted.append(boot)))
         try:
             walk.go(todo.targets)
         finally:

@@ -223,10 +223,11 @@ class Prepared:
 class Walk:
     """Walks a plan: an architecture's builds one after the other, all boots beside them, as far as the budget goes."""
 
-    def __init__(self, ready: Prepared, consume: Consumer) -> None:
-        """Walk a plan, with a consumer that takes the boots."""
-        self.bench = bench = ready.bench
-        self.ready = ready
+    def __init__(self, bench: Bench, scratch: Path, changed: Sequence[str], consume: Consumer) -> None:
+        """Walk with what `make_stages` made in a folder, and with a consumer that takes the boots."""
+        self.bench = bench
+        self.scratch = scratch
+        self.changed = changed
         self.consume = consume
         self.builds = concurrent.futures.ThreadPoolExecutor()
         self.boots = concurrent.futures.ThreadPoolExecutor(max_workers=bench.jobs.count)
@@ -264,7 +265,7 @@ class Walk:
         bench, arch = self.bench, target.arch
         (bench.evidence.folder / arch.name).mkdir(parents=True, exist_ok=True)
         bench.display.update(arch.name, "copy")
-        changed = source.link_arch(bench.workspace, arch.name, self.ready.changed)
+        changed = source.link_arch(bench.workspace, arch.name, self.changed)
         if not target.has_init:
             return changed, None
         # First in the boots' queue, so that it is made while the kernel compiles.
@@ -279,7 +280,7 @@ class Walk:
         last = memory.read_text(encoding="utf-8") if memory.exists() else "after"
         # The kernel of the state that the last run left in the source folder needs no rebuild.
         for state in sorted(target.states, key=lambda state: state != last):
-            source.install(bench.workspace, arch.name, self.ready.stages / state, changed)
+            source.install(bench.workspace, arch.name, self.scratch / state, changed)
             memory.write_text(state, encoding="utf-8")
             kernel = self.build(target, state, programs)
             for boot in target.boots:
@@ -413,7 +414,7 @@ def verify(request: Request, display: Display, consume: Consumer = boot_here) ->
     """
     started = time.monotonic()
     with prepared(request, display) as ready:
-        walk = Walk(ready, consume)
+        walk = Walk(ready.bench, ready.stages, ready.changed, consume)
         try:
             walk.go(ready.plan.targets)
         finally:
