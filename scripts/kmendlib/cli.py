@@ -506,7 +506,6 @@ def _lava(arguments: argparse.Namespace) -> ExitCode:
     from kmendlib.proof import lava
 
     farm = lava.Farm(arguments.url, arguments.device_type, arguments.stretch)
-    farm.check()
     request = _request(arguments)
     from kmendlib.host.progress import Display
 

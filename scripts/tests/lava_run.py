@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from kmendlib.host.errors import ExitCode
+from kmendlib.host.files import digest
 from kmendlib.proof import evidence, ktap
 from kmendlib.proof.evidence import Evidence
 from test_lava import BOOTS, GREEN, RED, console, parse, render, take, waiting  # noqa: F401
@@ -38,7 +39,7 @@ def test_lava_run(  # noqa: F811
     for boot in BOOTS:
         file = waiting.folder / "lava" / boot.guest.kernel
         file.write_text(boot.state)
-        files[str(boot.guest.kernel)] = evidence.digest(file)
+        files[str(boot.guest.kernel)] = digest(file)
     waiting.update(files=files)
     waiting.seal()
     for name, text in render(waiting.run, (waiting.folder / "lava").as_uri()).items():

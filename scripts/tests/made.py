@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from conftest import ACCESS, UNLOCKED, access_c
-from kmendlib.proof.evidence import Evidence, digest
+from kmendlib.host.files import digest
+from kmendlib.proof.evidence import Evidence
 from kmendlib.run import Build, Run
 from kmendlib.tree import manifest
 

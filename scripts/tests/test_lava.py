@@ -20,6 +20,7 @@ import pytest
 from conftest import parser_tree, planned
 from kmendlib import cli
 from kmendlib.host.errors import BadInput, ExitCode
+from kmendlib.host.files import digest
 from kmendlib.proof import evidence, guest, ktap, lava
 from kmendlib.proof.evidence import Evidence
 from kmendlib.proof.verify import Kernel
@@ -103,11 +104,11 @@ def test_job_boots_what_verify_boots(arch: str, tmp_path: Path) -> None:
             for label, image in deploy["deploy"]["images"].items():
                 assert image["url"].startswith(f"http://farm/kmend/{arch}/")
                 file = tmp_path / "out/lava" / image["url"].removeprefix("http://farm/kmend/")
-                assert evidence.digest(file) == image["sha256sum"]
+                assert digest(file) == image["sha256sum"]
                 line.append(image["image_arg"].replace(f"{{{label}}}", f"FILE-{label}"))
             want = list(commands[place])
             for label, image in deploy["deploy"]["images"].items():
-                assert evidence.digest(Path(want[want.index(f"-{label}") + 1])) == image["sha256sum"]
+                assert digest(Path(want[want.index(f"-{label}") + 1])) == image["sha256sum"]
                 want[want.index(f"-{label}") + 1] = f"FILE-{label}"
             assert by_option(shlex.split(" ".join(line))) == by_option(want)
             seen.add(place)

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from kmendlib.host.errors import BadInput, ExitCode
+from kmendlib.host.files import digest
 from kmendlib.proof import evidence
 from kmendlib.proof.evidence import Evidence
 from kmendlib.run import Build, Run, gravest
@@ -237,7 +238,7 @@ def consoles(folder: Path, **printed: str) -> Run:
         state, number = name[:-1], int(name[-1])
         log = f"x/{name}.log"
         (folder / log).write_text(text)
-        test = boot(state, "PASS", "PASS", number=number, inputs=name, printed=evidence.digest(folder / log))
+        test = boot(state, "PASS", "PASS", number=number, inputs=name, printed=digest(folder / log))
         tests.append(test | {"log_url": log, "start_time": "2026-01-02T03:04:05+00:00", "id": f"kmend:1-x-{name}"})
     kept = Evidence(folder, evidence_of(tests, boots=2).run)
     kept.write()

@@ -3,6 +3,7 @@
 
 import contextlib
 import errno
+import hashlib
 import os
 import secrets
 import stat
@@ -37,6 +38,12 @@ def read(path: Path, limit: int = LIMIT) -> bytes:
 def read_text(path: Path, limit: int = LIMIT, *, encoding: str = "utf-8", errors: str = "strict") -> str:
     """Return a regular file's text; raise as `read`, and ValueError where it has another encoding."""
     return read(path, limit).decode(encoding, errors).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _regular(status: os.stat_result, path: Path) -> None:

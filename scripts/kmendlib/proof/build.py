@@ -14,8 +14,8 @@ from pathlib import Path
 
 from kmendlib.host import proc
 from kmendlib.host.errors import Infrastructure
+from kmendlib.host.files import digest
 from kmendlib.host.paths import CONFIGS, cache
-from kmendlib.proof.evidence import digest
 from kmendlib.proof.jobs import Jobs
 from kmendlib.run import Build
 from kmendlib.tree.arches import Arch

@@ -13,7 +13,6 @@ lava/: see lava.py.
 """
 
 import datetime
-import hashlib
 import itertools
 import json
 import os
@@ -28,6 +27,7 @@ from typing import Any
 
 from kmendlib.host import files
 from kmendlib.host.errors import BadInput
+from kmendlib.host.files import digest
 from kmendlib.host.paths import SCRIPTS, cache
 from kmendlib.host.words import Verdict
 from kmendlib.run import FORMAT, KCIDB_STATUS, VERSION, BootResult, Build, Run, key
@@ -153,12 +153,6 @@ def _sealed(folder: Path) -> list[str]:
         for name in names
         if (name.name in (RESULTS, AUDIT) if len(name.parts) == 1 else name.parts[0] != "lava")
     ]
-
-
-def digest(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def compare(folder: Path, run: Run) -> tuple[str, ...]:

@@ -16,8 +16,7 @@ from pathlib import Path
 
 from kmendlib.host import proc
 from kmendlib.host.errors import Infrastructure
-from kmendlib.host.files import naming
-from kmendlib.proof.evidence import digest
+from kmendlib.host.files import digest, naming
 from kmendlib.run import End, Ending, GuestSpec
 
 CONSOLE_LIMIT = 16 << 20

@@ -31,12 +31,13 @@ from urllib.parse import urlsplit
 
 from kmendlib.host import files, proc
 from kmendlib.host.errors import BadInput
+from kmendlib.host.files import digest
 from kmendlib.host.paths import SCRIPTS
 from kmendlib.host.progress import Display
 from kmendlib.host.text import template
 from kmendlib.host.words import Verdict
 from kmendlib.proof import evidence, guest, ktap
-from kmendlib.proof.evidence import Evidence, digest
+from kmendlib.proof.evidence import Evidence
 from kmendlib.proof.plan import Request
 from kmendlib.proof.verify import Bench, verify
 from kmendlib.run import Boot, End, Ending, Judgement, Run
@@ -126,7 +127,7 @@ class Farm:
     device_type: str = DEVICE_TYPE
     stretch: float = 1.0
 
-    def check(self) -> None:
+    def __post_init__(self) -> None:
         """Raise BadInput where a worker could do nothing with it."""
         try:
             known = not self.url or urlsplit(self.url).scheme in ("http", "https", "file")
@@ -206,7 +207,6 @@ def write(request: Request, farm: Farm, display: Display) -> tuple[Evidence, lis
         BadInput: the request cannot be met; says why.
         Infrastructure: the host lacks something; says what.
     """
-    farm.check()
     shelf = _Shelf()
     kept = verify(replace(request, forced=False), display, shelf)
     rows = kept.run.rows
@@ -363,19 +363,14 @@ def _logs(places: Sequence[Path]) -> list[JobLog]:
     """Read the logs named, and all that are in the folders named."""
     found = []
     for place in places:
+        inside, wrong = [place], "is no log of a LAVA job: take what 'lavacli jobs logs --raw' or lava-run writes"
         if place.is_dir():
             inside = sorted(path for path in place.rglob("*.*") if path.suffix in _SUFFIXES and path.is_file())
-            logs = [log for log in map(read, inside) if log]
-            if not logs:
-                raise BadInput(f"{place} has no log of a job of kmend (files *.yaml, *.yml and *.log were looked at)")
-            found += logs
-        else:
-            log = read(place)
-            if not log:
-                raise BadInput(
-                    f"{place} is no log of a LAVA job: take what 'lavacli jobs logs --raw' or lava-run writes"
-                )
-            found.append(log)
+            wrong = "has no log of a job of kmend (files *.yaml, *.yml and *.log were looked at)"
+        logs = [log for log in map(read, inside) if log]
+        if not logs:
+            raise BadInput(f"{place} {wrong}")
+        found += logs
     return found
 
 

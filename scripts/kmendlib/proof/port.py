@@ -26,10 +26,9 @@ from pathlib import Path
 
 from kmendlib.host import proc, setup
 from kmendlib.host.errors import BadInput, ExitCode, Infrastructure, KmendError, NothingToDo
-from kmendlib.host.files import write
+from kmendlib.host.files import digest, write
 from kmendlib.host.paths import SCRIPTS
 from kmendlib.proof import build
-from kmendlib.proof.evidence import digest
 from kmendlib.proof.jobs import Jobs
 from kmendlib.tree import arches, bases, manifest, series, source
 from kmendlib.tree.audit import BugAudit, FindingAudit, Status, audit

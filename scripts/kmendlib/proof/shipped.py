@@ -16,7 +16,7 @@ from pathlib import Path
 
 from kmendlib.host import proc, setup
 from kmendlib.host.errors import BadInput, ExitCode, Infrastructure, KmendError
-from kmendlib.host.files import naming
+from kmendlib.host.files import digest, naming
 from kmendlib.host.paths import cache
 from kmendlib.host.progress import Display
 from kmendlib.host.words import Has
@@ -184,7 +184,7 @@ def programs_for(arch: Arch, tools: Path, jobs: Jobs, display: Display) -> Path:
     tests = sorted(test.id for bug in manifest.load().bugs for test in bug.selftests)
     total = hashlib.sha256(repr(tests).encode())
     for path in sorted(path for path in SELFTESTS.rglob("*") if path.is_file()):
-        total.update(f"{path.relative_to(SELFTESTS)}\0{evidence.digest(path)}\0".encode())
+        total.update(f"{path.relative_to(SELFTESTS)}\0{digest(path)}\0".encode())
     kept = cache() / "guest" / f"{arch.name}-{total.hexdigest()[:16]}.cpio"
     if not kept.exists():
         setup.ensure(display.say)

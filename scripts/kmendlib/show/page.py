@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from kmendlib.host import files
+from kmendlib.host.files import digest
+from kmendlib.host.text import template
 from kmendlib.host.words import Has, Outcome
 from kmendlib.proof import ktap
-from kmendlib.proof.evidence import Evidence, digest, inside
+from kmendlib.proof.evidence import Evidence, inside
 from kmendlib.run import STATES, BootResult, Proof, Run
 from kmendlib.show import timeline
 from kmendlib.show.report import counts, found
-from kmendlib.host.text import template
 from kmendlib.show.timeline import Timeline
 from kmendlib.tree import manifest
 

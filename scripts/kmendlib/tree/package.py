@@ -5,7 +5,6 @@ Packages are a stranger's.  bsdtar and bsdcat read them, as nobody where there i
 into what goes out; what is kept of that is written here: regular files with a kernel's names, up to a limit.
 """
 
-import hashlib
 import os
 import re
 import shutil
@@ -21,6 +20,7 @@ from typing import IO
 
 from kmendlib.host import files, proc
 from kmendlib.host.errors import BadInput
+from kmendlib.host.files import digest
 from kmendlib.tree import arches
 from kmendlib.tree.config import Config
 
@@ -226,7 +226,7 @@ def _package(path: Path, scratch: Path) -> dict[str, Shipped]:
                 shutil.copyfileobj(content, out)
             _sort(name, target, found)
     for kernel in found.values():
-        kernel.package, kernel.digest = _name(path), _digest(path)
+        kernel.package, kernel.digest = _name(path), digest(path)
     return found
 
 
@@ -248,11 +248,6 @@ def _module(name: str) -> str:
     return match[1].replace("-", "_") if match else ""
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _folder(path: Path) -> dict[str, Shipped]:
     """Look at a folder with boot/ and lib/modules/; return the kernels with an image."""
     found: dict[str, Shipped] = {}
@@ -265,7 +260,7 @@ def _folder(path: Path) -> dict[str, Shipped]:
                     _sort(known[1], file, found)
     found = {release: kernel for release, kernel in found.items() if kernel.whole}
     for kernel in found.values():
-        kernel.package, kernel.digest = f"{path} {kernel.release}", _digest(kernel.image)
+        kernel.package, kernel.digest = f"{path} {kernel.release}", digest(kernel.image)
     return found
 
 
@@ -414,7 +409,7 @@ def find(paths: Sequence[Path], modules: Path | None, installed: bool) -> list[G
             packages.setdefault(_release(path), []).append(path)
         else:
             images += 1
-            found.append(Given("", found=Shipped("", str(path), _digest(path), path, modules=_below(modules))))
+            found.append(Given("", found=Shipped("", str(path), digest(path), path, modules=_below(modules))))
     if modules and images != 1:
         raise BadInput(f"--modules goes with one image, and {images} were given")
     if installed:
