@@ -20,16 +20,13 @@ from kmendlib.proof.jobs import Jobs
 from kmendlib.run import Build
 from kmendlib.tree.arches import Arch
 from kmendlib.tree.manifest import SELFTESTS, Bug
+from kmendlib.tree.package import depends
 from kmendlib.tree.source import Workspace
 
 _OBJECT = re.compile(r"^  (?:CC|AS|LDS|AR|LD|HOSTCC)\b")
 # A build from scratch takes about this many steps for each option that is on: 2.2 (arm64) to 2.7 (x86_64) on 6.12.
 _STEPS_PER_OPTION = 2.5
 _ERROR = re.compile(r"error(?:[: ]|$)|undefined symbol|Permission denied|\*\*\* ", re.IGNORECASE)
-
-
-# Where all distributions have it; not everybody's PATH has that folder.
-MODINFO = "/sbin/modinfo"
 
 
 class BuildError(Exception):
@@ -285,8 +282,7 @@ def _modules(build: Path, names: Sequence[str]) -> dict[str, Path]:
         path = next((path for path in built if path.stem.replace("-", "_") == name.replace("-", "_")), None)
         if not path:
             raise BuildError(f"make ended well but made no module {name}")
-        needed = (proc.output([MODINFO, "-F", "depends", str(path)]) or "").strip().split(",")
-        modules |= _modules(build, [need for need in needed if need])
+        modules |= _modules(build, depends(path.read_bytes()))
         modules[path.stem] = path
     return modules
 

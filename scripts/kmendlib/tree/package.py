@@ -113,14 +113,19 @@ class Shipped:
             made = re.search(rb"\0vermagic=([^\0 ]*)", data)
             if made and made[1].decode(errors="replace") != self.release:
                 raise BadInput(f"module {name} is of {made[1].decode(errors='replace')}, the kernel is {self.release}")
-            needs = re.search(rb"\0depends=([\w,-]+)\0", data)
-            needed = needs[1].decode().split(",") if needs else []
+            needed = depends(data)
             for each in needed:
                 if each.replace("-", "_") not in self.modules:
                     raise BadInput(f"module {name} needs {each}, which is missing")
             found |= {key: value for key, value in self.order(needed).items() if key not in found}
             found[path.stem] = path
         return found
+
+
+def depends(module: bytes) -> list[str]:
+    """Return the names of the modules that a module needs, given its content."""
+    said = re.search(rb"\0depends=([\w,-]+)\0", module)
+    return said[1].decode().split(",") if said else []
 
 
 @contextmanager
