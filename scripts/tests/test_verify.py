@@ -372,3 +372,25 @@ def test_configuration_is_made_anew_where_what_it_rests_on_has_changed(
     build.configure(place, arch, [], tmp_path / "log", Jobs())
     again = "nothing" not in request.node.name
     assert (tmp_path / "made").read_text() == ("x\nx\n" if again else "x\n")
+
+
+@pytest.mark.parametrize("race", [False, True])
+def test_forced_race_has_a_job_for_each_cpu(race: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    boot = next(boot for boot in planned([BUG], ["x86_64"]).targets[0].boots if bool(boot.row.race) == race)
+    asked: list[tuple[int, int]] = []
+
+    class Asked(Jobs):
+        def slot(self, memory: int, jobs: int = 1) -> Any:
+            asked.append((memory, jobs))
+            return super().slot(memory, jobs)
+
+    def begin(*_: object) -> None:
+        raise BadInput("it would begin")
+
+    monkeypatch.setattr(verify.race, "force", begin)
+    monkeypatch.setattr(verify.guest, "boot", begin)
+    kept = Evidence(tmp_path, Run("kmend:1", "t", ()))
+    parse: ktap.Parser = ktap.parser_for  # type: ignore[assignment]
+    with pytest.raises(BadInput, match="it would begin"):
+        verify.result_of(verify.Bench(Workspace("t", tmp_path), tmp_path, parse, kept, Asked(4), Display()), boot, "k")
+    assert asked == [(boot.guest.memory + 512, 2 if race else 1)]
