@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from kmendlib.host import proc
+from kmendlib.host.errors import Infrastructure
 
 
 def test_of_the_users_variables_only_those_that_are_listed_pass(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,3 +66,8 @@ def test_output_of_a_missing_program() -> None:
     assert proc.output(["no-such-program"]) is None
     assert proc.output(["false"]) is None
     assert proc.output(["echo", "a"]) == "a\n"
+
+
+def test_tool_that_takes_too_long_is_told() -> None:
+    with pytest.raises(Infrastructure, match="^sleep took more than 1 s$"):
+        proc.tool(["sleep", "20"], limit=1.0)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from kmendlib.host import share
 from kmendlib.host.errors import ExitCode, Infrastructure
@@ -272,6 +273,16 @@ def run(
     with child([os.fspath(word) for word in command], **(settings | options)) as process:
         out, errors = process.communicate(stdin, limit)
     return subprocess.CompletedProcess(process.args, process.returncode, out, errors)
+
+
+def tool(command: Sequence[str | Path], **options: Any) -> subprocess.CompletedProcess[bytes]:
+    """Run a short command as `run` does; raise Infrastructure where it is missing, or takes too long."""
+    try:
+        return run(command, **options)
+    except FileNotFoundError as error:
+        raise Infrastructure(f"{command[0]} is not installed: run kmend setup") from error
+    except subprocess.TimeoutExpired as error:
+        raise Infrastructure(f"{command[0]} took more than {error.timeout:.0f} s") from error
 
 
 def output(command: Sequence[str]) -> str | None:

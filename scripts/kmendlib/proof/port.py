@@ -14,7 +14,6 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import tempfile
 import textwrap
 from collections import Counter
@@ -38,8 +37,6 @@ from kmendlib.tree.tree import Tree
 _STATE = "port.json"
 _FILES = "files"
 _REJECTS = "rejects"
-# patch and wiggle are given this long, in seconds; a merge takes well under one.
-_LIMIT = 120
 _MARKER = re.compile(rb"^(<{7}|\|{7}|>{7}|&{7}) ", re.MULTILINE)
 # A conflict or, if it is shown, a guess.
 _REGION = re.compile(rb"^<{7} .*?^\|{7} .*?^={7}\n.*?^>{7} [^\n]*\n", re.MULTILINE | re.DOTALL)
@@ -336,12 +333,7 @@ def _run(
         # The user's own settings of git must not change what is done here.
         git = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
         git["GIT_CEILING_DIRECTORIES"] = str(folder.parent)
-        try:
-            done = proc.run(command, cwd=folder, env=proc.environment(git), stdin=stdin, limit=_LIMIT)
-        except FileNotFoundError as error:
-            raise Infrastructure(f"{command[0]} is not installed: run kmend setup") from error
-        except subprocess.TimeoutExpired as error:
-            raise Infrastructure(f"{command[0]} took more than {_LIMIT} s") from error
+        done = proc.tool(command, cwd=folder, env=proc.environment(git), stdin=stdin)
         return done.returncode, done.stdout, _files(folder)
 
 

@@ -170,7 +170,7 @@ def _archive(scratch: Path, modules: dict[str, Path]) -> bytes:
             os.link(path, place / f"{name}.ko")
         (place / "order").write_text("".join(f"{name}.ko\n" for name in modules), encoding="utf-8")
         command = ["bsdtar", "-cf", "-", "--format=newc", "--uid=0", "--gid=0", "-C", folder, "lib"]
-        done = proc.run(command)
+        done = proc.tool(command)
     if done.returncode:
         raise Infrastructure(f"cannot archive the modules: {done.stderr.decode(errors='replace').strip()}")
     return done.stdout

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kmendlib.host import proc
-from kmendlib.host.errors import BadInput, Infrastructure
+from kmendlib.host.errors import BadInput
 
 
 def committed(root: Path, names: Sequence[str]) -> dict[str, bool]:
@@ -93,14 +93,8 @@ def _blobs(root: Path, place: Path, name: str) -> set[str]:
 def _run(root: Path, *words: str, options: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
     # A partial clone would fetch what it lacks; a monitor of files is a program.
     fixed = ["--no-optional-locks", "-c", "safe.directory=*", "-c", "core.fsmonitor=false"]
-    try:
-        done = proc.run(
-            ["git", *fixed, *options, "-C", str(root), *words], env=proc.environment({"GIT_NO_LAZY_FETCH": "1"})
-        )
-    except FileNotFoundError as error:
-        raise Infrastructure(f"git is not installed, and {root} is a git tree: run kmend setup") from error
-    except subprocess.TimeoutExpired as error:
-        raise Infrastructure(f"git {words[0]} in {root} does not come to an end") from error
+    command = ["git", *fixed, *options, "-C", str(root), *words]
+    done = proc.tool(command, env=proc.environment({"GIT_NO_LAZY_FETCH": "1"}))
     out, errors = (text.decode(errors="surrogateescape") for text in (done.stdout, done.stderr))
     return subprocess.CompletedProcess(done.args, done.returncode, out, errors)
 
