@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 # A position as Coccinelle gives it: a list of places, of which the first one counts.
@@ -35,6 +36,9 @@ class Report:
     def __init__(self) -> None:
         with open("/proc/self/cmdline", encoding="utf-8", errors="replace") as file:
             words = file.read().split("\0")
+        if "--jobs" in words:
+            # Then each file is read by a process of its own, and none of them comes to the end, where all is judged.
+            sys.exit("the rules of kmend judge all files in one process: make coccicheck J=1")
         self.all = ("-D", "audit") in zip(words, words[1:], strict=False)
         self.anchors: dict[str, Position] = {}
         self._said: set[tuple[object, ...]] = set()

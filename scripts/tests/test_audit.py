@@ -7,6 +7,7 @@ import dataclasses
 import json
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -401,6 +402,14 @@ def test_two_files_in_one_run(make_tree: MakeTree) -> None:
     said = coccicheck("pci-cfg-wait", "--dir", folder, mode="audit")
     verdicts = {(Path(line.split(":")[0]).name, line.split(": ")[2]) for line in said}
     assert verdicts - {("access.c", "seen"), ("zz.c", "seen")} == {("access.c", "affected"), ("zz.c", "latent")}
+
+
+@pytest.mark.parametrize("rule", sorted(path.stem for path in manifest.RULES.glob("*.cocci")))
+def test_several_processes_are_refused(make_tree: MakeTree, rule: str) -> None:
+    """None of them would come to where a rule judges, and coccicheck would take silence for a clean tree."""
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        coccicheck(rule, "--jobs", "2", "--chunksize", "1", "--dir", make_tree() / "drivers/pci")
+    assert failed.value.stderr == "the rules of kmend judge all files in one process: make coccicheck J=1\n"
 
 
 OTHER = "riscv-kvm-exit/init-leak-v6.4-v6.12.patch"

@@ -585,6 +585,14 @@ def test_leak_where_nobody_runs_a_callback(make_nfsd: MakeNfsd) -> None:
     assert any("there is no nfsd4_run_cb() here" in each.reason for each in found.evidence), found
 
 
+@pytest.mark.parametrize("finding", [NO_WAIT, LEAK])
+def test_rule_says_by_which_function_it_knows_the_code(make_nfsd: MakeNfsd, finding: str) -> None:
+    found = look_at(make_nfsd(COUNTED.replace("nfsd4_shutdown_callback", "vendor_shut_down")), BUG, finding)
+    reason = "no nfsd4_shutdown_callback() here, by which nfsd-cb-shutdown.cocci knows the code"
+    assert found.status is Status.UNKNOWN
+    assert [(each.file, each.line, each.reason) for each in found.evidence] == [(CALLBACK, 0, reason)]
+
+
 @pytest.mark.parametrize("name", LEAKS)
 def test_inflight_leak(make_nfsd: MakeNfsd, name: str) -> None:
     callback, owner, status = LEAKS[name]

@@ -426,10 +426,15 @@ def _judge_file(
         return [(Status.UNKNOWN, Evidence(name, 0, refused))]
     # What was read of code that is not whole is not what is there.
     verdicts = _torn(name, answer) or _statuses(name, lines)
+    lost: list[int] = []
     if finding.symbol:
         judged = {(item.line, item.column) for item in lines if item.file == name}
         lost = [line for line, column in answer.uses.get(name, ()) if (line, column) not in judged]
-        # Coccinelle passes over what it cannot parse: such a use may hide anything.
-        reason = f"a use of {finding.symbol} that cannot be parsed"
-        verdicts += [(Status.UNKNOWN, Evidence(name, line, reason)) for line in lost]
-    return verdicts or no_shape(f"no code shape that {finding.rule.name} knows")
+    wanted = dict(rule.homes).get(name)
+    if wanted and not verdicts and not code.defines(source.text, wanted):
+        reason = f"no {'() or '.join(wanted)}() here, by which {rule.path.name} knows the code"
+        return [(Status.UNKNOWN, Evidence(name, 0, reason))] if lost else no_shape(reason)
+    # Coccinelle passes over what it cannot parse: such a use may hide anything.
+    reason = f"a use of {finding.symbol} that cannot be parsed"
+    verdicts += [(Status.UNKNOWN, Evidence(name, line, reason)) for line in lost]
+    return verdicts or no_shape(f"no code shape that {rule.path.name} knows")
