@@ -125,7 +125,7 @@ class Timelines(SphinxPostTransform):
         place = PurePosixPath(self.env.docname)
         if place.parent.name != "bugs":
             return
-        lines = timeline.load(place.name)
+        lines = timeline.timelines(place.name)
         drawn = 0
         for block in list(self.document.findall(nodes.literal_block)):
             rule = _RULE.match(block.astext())

@@ -389,9 +389,9 @@ def _export(arguments: argparse.Namespace) -> ExitCode:
 def _ran(folder: Path) -> tuple[str, ...]:
     """Return what a run has shown, a line a row."""
     setup.ensure(_say, ["python:jsonschema"])
-    from kmendlib.proof.evidence import load
+    from kmendlib.proof.evidence import Evidence
 
-    run = load(folder).run
+    run = Evidence.open(folder).run
     if run.distrust:
         raise BadInput(f"{folder}: not trusted: {run.distrust}")
     return tuple(
@@ -470,11 +470,11 @@ def _report(arguments: argparse.Namespace) -> ExitCode:
     if len(folders) > 1 and arguments.lava:
         raise BadInput("--lava: name the one folder that the logs are for")
     setup.ensure(_say, _SHOWS)
-    from kmendlib.proof.evidence import load
+    from kmendlib.proof.evidence import Evidence
     from kmendlib.run import gravest
     from kmendlib.show.report import print_report
 
-    evidences = [load(folder) for folder in folders]
+    evidences = [Evidence.open(folder) for folder in folders]
     if arguments.lava:
         setup.ensure(_say, ["python:yaml"])
         from kmendlib.proof import lava

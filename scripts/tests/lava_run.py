@@ -14,7 +14,7 @@ import pytest
 
 from kmendlib.host.errors import ExitCode
 from kmendlib.host.files import digest
-from kmendlib.proof import evidence, ktap
+from kmendlib.proof import ktap
 from kmendlib.proof.evidence import Evidence
 from test_lava import BOOTS, GREEN, RED, console, parse, render, take, waiting  # noqa: F401
 
@@ -52,4 +52,4 @@ def test_lava_run(  # noqa: F811
             words = ["lava-run", "--job-id", f"kmend-test-{os.getpid()}", "--device", tmp_path / "device-x86_64.yaml"]
             words += ["--output-dir", tmp_path / path.stem, path]
             subprocess.run(words, stderr=log, check=False, timeout=120)
-    assert take(evidence.load(waiting.folder), *logs).run.exit_code() == ExitCode.OK
+    assert take(Evidence.open(waiting.folder), *logs).run.exit_code() == ExitCode.OK

@@ -201,7 +201,7 @@ def test_paths_that_pages_name_are_there() -> None:
 @pytest.mark.parametrize("bug", BUGS)
 def test_every_bug_has_a_page(bug: str) -> None:
     page = DOCS / "bugs" / f"{bug}.rst"
-    assert page.is_file() and timeline.load(bug)
+    assert page.is_file() and timeline.timelines(bug)
     assert f"\n   bugs/{bug}\n" in (DOCS / "index.rst").read_text()
     assert f"(Documentation/bugs/{bug}.rst)" in (REPO / "README.md").read_text()
 
@@ -215,7 +215,7 @@ def test_every_page_in_the_books_is_of_a_bug() -> None:
 def test_interleavings_are_drawn(html: Path, bug: str) -> None:
     source = (html / "bugs" / f"{bug}.html").read_text()
     page = _Page(html / "bugs" / f"{bug}.html")
-    lines = timeline.load(bug)
+    lines = timeline.timelines(bug)
     assert source.count('<svg class="wide"') == source.count('<svg class="narrow"') == len(lines) > 0
     for line in lines:
         assert line.title in page.text and line.to_text() in page.text

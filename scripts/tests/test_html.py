@@ -133,7 +133,7 @@ def test_wrong_run_has_its_telling_line_marked(make: Make, log: str, verdict: st
     assert re.search(telling, marked)
     last = (LOGS / log).read_text(errors="replace").rstrip("\r\n").split("\n")[-1].rstrip("\r")
     assert visible(last)[:40].replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") in section
-    assert "Not proved" in words(html) and evidence.load(kept.folder).run.exit_code() != ExitCode.OK
+    assert "Not proved" in words(html) and Evidence.open(kept.folder).run.exit_code() != ExitCode.OK
 
 
 def test_kernel_that_did_not_build(make: Make) -> None:
@@ -144,7 +144,7 @@ def test_kernel_that_did_not_build(make: Make) -> None:
     (kept.folder / "x86_64/build.log").write_text("CC a.o\na.c:1: error: no\nmake: *** failed\n")
     kept.add(Build(broken, "x86_64", "a.c:1: error: no", log="x86_64/build.log"))
     kept.seal()
-    html = page.render([evidence.load(kept.folder)])
+    html = page.render([Evidence.open(kept.folder)])
     assert re.search(r'class="mark">.*▶     2 </span>a.c:1: error: no', html) and "✘ ERROR" in words(html)
 
 
@@ -197,7 +197,7 @@ def test_hostile_evidence_is_shown_harmlessly(make: Make) -> None:
         HOSTILE.encode(errors="surrogatepass") + b"\n\xff\xfe" + b"x" * 5000 + b"\nKernel panic - not syncing: <b>\n"
     )
     kept.seal()
-    loaded = evidence.load(kept.folder)
+    loaded = Evidence.open(kept.folder)
     path = kept.folder / page.NAME
     path.write_text(page.render([loaded]), encoding="utf-8")
     html = path.read_text()
@@ -223,7 +223,7 @@ def test_console_without_end_is_cut(make: Make) -> None:
         log.seek(0, 2)
         log.write(b"\n" * 100_000 + b"Kernel panic - not syncing: flood\n" + b"<<\n" * 5000)
     kept.seal()
-    html = page.render([evidence.load(kept.folder)])
+    html = page.render([Evidence.open(kept.folder)])
     assert len(html) < 200_000
     shown = words(html)
     assert "The log has 104,972,634 bytes; what is shown is from the last 262,144." in shown
@@ -255,7 +255,7 @@ def no_pass(kept: Evidence) -> str:
 
 
 def test_folder_that_was_cut_off(make: Make) -> None:
-    kept = evidence.load(make(seal=False).folder)
+    kept = Evidence.open(make(seal=False).folder)
     assert "Not trusted: unfinished: the run was cut off, or still goes on" in no_pass(kept)
 
 
@@ -281,15 +281,15 @@ def test_folder_that_was_cut_off(make: Make) -> None:
 )
 def test_folder_that_was_edited(make: Make, change: Callable[[Path], object], why: str) -> None:
     folder = make().folder
-    assert not evidence.load(folder).run.distrust
+    assert not Evidence.open(folder).run.distrust
     change(folder)
-    assert f"Not trusted: changed since: {why}" in no_pass(evidence.load(folder))
+    assert f"Not trusted: changed since: {why}" in no_pass(Evidence.open(folder))
 
 
 def test_folder_from_before_there_were_digests(make: Make) -> None:
     folder = make().folder
     edit_results(folder, lambda data: data["checkouts"][0]["misc"].pop("format"))
-    assert "Not trusted: from an older kmend" in no_pass(evidence.load(folder))
+    assert "Not trusted: from an older kmend" in no_pass(Evidence.open(folder))
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,7 @@ def test_folder_from_a_newer_version(make: Make, change: Callable[[Any], object]
     folder = make().folder
     edit_results(folder, change)
     with pytest.raises(BadInput, match=f"newer kmend .{re.escape(why)}.: show it with that one"):
-        evidence.load(folder)
+        Evidence.open(folder)
 
 
 @pytest.mark.parametrize(
@@ -332,7 +332,7 @@ def test_schema_finds_what_kcidb_would_refuse(make: Make, change: Callable[[Any]
     assert evidence.problem(data, "results") == ""
     edit_results(folder, change)
     with pytest.raises(BadInput, match="damaged") as error:
-        evidence.load(folder)
+        Evidence.open(folder)
     assert "\n" not in str(error.value) and len(str(error.value)) < 600
 
 
@@ -343,7 +343,7 @@ def test_schema_finds_what_kcidb_would_refuse(make: Make, change: Callable[[Any]
 def test_json_that_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "results.json").write_text(text)
     with pytest.raises(BadInput, match="damaged"):
-        evidence.load(tmp_path)
+        Evidence.open(tmp_path)
 
 
 def test_digests_are_those_of_sha256sum(make: Make) -> None:
@@ -353,7 +353,7 @@ def test_digests_are_those_of_sha256sum(make: Make) -> None:
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
     # What is rendered beside it later changes nothing.
     (folder / page.NAME).write_text("page")
-    assert not evidence.load(folder).run.distrust
+    assert not Evidence.open(folder).run.distrust
 
 
 def test_junit_says_what_is_as_it_must_be(make: Make, tmp_path: Path) -> None:
@@ -429,7 +429,7 @@ def _interleavings(text: str) -> Iterator[tuple[tuple[int, int], str]]:
 
 @pytest.mark.parametrize("bug", [bug.id for bug in manifest.load().bugs])
 def test_timelines_are_those_of_the_bugs_page(bug: str) -> None:
-    lines = timeline.load(bug)
+    lines = timeline.timelines(bug)
     blocks = list(_interleavings((diagram.PAGES / f"{bug}.rst").read_text()))
     assert lines and [line.to_text(widths) for line, (widths, _) in zip(lines, blocks, strict=True)] == [
         block for _, block in blocks
@@ -443,7 +443,7 @@ def test_timelines_are_those_of_the_bugs_page(bug: str) -> None:
 
 
 def test_bug_without_timeline() -> None:
-    assert timeline.load("no-such-bug") == [] and timeline.load("../../patches/bugs") == []
+    assert timeline.timelines("no-such-bug") == [] and timeline.timelines("../../patches/bugs") == []
 
 
 @pytest.mark.skipif(not PROGRAM, reason="chromium is not installed")

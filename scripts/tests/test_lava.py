@@ -21,7 +21,7 @@ from conftest import parser_tree, planned
 from kmendlib import cli
 from kmendlib.host.errors import BadInput, ExitCode
 from kmendlib.host.files import digest
-from kmendlib.proof import evidence, guest, ktap, lava
+from kmendlib.proof import guest, ktap, lava
 from kmendlib.proof.evidence import Evidence
 from kmendlib.proof.verify import Kernel
 from kmendlib.run import STATES, Boot, Build, End, Ending, Run
@@ -228,7 +228,7 @@ def waiting(tmp_path: Path) -> Evidence:
     found = Evidence(folder, RUN)
     found.add_audit({"tree": "linux", "version": "6.12.117", "bugs": []}, tmp_path)
     found.seal()
-    return evidence.load(folder)
+    return Evidence.open(folder)
 
 
 def record(level: str, message: object, second: float = 0.0) -> str:
@@ -284,7 +284,7 @@ def written(path: Path, *lines: str) -> Path:
 def take(waiting: Evidence, *places: Path) -> Evidence:
     said: list[str] = []
     lava.take(waiting, places, said.append)
-    found = evidence.load(waiting.folder)
+    found = Evidence.open(waiting.folder)
     assert not found.run.distrust
     return found
 
@@ -321,7 +321,7 @@ def test_logs_of_some_boots_leave_the_others_as_they_are(
     # A job that failed before QEMU was started has none of the boots.
     none = written(tmp_path / "none.yaml", *one_boot(BOOTS[0], console(RED))[:1], end("fail", error_msg="no disk left"))
     assert "no boot of" in refused(["report", str(waiting.folder), "--lava", str(none)], capsys)
-    assert evidence.load(waiting.folder).run.results == first.results
+    assert Evidence.open(waiting.folder).run.results == first.results
 
 
 @pytest.mark.parametrize("place", ["_judge", "_ending"])
@@ -344,7 +344,7 @@ def test_stopped_while_logs_are_taken(
     monkeypatch.setattr(lava, place, stopped)
     with pytest.raises(KeyboardInterrupt):
         take(found, *logs)
-    assert files() == kept and evidence.load(waiting.folder).run.exit_code() == ExitCode.OK
+    assert files() == kept and Evidence.open(waiting.folder).run.exit_code() == ExitCode.OK
 
 
 def test_missing_job_is_no_pass(waiting: Evidence, tmp_path: Path, parse: ktap.Parser) -> None:
@@ -567,7 +567,7 @@ def test_name_that_leads_out_of_the_folder_is_damage(waiting: Evidence) -> None:
     path = waiting.folder / "results.json"
     path.write_text(path.read_text().replace('"arch": "x86_64"', '"arch": "../../../etc"'))
     with pytest.raises(BadInput, match="is damaged"):
-        evidence.load(waiting.folder)
+        Evidence.open(waiting.folder)
 
 
 def test_evidence_of_verify_takes_nothing(
@@ -607,7 +607,7 @@ def test_page_and_farms_files_are_not_sealed(waiting: Evidence, tmp_path: Path) 
     waiting.seal()
     shutil.rmtree(waiting.folder / "lava")
     (waiting.folder / "report.html").unlink()
-    assert not evidence.load(waiting.folder).run.distrust
+    assert not Evidence.open(waiting.folder).run.distrust
     shutil.rmtree(waiting.folder / ARCH)
     (waiting.folder / "audit.json").write_text("{}")
-    assert "changed since" in evidence.load(waiting.folder).run.distrust
+    assert "changed since" in Evidence.open(waiting.folder).run.distrust

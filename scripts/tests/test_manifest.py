@@ -262,7 +262,7 @@ def test_broken_timeline_is_one_line_for_a_reader(tmp_path: Path, text: str, mon
     monkeypatch.setattr(diagram, "PAGES", tmp_path)
     write(tmp_path, text)
     with pytest.raises(BadInput, match=f"^{tmp_path}/bugs.toml: [^\n]+$"):
-        timeline.load("bugs")
+        timeline.timelines("bugs")
 
 
 def test_missing_manifest(tmp_path: Path) -> None:

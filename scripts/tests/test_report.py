@@ -210,7 +210,7 @@ def test_evidence_reads_back(tmp_path: Path) -> None:
         results.append(replace(result, build=build, ending=replace(result.ending, console=log)))
     kept.update(results=tuple(results))
     kept.seal()
-    again = evidence.load(tmp_path).run
+    again = Evidence.open(tmp_path).run
     assert again.exit_code() == ExitCode.OK and again.to_kcidb() == kept.run.to_kcidb()
 
 
@@ -221,7 +221,7 @@ def test_unknown_verdict_is_damage(tmp_path: Path) -> None:
     path = tmp_path / evidence.RESULTS
     path.write_text(path.read_text().replace('"verdict": "PASS"', '"verdict": "GREAT"'))
     with pytest.raises(BadInput, match="damaged"):
-        evidence.load(tmp_path)
+        Evidence.open(tmp_path)
 
 
 def test_evidence_is_never_written_over(tmp_path: Path) -> None:

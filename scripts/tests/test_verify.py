@@ -15,7 +15,7 @@ from conftest import ACCESS, UNLOCKED, WAIT_EVENT, MakeTree, access_c, planned, 
 from kmendlib.host import proc
 from kmendlib.host.errors import BadInput, Infrastructure
 from kmendlib.host.progress import Display
-from kmendlib.proof import build, evidence, ktap, verify
+from kmendlib.proof import build, ktap, verify
 from kmendlib.proof.evidence import Evidence
 from kmendlib.proof.jobs import Jobs
 from kmendlib.proof.plan import Plan, Request, plan
@@ -303,7 +303,7 @@ def test_kernel_that_does_not_build_is_not_booted(monkeypatch: pytest.MonkeyPatc
     steps.walk(planned([BUG], ["x86_64"]))
     assert {boot.state for boot in steps.booted} == {"after"}
     assert [build.error for build in steps.evidence.run.builds] == ["", "a.c:1: error: no"]
-    assert evidence.load(steps.evidence.folder).run.builds[1].error == "a.c:1: error: no"
+    assert Evidence.open(steps.evidence.folder).run.builds[1].error == "a.c:1: error: no"
 
 
 def test_guest_with_modules_gets_them_behind_its_programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -87,6 +87,27 @@ class Evidence:
     run: Run
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
 
+    @classmethod
+    def open(cls, folder: Path) -> "Evidence":
+        """Read a run's evidence; whether it is as the run left it is in `run.distrust`.
+
+        Raises:
+            BadInput: it is no evidence folder, its results.json is damaged, or it is from a newer kmend.
+        """
+        try:
+            data = json.loads(files.read_text(folder / RESULTS))
+        except (FileNotFoundError, NotADirectoryError):
+            raise BadInput(f"{folder} is no evidence folder: it has no {RESULTS}") from None
+        except OSError as error:
+            raise BadInput(f"{folder / RESULTS} cannot be read: {error.strerror}") from None
+        except (ValueError, RecursionError) as error:
+            raise BadInput(f"{folder / RESULTS} is damaged ({str(error)[:100]}): run kmend verify again") from None
+        if newer := _newer(data):
+            raise BadInput(f"{folder} is from a newer kmend ({newer}): show it with that one")
+        if wrong := problem(data, "results"):
+            raise BadInput(f"{folder / RESULTS} is damaged ({wrong}): run kmend verify again")
+        return cls(folder, replace(Run.from_kcidb(data), distrust=_distrust(folder, data)))
+
     @cached_property
     def audit(self) -> dict[str, Any] | None:
         """What the audit said, or None where that is missing or damaged."""
@@ -315,24 +336,3 @@ def _contradiction(data: dict[str, Any], there: set[str]) -> str:
         boots.add(boot)
         logs.add(log)
     return ""
-
-
-def load(folder: Path) -> Evidence:
-    """Read a run's evidence; whether it is as the run left it is in `run.distrust`.
-
-    Raises:
-        BadInput: it is no evidence folder, its results.json is damaged, or it is from a newer kmend.
-    """
-    try:
-        data = json.loads(files.read_text(folder / RESULTS))
-    except (FileNotFoundError, NotADirectoryError):
-        raise BadInput(f"{folder} is no evidence folder: it has no {RESULTS}") from None
-    except OSError as error:
-        raise BadInput(f"{folder / RESULTS} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{folder / RESULTS} is damaged ({str(error)[:100]}): run kmend verify again") from None
-    if newer := _newer(data):
-        raise BadInput(f"{folder} is from a newer kmend ({newer}): show it with that one")
-    if wrong := problem(data, "results"):
-        raise BadInput(f"{folder / RESULTS} is damaged ({wrong}): run kmend verify again")
-    return Evidence(folder, replace(Run.from_kcidb(data), distrust=_distrust(folder, data)))

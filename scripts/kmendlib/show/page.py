@@ -230,7 +230,7 @@ def render(evidences: Sequence[Evidence]) -> str:
         evidences=evidences,
         arches=list(dict.fromkeys(arch for run in runs for arch in run.arches)),
         titles={bug.id: bug.title for bug in manifest.load().bugs},
-        timelines={bug: timeline.load(bug) for bug in bugs},
+        timelines={bug: timeline.timelines(bug) for bug in bugs},
         matrices={bug: matrix(runs, bug) for bug in bugs},
         tones=_TONES,
         marks=_MARKS,

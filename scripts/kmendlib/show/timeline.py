@@ -105,7 +105,7 @@ class Drawing:
     marks: tuple[Mark, ...]
 
 
-def load(bug: str) -> list[Timeline]:
+def timelines(bug: str) -> list[Timeline]:
     """Return a bug's timelines; none if it has none. Raises BadInput where they are wrong."""
     return diagram.diagrams(bug, _timeline)
 
