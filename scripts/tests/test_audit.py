@@ -273,6 +273,7 @@ def test_file_that_ends_in_a_function_is_unknown(make_tree: MakeTree, last: str)
         ("void f(void) {\n#if 0\n#ifdef B\n{\n#endif\n#endif\n}\n", 0),
         ("#define B do { \\\n\t{\\\n#if a {\nvoid f(void) { }\n/* { */ // {\n#define E }\n#endif\n", 0),
         ("#endif\nvoid f(void) { }\n", 0),
+        ("void f(void) {\n\ta(#if {\n\t); } }\n", 0),
         ("int f(void)\n{\n\tif (a ||\n#if 0\n\tif (b ||\n#endif\n\t    c)\n\t\treturn 1;\n}\n", 4),
         ("int f(void)\n{\n\tg(1);\n#if 0\n\tg(2);\n#endif\n\treturn 1;\n}\n", 0),
         ("", 0),

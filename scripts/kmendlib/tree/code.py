@@ -15,16 +15,18 @@ from typing import NamedTuple
 
 # Comments, strings, character constants; what is left between them is code.
 _NOT_CODE = re.compile(r'//(?:\\\n|[^\n])*|/\*.*?(?:\*/|\Z)|"(?:\\.|[^"\\\n])*"|' r"'(?:\\.|[^'\\\n])*'", re.DOTALL)
-_NOT_LINE_END = re.compile(r"[^\n]")
 _DIRECTIVE = re.compile(r"\s*#\s*(if|ifdef|ifndef|elif|else|endif)\b\s*(.*)")
-# A directive with its continuation lines, or what opens, closes and ends.
-_MARK = re.compile(r"^[ \t]*#(?:\\\n|[^\n])*|[{}();]", re.MULTILINE)
+# A directive with its continuation lines; and what opens, closes and ends, within braces and outside of them. What
+# starts with one of a few letters is found fast.
+_HASH = re.compile(r"#(?:\\\r?\n|[^\n])*\n?")
+_INSIDE = re.compile(r"#(?:\\\r?\n|[^\n])*|{|}")
+_OUTSIDE = re.compile(r"#(?:\\\r?\n|[^\n])*|{|}|\(|\)|;")
 _WORD = re.compile(r"[A-Za-z_]\w*")
 
 
 def blank(text: str) -> str:
     """Return `text` with nothing left but its line ends."""
-    return _NOT_LINE_END.sub(" ", text)
+    return "\n".join(" " * len(line) for line in text.split("\n"))
 
 
 def code(text: str) -> str:
@@ -32,14 +34,33 @@ def code(text: str) -> str:
     return _NOT_CODE.sub(lambda match: blank(match[0]), text)
 
 
-def _lines(clean: str) -> Iterator[tuple[int, str, str]]:
-    """Yield number and text of each line of code, and its directive: "if 0", "else", "#" for any other, "" for C."""
-    macro = False
-    for number, text in enumerate(clean.splitlines(), 1):
-        found = None if macro else _DIRECTIVE.match(text)
-        macro = macro or text.lstrip().startswith("#")
-        yield number, text, f"{found[1]} {found[2]}".strip() if found else "#" * macro
-        macro = macro and text.endswith("\\")
+def _pieces(clean: str) -> Iterator[tuple[int, int, str]]:
+    """Yield start and end of each piece of code, and its directive: "if 0", "else", "#" for any other, "" for C."""
+    last = 0
+    for match in _HASH.finditer(clean):
+        if not _starts_line(clean, match.start()):
+            continue
+        if last < match.start():
+            yield last, match.start(), ""
+        found = _DIRECTIVE.match(match[0])
+        yield match.start(), match.end(), f"{found[1]} {found[2]}".strip() if found else "#"
+        last = match.end()
+    if last < len(clean):
+        yield last, len(clean), ""
+
+
+def _starts_line(text: str, at: int) -> bool:
+    return not text[text.rfind("\n", 0, at) + 1 : at].strip()
+
+
+def _line(text: str, at: int) -> int:
+    """Return the number of the line that a place is in, counted from 1."""
+    return text.count("\n", 0, at) + 1
+
+
+def last_line(text: str) -> int:
+    """Return the number of the last line."""
+    return text.count("\n") + (not text.endswith("\n"))
 
 
 class Part(NamedTuple):
@@ -70,8 +91,10 @@ def _split(clean: str, at_margin: bool) -> tuple[list[Part], bool]:
     broken = False
     start = depth = parens = 0
     before: list[tuple[int, int]] = []  # how deep it was at each #if
-    for match in _MARK.finditer(clean):
-        token = match[0]
+    end = 0
+    # Within braces parentheses do not count.
+    while match := (_INSIDE if depth else _OUTSIDE).search(clean, end):
+        token, end = match[0], match.end()
         if token in "()":
             parens = max(0, parens + (1 if token == "(" else -1))
         elif token == "{":
@@ -82,15 +105,16 @@ def _split(clean: str, at_margin: bool) -> tuple[list[Part], bool]:
         elif token == "}":
             depth = 0 if at_margin and clean[match.start() - 1 : match.start()] == "\n" else max(0, depth - 1)
             parens = 0
-            end = match.end()
             line_end = clean.find("\n", end)
             if depth == 0 and not clean[end : line_end if line_end >= 0 else len(clean)].strip():
                 found.append(Part(start, end, False))
                 start = end
         elif token == ";":
             if depth == 0 and parens == 0:
-                found.append(Part(start, match.end(), False))
-                start = match.end()
+                found.append(Part(start, end, False))
+                start = end
+        elif not _starts_line(clean, match.start()):
+            end = match.start() + 1
         else:
             directive = _DIRECTIVE.match(token)
             word = directive[1] if directive else ""
@@ -102,8 +126,8 @@ def _split(clean: str, at_margin: bool) -> tuple[list[Part], bool]:
                 before.pop()
             if depth == 0 and parens == 0 and not clean[start : match.start()].strip():
                 found.append(Part(start, match.start(), False))
-                found.append(Part(match.start(), match.end(), True))
-                start = match.end()
+                found.append(Part(match.start(), end, True))
+                start = end
     found.append(Part(start, len(clean), False))
     return _glued(clean, found), depth == 0 and not before and not broken
 
@@ -180,29 +204,36 @@ def defines(text: str, names: Iterable[str]) -> bool:
     return False
 
 
+# A line that ends a statement, or a block, or starts one.
+_ENDS = re.compile(r"[;{}]\s*\n")
+
+
 def torn(clean: str) -> tuple[int, str] | None:
     """Return line and reason if C code is not whole as it stands: Coccinelle would take a part of it for all."""
     depths, off = [0], [False]  # of the file, and of the branch of each #if: how deep, and whether it is "#if 0"
-    number = open_ = 0
-    for number, line, directive in _lines(clean):
+    before = ""
+    for start, end, directive in _pieces(clean):
         if not directive:
-            depths[-1] += line.count("{") - line.count("}")
-            open_ = 0 if line.rstrip().endswith((";", "{", "}")) else open_ + line.count("(") - line.count(")")
+            depths[-1] += clean.count("{", start, end) - clean.count("}", start, end)
+            before += clean[start:end]
             continue
-        if directive == "if 0" and open_ > 0:
-            return number, "an #if 0 stands within an expression"
+        if directive == "if 0":
+            open_ = _ENDS.split(before)[-1]
+            if open_.count("(") > open_.count(")"):
+                return _line(clean, start), "an #if 0 stands within an expression"
         if directive.startswith("e") and len(depths) > 1:
             live = not any(off)
             off.pop()
             if depths.pop() and live:
-                return number, "an #if has a brace in one of its branches that ends in none"
+                return _line(clean, start), "an #if has a brace in one of its branches that ends in none"
         elif not directive.startswith("if"):
             continue
         if not directive.startswith("endif"):
             depths.append(0)
             off.append(directive == "if 0")
-    whole = len(depths) == 1 and sum(depths) <= 0
-    return None if whole else (number, "the file ends within a function or an #if")
+    if len(depths) == 1 and sum(depths) <= 0:
+        return None
+    return last_line(clean), "the file ends within a function or an #if"
 
 
 def uses(clean: str, symbol: str) -> list[tuple[int, int]]:
@@ -212,7 +243,7 @@ def uses(clean: str, symbol: str) -> list[tuple[int, int]]:
         return []
     found = []
     off: list[bool] = []
-    for number, line, directive in _lines(clean):
+    for start, end, directive in _pieces(clean):
         if directive.startswith("if"):
             off.append(directive == "if 0")
         elif off and directive.startswith("endif"):
@@ -220,18 +251,19 @@ def uses(clean: str, symbol: str) -> list[tuple[int, int]]:
         elif off and directive.startswith("e"):
             off[-1] = False
         if not any(off):
-            found += [(number, match.start()) for match in name.finditer(line)]
+            places = [match.start() for match in name.finditer(clean, start, end)]
+            found += [(_line(clean, at), at - clean.rfind("\n", 0, at) - 1) for at in places]
     return found
 
 
 @dataclass
 class _If:
-    """An #if: its condition without a negation, the lines of its directives, and what is known of its branches."""
+    """An #if: its condition without a negation, where its branches are, and what is known of them."""
 
     condition: str
     negative: bool
     start: int
-    middle: int = 0
+    branches: list[tuple[int, int]]
     end: int = 0
     balanced: bool = True
     plain: bool = True  # no #elif, and no #if in it
@@ -253,13 +285,14 @@ def readings(text: str, most: int) -> list[str]:
     found = []
     for values in itertools.product((True, False), repeat=len(conditions)):
         holds = dict(zip(reversed(conditions), values, strict=True))
-        lines = text.splitlines(keepends=True)
+        pieces = []
+        last = 0
         for cut in cuts:
-            middle = cut.middle or cut.end
-            taken = range(cut.start + 1, middle) if holds[cut.condition] != cut.negative else range(middle + 1, cut.end)
-            for number in {*range(cut.start, cut.end + 1)} - {*taken}:
-                lines[number - 1] = blank(lines[number - 1])
-        found.append("".join(lines))
+            start, end = cut.branches[0 if holds[cut.condition] != cut.negative else 1]
+            pieces += [text[last : cut.start], blank(text[cut.start : start]), text[start:end]]
+            pieces.append(blank(text[end : cut.end]))
+            last = cut.end
+        found.append("".join([*pieces, text[last:]]))
     return found
 
 
@@ -267,26 +300,27 @@ def _cuts(clean: str, plain: bool = True) -> list[_If]:
     """Return each #if that cuts a statement in two; of these the plain ones alone, or all."""
     found: list[_If] = []
     stack: list[_If] = []
-    for number, line, directive in _lines(clean):
+    for start, end, directive in _pieces(clean):
         word, _, condition = directive.partition(" ")
         if word.startswith("if"):
             if stack:
                 stack[-1].plain = False
             name = condition if word == "if" else f"defined({condition})"
-            stack.append(_If(name, word == "ifndef", number, plain=directive != "if 0"))
+            stack.append(_If(name, word == "ifndef", start, [(end, end)], plain=directive != "if 0"))
         elif stack and word.startswith("e"):
             top = stack[-1]
             top.balanced = top.balanced and top.depth == 0
             top.depth = 0
-            if word == "else":
-                top.middle = number
-            elif word == "elif":
+            top.branches[-1] = top.branches[-1][0], start
+            # Without an #else there is nothing in its place.
+            top.branches.append((end, end))
+            if word == "elif":
                 top.plain = False
-            else:
-                top.end = number
+            elif word == "endif":
+                top.end = end
                 stack.pop()
                 if (top.plain or not plain) and not top.balanced:
                     found.append(top)
         elif stack and not word:
-            stack[-1].depth += line.count("{") - line.count("}")
+            stack[-1].depth += clean.count("{", start, end) - clean.count("}", start, end)
     return found

@@ -191,7 +191,7 @@ class Source:
     def torn(self, rule: Rule, name: str) -> tuple[int, str] | None:
         """Return line and reason if what a rule looks at is not whole."""
         if not self.parts[1]:
-            return self.text.count("\n") + (not self.text.endswith("\n")), "the file ends within a function or an #if"
+            return code.last_line(self.text), "the file ends within a function or an #if"
         for text in self.readings(rule, name):
             found = code.torn(code.code(text))
             if found:
