@@ -27,9 +27,11 @@ def function_of(p: Position) -> str:
 
 
 class Report:
-    """What a rule says.
+    """What a rule says: FILE:LINE:COLUMNS: FINDING: STATUS: REASON.
 
-    all: say everything, as `-D audit` wants it; else faults alone.
+    The status is one of the audit's, or "seen" for a place that tells nothing about the fault.
+
+    all: say everything, as `-D audit` wants it; else faults alone, as `-D report` does.
     anchors: by the name of a function, a place to speak of the file that has it.
     """
 

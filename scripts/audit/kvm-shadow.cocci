@@ -3,8 +3,8 @@
 /// list of all VMs, no ioeventfd may be freed before the grace period that ends
 /// the batch, and each call must be answered as it is without a batch.
 ///
-//# -D report names the faults alone. -D audit says FILE:LINE:COLUMNS: FINDING:
-//# STATUS: REASON, with the numbers of Documentation/bugs/kvm-shadow.rst.
+//# -D audit judges as kmend_rule.py says, with the numbers of
+//# Documentation/bugs/kvm-shadow.rst.
 //# Two versions of the feature were shipped. The rule knows these, what each
 //# patch of the series makes of them, and kernels without the feature. A finding
 //# is fixed where the code is that of the series, statement by statement; what

@@ -4,8 +4,7 @@
 /// the queues belong to memcgs, nobody finds the lock of the queue that it is
 /// on afterwards.
 ///
-//# -D report names the faults alone. -D audit judges each such change, as
-//# FILE:LINE:COLUMNS: memcg-uncharge/unlocked-unqueue: STATUS: REASON.
+//# -D audit judges each such change, as kmend_rule.py says.
 //# Up to the commit named below a queued huge page was split before it could
 //# be swapped out or moved as a whole: there the fault is latent. huge_memory.c
 //# tells of that and of the queues, so all files are given in one run.

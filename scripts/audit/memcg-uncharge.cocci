@@ -4,12 +4,10 @@
 /// that the page is on: a page that is uncharged first is taken off the memcg's
 /// queue under the node's lock.
 ///
-//# -D report names the faults alone. -D audit judges each place that takes a
-//# page off its queue, as FILE:LINE:COLUMNS: memcg-uncharge/uncharge-first:
-//# STATUS: REASON, and says "seen" of each call of mem_cgroup_uncharge() that
-//# tells nothing. What a place means depends on other files, so all are given
-//# in one run: huge_memory.c, whose queues they are; vmscan.c and swap.c, the
-//# last references; page_alloc.c, who uncharges then.
+//# -D audit judges each place that takes a page off its queue, as kmend_rule.py
+//# says. What a place means depends on other files, so all are given in one run:
+//# huge_memory.c, whose queues they are; vmscan.c and swap.c, the last references;
+//# page_alloc.c, who uncharges then.
 ///
 // Confidence: High
 // URL: https://git.kernel.org/linus/87eaceb3faa59b9b4d940ec9554ce251325d83fe

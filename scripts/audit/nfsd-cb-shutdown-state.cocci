@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/// A callback must be run while its client cannot be expired: once client_lock
-/// is dropped, nfsd4_shutdown_callback() may find none, and the callback goes on
-/// with a client that is gone. And a delegation that is broken for a reader and
-/// then for a writer is one that is in recall: what is raised at each break must
-/// not be dropped but once.
+/// A callback must be run while its client cannot be expired: once client_lock,
+/// or blocked_locks_lock for a client that is told of a lock, is dropped,
+/// nfsd4_shutdown_callback() may find none, and the callback goes on with a
+/// client that is gone. And a delegation that is broken for a reader and then for
+/// a writer is one that is in recall: what is raised at each break must not be
+/// dropped but once.
 ///
-//# -D report names the faults alone. -D audit says of fs/nfsd/nfs4state.c
-//# FILE:LINE:COLUMNS: FINDING: STATUS: REASON, for nfsd-cb-shutdown/late-run and
-//# nfsd-cb-shutdown/recall-count.
+//# -D audit judges fs/nfsd/nfs4state.c, as kmend_rule.py says, for
+//# nfsd-cb-shutdown/late-run, .../late-notify and .../recall-count.
 ///
 // Confidence: High
 // URL: https://git.kernel.org/linus/424dd3df1f991b14a70f044a68c8a595abbdf1ad
 // Options: --no-includes --include-headers
-// Keywords: deleg_reaper, nfsd_break_deleg_cb, cl_delegs_in_recall
-// Reads: \bra_cb\b|cl_delegs_in_recall|op_delegate_type
+// Keywords: deleg_reaper, nfsd4_lm_notify, nfsd_break_deleg_cb, cl_delegs_in_recall
+// Reads: \bra_cb\b|\bnbl_cb\b|cl_delegs_in_recall|op_delegate_type
 // Home: fs/nfsd/nfs4state.c: nfsd4_process_open2
 // Built: CONFIG_NFSD CONFIG_NFSD_V4
 
@@ -25,7 +25,7 @@ virtual audit
 import os, sys
 line = open("/proc/self/cmdline", encoding="utf-8").read().split("\0")
 sys.path.append(os.path.dirname(line[line.index("--cocci-file") + 1]))
-from nfsd_cb_shutdown import State, key
+from nfsd_cb_shutdown import GUARDS, State, key
 rule = State()
 
 @gives@
@@ -41,30 +41,33 @@ x << gives.x;
 rule.out.anchor(p)
 rule.given.append(x)
 
-// Who asks a client for what it can give back.
+// Who asks a client for what it can give back, and who tells it of a lock?
 
 @run@
 identifier f !~ "init";
+identifier cb = {ra_cb, nbl_cb};
 expression e;
 position p;
 @@
-\(f@p(&e->ra_cb)\|f@p(&e.ra_cb)\)
+\(f@p(&e->cb)\|f@p(&e.cb)\)
 
 @script:python@
 p << run.p;
+cb << run.cb;
 @@
-rule.runs[key(p)] = p
+rule.runs[key(p)] = p, cb
 
 @after exists@
-identifier f;
+identifier f, run.cb;
+identifier guard : script:python(cb) { guard == GUARDS[cb] };
 identifier lock =~ "^spin_lock";
 identifier unlock =~ "^spin_unlock";
 expression e, n;
 position run.p;
 @@
-unlock(&n->client_lock, ...)
-... when != lock(&n->client_lock, ...)
-\(f@p(&e->ra_cb)\|f@p(&e.ra_cb)\)
+unlock(&n->guard, ...)
+... when != lock(&n->guard, ...)
+\(f@p(&e->cb)\|f@p(&e.cb)\)
 
 @script:python@
 p << run.p;
@@ -73,15 +76,16 @@ f << after.f;
 rule.late.add(key(p))
 
 @without exists@
-identifier fn, f;
+identifier fn, f, run.cb;
+identifier guard : script:python(cb) { guard == GUARDS[cb] };
 identifier lock =~ "^spin_lock";
 expression e, n;
 position run.p;
 @@
 fn(...)
 {
-... when != lock(&n->client_lock, ...)
-\(f@p(&e->ra_cb)\|f@p(&e.ra_cb)\)
+... when != lock(&n->guard, ...)
+\(f@p(&e->cb)\|f@p(&e.cb)\)
 ... when any
 }
 

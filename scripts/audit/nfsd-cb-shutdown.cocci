@@ -5,10 +5,8 @@
 /// their release, and the count waited for. A count that is lost on one path
 /// makes that wait endless.
 ///
-//# -D report names the faults alone. -D audit says of each file with
-//# nfsd4_shutdown_callback() FILE:LINE:COLUMNS: FINDING: STATUS: REASON, for
-//# nfsd-cb-shutdown/no-wait and nfsd-cb-shutdown/inflight-leak, where "seen"
-//# is a use of the count that tells nothing about a fault.
+//# -D audit judges each file with nfsd4_shutdown_callback(), as kmend_rule.py says,
+//# for nfsd-cb-shutdown/no-wait and nfsd-cb-shutdown/inflight-leak.
 //# The functions that begin, end, queue and wait are found by what they do,
 //# not by name; a call that no rule knows where it matters is "unknown".
 //# nfs4state.c in the same run tells who runs a callback, and whether twice.

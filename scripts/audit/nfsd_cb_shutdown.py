@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the three rules of nfsd-cb-shutdown make of what they find."""
+"""What the rules of nfsd-cb-shutdown make of what they find."""
 
 from __future__ import annotations
 
@@ -408,19 +408,22 @@ class Shutdown:
                     self._note(p, how, f"{function_of(p)}() runs {name} without a latch", LEAK)
 
 
+LATE_RUN, LATE_NOTIFY = "nfsd-cb-shutdown/late-run", "nfsd-cb-shutdown/late-notify"
+RECALL_COUNT = "nfsd-cb-shutdown/recall-count"
+# The lock under which a client is looked up for a callback, by the callback's member.
+GUARDS = {"ra_cb": "client_lock", "nbl_cb": "blocked_locks_lock"}
+
+
 @dataclass
 class State:
-    """What was found for late-run and recall-count."""
-
-    LATE = "nfsd-cb-shutdown/late-run"
-    RECALL = "nfsd-cb-shutdown/recall-count"
+    """What was found for late-run, late-notify and recall-count."""
 
     out: Report = field(default_factory=Report)
     # The kinds of delegations that are given.
     given: list[str] = field(default_factory=list)
-    # Where a CB_RECALL_ANY is run; of these, which come after client_lock was dropped, which can be reached without
-    # it, and which come with the client in use.
-    runs: dict[Key, Position] = field(default_factory=dict)
+    # Where one of these callbacks is run, and which; of these, which come after its lock was dropped, which can be
+    # reached without it, and which come with the client in use.
+    runs: dict[Key, tuple[Position, str]] = field(default_factory=dict)
     late: set[Key] = field(default_factory=set)
     unlocked: set[Key] = field(default_factory=set)
     in_use: set[Key] = field(default_factory=set)
@@ -446,28 +449,33 @@ class State:
 
     def judge(self) -> None:
         """Say it of each run and each raise, or of the file in which there is none."""
-        for p in self.runs.values():
-            self.out.say(p, self.LATE, *self._judge_run(p))
-        if not self.runs:
-            self.out.say_all(self.LATE, "not-applicable", "no client is asked for what it can give back")
+        self._judge_runs(LATE_RUN, "ra_cb", "no client is asked for what it can give back")
+        self._judge_runs(LATE_NOTIFY, "nbl_cb", "no client is told of a lock that it waited for")
         for p in self.raises.values():
-            self.out.say(p, self.RECALL, *self._judge_raise(p))
+            self.out.say(p, RECALL_COUNT, *self._judge_raise(p))
         if not self.counted:
-            self.out.say_all(self.RECALL, "not-applicable", "delegations in recall are not counted")
+            self.out.say_all(RECALL_COUNT, "not-applicable", "delegations in recall are not counted")
         elif not self.raises:
             reason = "delegations in recall are counted in a way that no rule knows"
-            self.out.say_all(self.RECALL, "unknown", reason)
+            self.out.say_all(RECALL_COUNT, "unknown", reason)
 
-    def _judge_run(self, p: Position) -> tuple[str, str]:
+    def _judge_runs(self, finding: str, member: str, none: str) -> None:
+        runs = [p for p, cb in self.runs.values() if cb == member]
+        for p in runs:
+            self.out.say(p, finding, *self._judge_run(p, GUARDS[member]))
+        if not runs:
+            self.out.say_all(finding, "not-applicable", none)
+
+    def _judge_run(self, p: Position, guard: str) -> tuple[str, str]:
         fn, k = function_of(p), key(p)
         if k in self.late & self.in_use:
             return "fixed", "a client in use is not expired before its callback is run"
         if k in self.late:
-            reason = "runs a callback after client_lock was dropped, and by then the client may be expired"
+            reason = f"runs a callback after {guard} was dropped, and by then the client may be expired"
             return "affected", f"{fn}() {reason}"
         if k in self.unlocked:
             return "unknown", f"{fn}() runs a callback without a lock that a rule knows"
-        return "fixed", "a callback is run under client_lock"
+        return "fixed", f"a callback is run under {guard}"
 
     def _judge_raise(self, p: Position) -> tuple[str, str]:
         fn = function_of(p)

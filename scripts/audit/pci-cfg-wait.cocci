@@ -4,10 +4,8 @@
 /// without it races with the walk: the waker then calls through an entry on a
 /// stack that is gone.
 ///
-//# -D report names the faults alone. -D audit judges each use of the queue, as
-//# FILE:LINE:COLUMNS: pci-cfg-wait/unlocked-queue: STATUS: REASON, where the
-//# status "seen" says that the use tells nothing about the fault. A file in
-//# which nobody waits in a way that is known gets no status but that.
+//# -D audit judges each use of the queue, as kmend_rule.py says. A file in which
+//# nobody waits in a way that is known gets no status but "seen".
 //# As long as every waker holds pci_lock too, that lock guards the queue and
 //# the fault is latent (mainline before cdcb33f98244).
 ///

@@ -3,10 +3,8 @@
 /// kvm_riscv_aia_init() that does not leaves the per-CPU interrupt of the AIA
 /// requested, with its handler in a module that is gone.
 ///
-//# -D report names the faults alone. -D audit judges each return after a step of
-//# module init, as FILE:LINE:COLUMNS: riscv-kvm-exit/init-leak: STATUS: REASON,
-//# where the status "seen" says that the place tells nothing about the fault.
-//# The audit wants arch/riscv/kvm/mmu.c and gstage.c in the same run: where the
+//# -D audit judges each return after a step of module init, as kmend_rule.py says.
+//# It wants arch/riscv/kvm/mmu.c and gstage.c in the same run: where the
 //# G-stage mode starts as one that every CPU has, no switch on it can fail, and
 //# a leak there is latent (mainline before b8d13949a612).
 ///

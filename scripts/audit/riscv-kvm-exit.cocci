@@ -4,10 +4,8 @@
 /// is enabled: the interrupt is not freed then, its handler goes away with the
 /// module, and the module cannot be loaded again.
 ///
-//# -D report names the faults alone. -D audit judges each step of module exit,
-//# as FILE:LINE:COLUMNS: riscv-kvm-exit/exit-order: STATUS: REASON, where the
-//# status "seen" says that the place tells nothing about the fault.
-//# The audit wants virt/kvm/kvm_main.c in the same run: where virtualization is
+//# -D audit judges each step of module exit, as kmend_rule.py says.
+//# It wants virt/kvm/kvm_main.c in the same run: where virtualization is
 //# enabled only while a VM exists, the CPUs are clean at module exit and the
 //# fault is latent (mainline before b4886fab6fb6).
 ///
