@@ -611,6 +611,10 @@ _SIDE: Mapping[str, re.Pattern[str]] = {
     "nfsd-cb-shutdown/late-run": re.compile(
         r"LIST_HEAD\(&?cblist\)|list_add\(&clp->cl_ra_cblist|: \tspin_unlock\(&nn->client_lock\);|: \t\treturn;"
     ),
+    # Without the late run, and without another, nobody is told.
+    "nfsd-cb-shutdown/late-notify": re.compile(
+        r"bool queue = false;|if \(queue\) \{|trace_nfsd_cb_notify_lock\(|run_cb\(&nbl->nbl_cb\)|: \t\}$"
+    ),
     "memcg-uncharge/uncharge-first": re.compile(r"^mm/page_alloc\.c:\s+folio_unqueue_deferred_split"),
     # Struct, list and look-ups are one: what is left of them alone is dead, or does not compile.
     "kvm-shadow/shared-list": re.compile(""),
