@@ -92,6 +92,27 @@ def test_benchmark_gives_kunit_the_states_of_the_proof(make_tree: MakeTree, tmp_
     assert tree_hash(root) == before
 
 
+def test_benchmark_gives_coccicheck_the_files_of_the_audit(
+    make_tree: MakeTree, tmp_path: Path, benchmark: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_tree()
+    (root / "scripts").mkdir(exist_ok=True)
+    check = root / "scripts/coccicheck"
+    said = f'echo "$C $MODE $COCCI $srctree $1" >> {tmp_path}/calls'
+    check.write_text(f"#!/bin/sh\n{said}\nexit $(cat {tmp_path}/code)\n")
+    check.chmod(0o755)
+    (tmp_path / "code").write_text("0")
+    monkeypatch.setattr(benchmark, "TURNS", 2)
+    rows = benchmark.audit(root)
+    assert [row[0] for row in rows] == ["kmend audit", "kmend audit, again", "call_kern.cocci, 1 files"]
+    cold, again, _ = (row[2] for row in rows)
+    assert cold > again > 0 and all(row[1] > 0 and row[3] > 1 for row in rows)
+    assert (tmp_path / "calls").read_text().splitlines() == [f"1 report {benchmark.STOCK} . {ACCESS}"] * 2
+    (tmp_path / "code").write_text("9")
+    with pytest.raises(SystemExit, match="exit code 9: sh"):
+        benchmark.audit(root)
+
+
 def endured(*consoles: str, verdicts: str = "PASS PASS") -> list[dict[str, Any]]:
     """Return the results of runs of one boot, by what its console was."""
     return [
