@@ -3,9 +3,8 @@
 /// callback that is sent to it stays in flight until the transport gives up,
 /// and nfsd4_shutdown_callback() waits for it all that time.
 ///
-//# -D report names the faults alone. -D audit says of each file whose work
-//# function sends callbacks FILE:LINE:COLUMNS: FINDING: STATUS: REASON.
-//# nfs4state.c in the same run tells whether there is such a state.
+//# -D audit judges each file whose work function sends callbacks, as kmend_rule.py
+//# says. nfs4state.c in the same run tells whether there is such a state.
 ///
 // Confidence: High
 // URL: https://git.kernel.org/linus/036ac2778f7b28885814c6fbc07e156ad1624d03
@@ -23,7 +22,7 @@ virtual audit
 import os, sys
 line = open("/proc/self/cmdline", encoding="utf-8").read().split("\0")
 sys.path.append(os.path.dirname(line[line.index("--cocci-file") + 1]))
-from nfsd_cb_shutdown import Courtesy, key
+from nfsd_cb_shutdown import Courtesy, file_of, key
 rule = Courtesy()
 
 @destroys@
@@ -36,12 +35,14 @@ rule.owner = True
 
 @state@
 identifier c =~ "^NFSD4?_COURTESY$";
+position p;
 @@
-c
+c@p
 
-@script:python depends on state@
+@script:python@
+p << state.p;
 @@
-rule.courtesy = True
+rule.states.add(file_of(p))
 
 @work@
 identifier f;

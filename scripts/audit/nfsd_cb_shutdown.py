@@ -35,7 +35,7 @@ class Courtesy:
     """What was found for courtesy-hang.
 
     owner: the code that destroys clients is at hand.
-    courtesy: there is a courtesy state.
+    states: files that name the courtesy state.
     works: work functions.
     sends: where something is sent.
     silent: of these, where a courtesy client may be sent something.
@@ -47,7 +47,8 @@ class Courtesy:
 
     def __init__(self) -> None:
         self.out = Report()
-        self.owner = self.courtesy = False
+        self.owner = False
+        self.states: set[str] = set()
         self.works: set[str] = set()
         self.sends: list[Position] = []
         self.silent: set[Key] = set()
@@ -72,9 +73,13 @@ class Courtesy:
         silent = key(p) in self.silent
         if fn not in self.works:
             return "unknown", f"{fn}() sends callbacks, and is no work function"
+        courtesy = bool(self.states - {file_of(p)})
+        if self.owner and not courtesy and here:
+            # Half a backport: it may not even compile.
+            return "unknown", "the state of the client is looked at, and clients have no courtesy state"
         if not silent and (file_of(p), fn) in self.leaves:
             return "fixed", f"{fn}() sends nothing to a courtesy client"
-        if not self.courtesy and not here:
+        if not courtesy and not here:
             if self.owner:
                 return "not-applicable", "clients have no courtesy state"
             return "unknown", "the states of a client are not known"

@@ -653,6 +653,7 @@ COURTESIES = {
     ),
     "no courtesy": (edit(COUNTED, (TEST, "if (!clnt) {")), UNCOURTEOUS, Status.NOT_APPLICABLE),
     "no courtesy, not counted": (UNCOUNTED, UNCOURTEOUS, Status.NOT_APPLICABLE),
+    "no courtesy, and tested": (COUNTED, UNCOURTEOUS, Status.UNKNOWN),
     "courtesy not known": (edit(COUNTED, (TEST, "if (!clnt) {")), None, Status.UNKNOWN),
     "nothing is sent": ("int x;\n", OWNER, Status.UNKNOWN),
     "sent from elsewhere": (edit(COUNTED, ("cb_work, nfsd4_run", "cb_work, vendor_run")), OWNER, Status.UNKNOWN),
