@@ -110,8 +110,20 @@ def test_each_code_once() -> None:
     assert made(AFTER, AFTER.replace("\tput(q);\n", "\t/* Give it back. */\n\tput(q);\n")) == {}
 
 
+def test_line_that_is_a_statement() -> None:
+    # Taken back and left out are the same.
+    after = AFTER.replace("\tput(q);\n", "\tstop(q);\n\tput(q);\n")
+    assert list(made(AFTER, after)) == ["swapped: spin_unlock(&q->lock); stop(q);", "swapped: stop(q); put(q);"]
+    more = after.replace("\tint got = 0;\n", "\tint got = 1;\n")
+    assert [what for what in made(AFTER, more) if "swapped" not in what] == [
+        "taken back: int got = 1;",
+        "taken back: stop(q);",
+    ]
+
+
 def test_same_words_twice() -> None:
-    after = AFTER.replace("\tput(q);\n", "\tstop(q);\n\tput(q);\n\tif (got)\n\t\tstop(q);\n")
+    twice = "\tif (q)\n\t\tstop(q);\n\tput(q);\n\tif (got)\n\t\tstop(q);\n"
+    after = AFTER.replace("\tput(q);\n", twice)
     names = [each.name for each in wrong_fixes("bug", "a.c", AFTER, after)]
     assert "a.c:take: left out: stop(q);" in names and "a.c:take: left out: stop(q); #2" in names
     assert len(set(names)) == len(names)

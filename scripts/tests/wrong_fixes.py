@@ -177,6 +177,11 @@ def _place(lines: Sequence[str], at: int) -> str:
     return (found[1] or found[2]) if found else ""
 
 
+def _content(text: str) -> str:
+    """Return what the compiler sees of a file, without empty statements."""
+    return re.sub(r"([;{}])(?: ;)+", r"\1", _words(_blank(text)))
+
+
 def _replace(text: str, start: int, end: int, new: str) -> str:
     """Put something else into a text, of as many lines: what the compiler says of a line is the same."""
     return text[:start] + new + "\n" * (text.count("\n", start, end) - new.count("\n")) + text[end:]
@@ -270,10 +275,10 @@ def wrong_fixes(bug: str, path: str, before: str, after: str) -> list[WrongFix]:
         made.append((_place(new, max(ours.start, ours.stop - 1)), what, text))
     touched = {line for _, ours in differ for line in ours}
     made += _changes(after, code, touched)
-    seen = {_words(_blank(text)) for text in (before, after)}
+    seen = {_content(text) for text in (before, after)}
     found: list[WrongFix] = []
     for place, what, text in made:
-        if (content := _words(_blank(text))) in seen:
+        if (content := _content(text)) in seen:
             continue
         seen.add(content)
         one = WrongFix(bug, path, place, what, text)

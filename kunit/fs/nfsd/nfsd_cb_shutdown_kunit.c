@@ -508,6 +508,8 @@ static struct ncs_deleg *ncs_deleg_new(struct kunit *test,
 	d->held = true;
 	init_completion(&d->parked);
 	init_completion(&d->gate);
+	/* nfsd makes some callbacks in memory that was in use before. */
+	memset(&d->dp.dl_recall, 0xff, sizeof(d->dp.dl_recall));
 	nfsd4_init_cb(&d->dp.dl_recall, &nc->clp, &ncs_cb_ops,
 		      NFSPROC4_CLNT_CB_RECALL);
 	nc->delegs[nc->nr_delegs++] = d;
@@ -694,6 +696,8 @@ static void nfsd_cb_shutdown_test_waits_for_release(struct kunit *test)
 	ncs_expect_parked(test, nc->delegs[0]);
 
 	ncs_expect_waits(test, nc);
+	/* A wait that ends by itself would free what is in use. */
+	KUNIT_EXPECT_EQ(test, wait_for_completion_timeout(&nc->closed, HZ), 0);
 	KUNIT_EXPECT_EQ(test, ncs_count(nc), 1);
 	KUNIT_EXPECT_EQ(test, atomic_read(&nc->delegs[0]->freed), 0);
 
