@@ -348,7 +348,7 @@ def _export(arguments: argparse.Namespace) -> ExitCode:
 
     A backport has the author and the sign-offs of its upstream commit. kmend signs nothing off: --signoff does it in
     your name. What kmend cannot know is left as <<< a blank >>>, and told. Beside the mails lie series, for quilt,
-    patches.spec, with the lines of a spec file, and a cover letter.
+    patches.spec, with the lines of a spec file, and a cover letter; csaf.json, where they mend a CVE, for an advisory.
     """
     from kmendlib.tree import export
 

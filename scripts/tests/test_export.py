@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from conftest import ACCESS, UNLOCKED, MakeTree, access_c, commit_all, git, real_trees
@@ -180,6 +182,70 @@ def test_cve_of_the_upstream_commit(tmp_path: Path) -> None:
     name = PATCHES / "nfsd-cb-shutdown/courtesy-hang-v5.10-v6.13.patch"
     (path,), _ = export.export([name], export.Options("openeuler"), tmp_path / "out")
     assert "\nCVE: CVE-2025-21795\n" in path.read_text()
+
+
+# What CSAF 2.0 asks of a vulnerability, as far as one is written here, and its test 6.1.29: a remediation has products.
+TEXT = {"type": "string", "minLength": 1}
+PRODUCTS = {"type": "array", "minItems": 1, "uniqueItems": True, "items": TEXT}
+
+
+def each_has(**properties: dict[str, object]) -> dict[str, object]:
+    """Return the schema of a list of objects that have just these."""
+    item = {"type": "object", "required": [*properties], "properties": properties, "additionalProperties": False}
+    return {"type": "array", "minItems": 1, "uniqueItems": True, "items": item}
+
+
+CSAF = each_has(
+    cve={"type": "string", "pattern": "^CVE-[0-9]{4}-[0-9]{4,}$"},
+    title=TEXT,
+    notes=each_has(
+        category={"enum": ["description", "details", "faq", "general", "legal_disclaimer", "other", "summary"]}, text=TEXT
+    ),
+    references=each_has(summary=TEXT, url={"type": "string", "pattern": r"^https://\S+$"}),
+    product_status={"type": "object", "minProperties": 1, "properties": {"fixed": PRODUCTS}},
+    remediations=each_has(
+        category={"enum": ["mitigation", "no_fix_planned", "none_available", "vendor_fix", "workaround"]},
+        details=TEXT,
+        product_ids=PRODUCTS,
+    ),
+)
+CVES = {
+    "nfsd-cb-shutdown/courtesy-hang-v5.10-v6.13.patch": "CVE-2025-21795",
+    "memcg-uncharge/v6.12-unqueue-first.patch": "CVE-2024-53079",
+}
+
+
+@pytest.mark.parametrize("form", ["openeuler", "mail"])
+def test_advisory_of_what_has_a_cve(tmp_path: Path, form: str) -> None:
+    patches = [OWN, *(PATCHES / name for name in CVES), FIX]
+    mails, blanks = export.export(patches, FORMATS[form], tmp_path / "out")
+    written = json.loads((tmp_path / "out/csaf.json").read_text(encoding="utf-8"))
+    assert [*written] == ["vulnerabilities"]
+    jsonschema.Draft202012Validator(CSAF).validate(written["vulnerabilities"])
+    assert [each["cve"] for each in written["vulnerabilities"]] == [*CVES.values()]
+    for name, mail, said in zip(CVES, mails[1:3], written["vulnerabilities"], strict=True):
+        (fix,) = (item for bug in BUGS for item in bug.upstream if item.cve == said["cve"])
+        (fault,) = (each.title for bug in BUGS for each in bug.findings if name in each.fix_patches)
+        assert said["title"] == fix.subject and said["notes"][0]["text"] == fault
+        assert said["references"][1]["url"].rpartition("/")[2] == fix.commit[:12]
+        assert said["remediations"][0]["details"] == f"A kernel with {mail.name}"
+        # Whose product it is kmend does not know.
+        assert said["product_status"]["fixed"] == said["remediations"][0]["product_ids"] and blanks[-1:] == [
+            *said["product_status"]["fixed"]
+        ]
+
+
+def test_two_patches_of_one_cve_are_one_vulnerability(tmp_path: Path) -> None:
+    (name, cve), *_ = CVES.items()
+    export.export([PATCHES / name, PATCHES / name], FORMATS["mail"], tmp_path / "out")
+    (said,) = json.loads((tmp_path / "out/csaf.json").read_text(encoding="utf-8"))["vulnerabilities"]
+    assert said["cve"] == cve and said["remediations"][0]["details"].count(".patch") == 2
+
+
+@pytest.mark.parametrize(("form", "name"), [("openeuler", OWN), ("mail", FIX), ("stable", PATCHES / [*CVES][0])])
+def test_no_advisory_without_a_cve_or_for_a_list(tmp_path: Path, form: str, name: Path) -> None:
+    export.export([name], FORMATS[form], tmp_path / "out")
+    assert not (tmp_path / "out/csaf.json").exists()
 
 
 @pytest.mark.parametrize("base", SERIES)

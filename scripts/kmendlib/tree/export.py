@@ -3,11 +3,13 @@
 
 import email
 import email.policy
+import json
 import re
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kmendlib.host import files, proc
 from kmendlib.host.errors import BadInput, NothingToDo
@@ -22,6 +24,7 @@ STABLE = "Cc: stable@vger.kernel.org"
 # What a patch is asked for that kmend cannot know; no tool takes it for something else.
 _BLANK = re.compile("<<< .*? >>>")
 _COMMIT_URL = "https://git.kernel.org/torvalds/c/"
+_CVE_URL = "https://www.cve.org/CVERecord?id="
 _TRAILER = re.compile(r"[A-Z][\w-]+: \S.*")
 # The first paragraph of a backport's log, on one line; what comes after "adapted:" is said in the mail.
 _BACKPORT = re.compile(r'commit ([0-9a-f]{12,40})(?: \(".+?"\))? upstream(, adapted)?(?:: (.+))?\.')
@@ -58,12 +61,12 @@ class Options:
 
 @dataclass(frozen=True)
 class _Mail:
-    """A mail, and where its change comes from: a word for the cover letter."""
+    """A mail, and where its change comes from: a word for the cover letter, and the mainline fix if that is known."""
 
     patch: Path
     subject: str
     origin: str
-    cve: str
+    upstream: Upstream | None
     text: str
 
 
@@ -131,8 +134,8 @@ def identity() -> str:
 def export(patches: Sequence[Path], options: Options, out: Path) -> tuple[list[Path], list[str]]:
     """Write one mail a patch into a folder, and beside them what other tools read.
 
-    That is `series` for quilt, `patches.spec` with the lines of a spec file, and, where mails go to a list,
-    `cover-letter.txt`.
+    That is `series` for quilt, `patches.spec` with the lines of a spec file, where mails go to a list
+    `cover-letter.txt`, and where they may go into a package, and mend a CVE, `csaf.json` for its advisory.
 
     Args:
         patches: the patches, in the order in which they are applied.
@@ -152,17 +155,21 @@ def export(patches: Sequence[Path], options: Options, out: Path) -> tuple[list[P
     mails = [_mail(patch, number, len(patches), options) for number, patch in enumerate(patches, 1)]
     names = {}
     for number, mail in enumerate(mails, options.start):
-        names[f"{number:04}-{re.sub(r'[^A-Za-z0-9]+', '-', mail.subject).strip('-')[:52]}.patch"] = mail.text
-    texts = names | {
+        names[f"{number:04}-{re.sub(r'[^A-Za-z0-9]+', '-', mail.subject).strip('-')[:52]}.patch"] = mail
+    texts = {name: mail.text for name, mail in names.items()} | {
         "series": "".join(f"{name}\n" for name in names),
         "patches.spec": "".join(f"Patch{number}: {name}\n" for number, name in enumerate(names, options.start)),
     }
     if options.format != "openeuler":
         texts["cover-letter.txt"] = _cover(mails, options)
+    told = [mail.text for mail in mails]
+    if options.format != "stable" and (mended := _vulnerabilities(names)):
+        texts["csaf.json"] = json.dumps({"vulnerabilities": mended}, indent=2) + "\n"
+        told.append(texts["csaf.json"])
     out.mkdir(parents=True, exist_ok=True)
     files.write({out / name: text for name, text in texts.items()})
     nobody = re.compile(f"^From: .*{_NOBODY}$", re.MULTILINE)
-    left = (found for text in names.values() for found in [*nobody.findall(text), *_BLANK.findall(text)])
+    left = (found for text in told for found in [*nobody.findall(text), *_BLANK.findall(text)])
     return [out / name for name in names], list(dict.fromkeys(left))
 
 
@@ -218,8 +225,7 @@ def _mail(patch: Path, number: int, count: int, options: Options) -> _Mail:
     head = f"From {'0' * 40} Mon Sep 17 00:00:00 2001\nFrom: {author}\nDate: {message['Date']}\n"
     head += f"Subject: [{'PATCH' if count == 1 else f'PATCH {number}/{count}'}] {subject}"
     body = [head, *paragraphs, *(["\n".join(trailers)] if trailers else [])]
-    cve = upstream.cve if upstream else ""
-    return _Mail(patch, subject, origin, cve, "\n\n".join(body) + f"\n---\n{rest}")
+    return _Mail(patch, subject, origin, upstream, "\n\n".join(body) + f"\n---\n{rest}")
 
 
 def _refuse_vendors(patch: Path) -> None:
@@ -265,8 +271,39 @@ def _cover(mails: Sequence[_Mail], options: Options) -> str:
         ran=_items(options.ran)
         or f"  {_blank('nothing was run for this letter: kmend verify, then export --evidence DIR')}\n",
         unread=_items(f"{name}: has hunks for files that could not be read: inferred" for name in unread),
-        cves=_items(f"{mail.cve}: {mail.subject}" for mail in mails if mail.cve),
+        cves=_items(f"{mail.upstream.cve}: {mail.subject}" for mail in mails if mail.upstream and mail.upstream.cve),
     )
+
+
+def _vulnerabilities(mails: Mapping[str, _Mail]) -> list[dict[str, Any]]:
+    """Return what a CSAF 2.0 advisory says under `vulnerabilities` of each CVE that mails mend, by their file names."""
+    by_fix: dict[Upstream, dict[str, _Mail]] = {}
+    for name, mail in mails.items():
+        if mail.upstream and mail.upstream.cve:
+            by_fix.setdefault(mail.upstream, {})[name] = mail
+    products = [_blank("the ids of your packages, as your product_tree has them")]
+    return [
+        {
+            "cve": fix.cve,
+            "title": fix.subject,
+            "notes": [{"category": "description", "text": "; ".join(_faults(mended.values())) or fix.subject}],
+            "references": [
+                {"summary": fix.cve, "url": _CVE_URL + fix.cve},
+                {"summary": f"{fix.subject} ({fix.version})", "url": _COMMIT_URL + fix.commit[:12]},
+            ],
+            "product_status": {"fixed": products},
+            "remediations": [
+                {"category": "vendor_fix", "details": f"A kernel with {', '.join(mended)}", "product_ids": products}
+            ],
+        }
+        for fix, mended in by_fix.items()
+    ]
+
+
+def _faults(mails: Iterable[_Mail]) -> list[str]:
+    """Return what the findings that mails mend are called."""
+    names = {series.patch_name(mail.patch) for mail in mails}
+    return [each.title for bug in manifest.load().bugs for each in bug.findings if names & {*each.fix_patches}]
 
 
 def _items(lines: Iterable[str]) -> str:
