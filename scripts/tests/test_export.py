@@ -199,7 +199,8 @@ CSAF = each_has(
     cve={"type": "string", "pattern": "^CVE-[0-9]{4}-[0-9]{4,}$"},
     title=TEXT,
     notes=each_has(
-        category={"enum": ["description", "details", "faq", "general", "legal_disclaimer", "other", "summary"]}, text=TEXT
+        category={"enum": ["description", "details", "faq", "general", "legal_disclaimer", "other", "summary"]},
+        text=TEXT,
     ),
     references=each_has(summary=TEXT, url={"type": "string", "pattern": r"^https://\S+$"}),
     product_status={"type": "object", "minProperties": 1, "properties": {"fixed": PRODUCTS}},
@@ -230,9 +231,7 @@ def test_advisory_of_what_has_a_cve(tmp_path: Path, form: str) -> None:
         assert said["references"][1]["url"].rpartition("/")[2] == fix.commit[:12]
         assert said["remediations"][0]["details"] == f"A kernel with {mail.name}"
         # Whose product it is kmend does not know.
-        assert said["product_status"]["fixed"] == said["remediations"][0]["product_ids"] and blanks[-1:] == [
-            *said["product_status"]["fixed"]
-        ]
+        assert said["product_status"]["fixed"] == said["remediations"][0]["product_ids"] == blanks[-1:]
 
 
 def test_two_patches_of_one_cve_are_one_vulnerability(tmp_path: Path) -> None:

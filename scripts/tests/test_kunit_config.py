@@ -90,7 +90,8 @@ def test_options_are_there(tree: Path, tmp_path: Path, monkeypatch: pytest.Monke
     if not ALL:
         # Of each suite one, another one on each tree, and all machines among them: each pair costs two seconds of CPU.
         turn = TREES.index(tree)
-        able = [names[(shift := (turn + place) % len(names)) :] + names[:shift] for place, (_, names) in enumerate(suites)]
+        shifts = ((names, (turn + place) % len(names)) for place, (_, names) in enumerate(suites))
+        able = [names[shift:] + names[:shift] for names, shift in shifts]
         chosen = max(itertools.product(*able), key=lambda each: len({*each}))
         pairs = [(suite, name) for (suite, _), name in zip(suites, chosen, strict=True)]
     assert {name for _, name in pairs} == set(machines) and len(suites) >= 3
