@@ -592,7 +592,7 @@ _RENAMES: Mapping[str, tuple[str, ...]] = {
 _ABOUT: Mapping[str, str] = {
     "riscv-kvm-exit": "enable_virt|hardware_enable",
     "nfsd-cb-shutdown": r"(run|init)_cb\(|shutdown_callback|COURTESY|OPEN_DELEGATE|break_(one_)?deleg|_cb_release"
-    "|dl_type",
+    "|dl_type|delegs_in_recall",
     "memcg-uncharge": "uncharge|deferred|split_queue|large_rmappable|compound_page|large_folio|_dtor|memcg_data"
     "|mem_cgroup =|free_unref|thp_underused|split_underused|MEMCG_AWARE",
     "kvm-shadow": "io_bus|ioeventfd|shadow|kvm_get_bus|kvm_get_real_bus|EVENTFD",
