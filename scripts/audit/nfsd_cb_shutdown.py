@@ -199,9 +199,7 @@ class Shutdown:
     def _callers(self, names: set[str], stop: set[str]) -> set[str]:
         """What calls one of these functions, also through others; what is in `stop` does so for itself alone."""
         found: set[str] = set()
-        while more := {
-            fn for fn, called in self.calls.items() if fn not in found | stop and called & (names | found)
-        }:
+        while more := {fn for fn, called in self.calls.items() if fn not in found | stop and called & (names | found)}:
             found |= more
         return found
 

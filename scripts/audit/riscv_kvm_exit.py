@@ -197,9 +197,13 @@ class Init:
         steps = sorted(self.leaks[k])
         if not steps:
             hides = hidden(p)
-            return ("unknown", f"return {value}, which an #if behind a case label hides") if hides else (
-                "fixed",
-                f"return {value} with all undone",
+            return (
+                ("unknown", f"return {value}, which an #if behind a case label hides")
+                if hides
+                else (
+                    "fixed",
+                    f"return {value} with all undone",
+                )
             )
         reason = f"return {value} without undoing {' and '.join(f'{step}()' for step in steps)}"
         if any((k, step) in self.undone for step in steps):

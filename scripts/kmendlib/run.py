@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The model of a run: what is planned, booted, judged and shown is this data, and nothing here runs anything.
 
-    Row        one line of the table: a suite of a bug on an architecture, and what it has to show (`Claim`)
-    GuestSpec  all that decides what a guest does; QEMU's words and a LAVA job are made of it
-    Boot       one boot of a row: the state of the kernel, which of the repeated ones, its guest
-    BootResult how the guest ended (`Ending`), what that comes to (`Judgement`), and of a race how it was forced
-               (`Forced`)
-    Proof      a row with all that came of it
-    Run        rows, kernels and results of one run, to and from KernelCI's KCIDB
+Row        one line of the table: a suite of a bug on an architecture, and what it has to show (`Claim`)
+GuestSpec  all that decides what a guest does; QEMU's words and a LAVA job are made of it
+Boot       one boot of a row: the state of the kernel, which of the repeated ones, its guest
+BootResult how the guest ended (`Ending`), what that comes to (`Judgement`), and of a race how it was forced
+           (`Forced`)
+Proof      a row with all that came of it
+Run        rows, kernels and results of one run, to and from KernelCI's KCIDB
 """
 
 import re

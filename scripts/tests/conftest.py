@@ -29,7 +29,9 @@ for _number in signal.valid_signals() - {signal.SIGPIPE}:
 
 from kmendlib.host import setup  # noqa: E402
 
-_LACKING = [need.file for need in setup.needs() if need.file.startswith("python:") and not need.extra and not need.met()]
+_LACKING = [
+    need.file for need in setup.needs() if need.file.startswith("python:") and not need.extra and not need.met()
+]
 if _LACKING:
     # As that of a virtual environment, which comes first in the path, may be.
     _names = ", ".join(name.partition(":")[2] for name in _LACKING)

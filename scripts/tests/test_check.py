@@ -254,9 +254,7 @@ def parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
         ("kunits", (8, 0), "need not:\n  "),
     ],
 )
-def test_check(
-    parts: dict[str, Any], part: str, value: object, says: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check(parts: dict[str, Any], part: str, value: object, says: str, capsys: pytest.CaptureFixture[str]) -> None:
     parts[part] = value
     good = "failed:" not in says and part != "kunits" or value == (8, 0)
     assert check.check() is (ExitCode.OK if good else ExitCode.FAILED)
@@ -300,7 +298,9 @@ def test_wrong_fixes_are_tried(
     results = {f"fix {number}": {"good": each, "said": f"why {number}"} for number, each in enumerate(good or [])}
     write = f"cat >$7/{check.KUNIT_ARCH}.json <<E\n{json.dumps(results)}\nE\n" if good is not None else ""
     script = tmp_path / "mutate"
-    script.write_text(f'#!/bin/sh\n[ "$1 $2 $3 $5" = "--fix --share 2 {check.KUNIT_ARCH}" ] || exit 9\n{write}exit {code}\n')
+    script.write_text(
+        f'#!/bin/sh\n[ "$1 $2 $3 $5" = "--fix --share 2 {check.KUNIT_ARCH}" ] || exit 9\n{write}exit {code}\n'
+    )
     script.chmod(0o755)
     monkeypatch.setattr(check, "SCRIPTS", tmp_path)
     count = check._wrong_fixes(2)

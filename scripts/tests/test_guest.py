@@ -57,7 +57,7 @@ def test_limit_on_the_hosts_clock_grows_with_the_load(monkeypatch: pytest.Monkey
 
 
 def test_host_that_is_slow_is_no_time_limit(tmp_path: Path) -> None:
-    boot = run("for i in 1 2 3; do echo \"[    0.00000$i] tick\"; sleep 0.6; done", tmp_path, limit=1.0)
+    boot = run('for i in 1 2 3; do echo "[    0.00000$i] tick"; sleep 0.6; done', tmp_path, limit=1.0)
     assert (boot.end, boot.guest_seconds) == (End.EXIT, 0.000003)
     assert boot.seconds > 1.5
 
@@ -167,7 +167,9 @@ def test_a_guest_has_a_clock_and_chance_of_its_own(tmp_path: Path) -> None:
     own, host = (" ".join(guest.command(replace(spec, timed=timed))) for timed in (("word",), None))
     assert "thread=single -icount shift=0,sleep=off -rtc base=2026-01-01,clock=vm -seed 7 " in own
     assert own.endswith(f"-append panic=-1 {' '.join(guest.WORDS)} word")
-    assert "thread=multi" in host and "icount" not in host and host.endswith(f"-append panic=-1 {' '.join(guest.WORDS)}")
+    assert (
+        "thread=multi" in host and "icount" not in host and host.endswith(f"-append panic=-1 {' '.join(guest.WORDS)}")
+    )
 
 
 def test_inputs_are_what_decides(tmp_path: Path) -> None:

@@ -184,7 +184,7 @@ def test_same_bug_twice(tmp_path: Path) -> None:
 def test_upstream_needs_the_full_id(tmp_path: Path) -> None:
     text = GOOD + '[[bug.upstream]]\ncommit = "2a7e32d0547f"\nsubject = "x"\nrole = "fix"\n'
     assert "bug a-bug.upstream[0].commit: '2a7e32d0547f' is not a full id of 40 digits" in said(tmp_path, text)
-    text = text.replace("fix\"\n", "cure\"\n").replace('"2a7e32d0547f"', f'"{"2" * 40}"')
+    text = text.replace('fix"\n', 'cure"\n').replace('"2a7e32d0547f"', f'"{"2" * 40}"')
     assert "bug a-bug.upstream[0].role: 'cure' is not one of ['fix', 'cause']" in said(tmp_path, text)
 
 
@@ -219,7 +219,7 @@ BASE = 'title = "x"\nversion = "1"\nknown = "y"\n[[source]]\npath = "/a"\n'
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ('nonsense = 1\n' + BASE, "top: .*'nonsense' was unexpected"),
+        ("nonsense = 1\n" + BASE, "top: .*'nonsense' was unexpected"),
         ('arches = ["sparc"]\n' + BASE, r"arches\[0\]: unknown architecture: sparc"),
         ('kunit = "none"\n' + BASE, r"kunit: 'none' is not one of \['own', 'compat'\]"),
         ('derived_from = "none"\n' + BASE, "derived_from: unknown base: none"),

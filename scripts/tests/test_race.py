@@ -252,7 +252,9 @@ def test_symbols_of_a_system_map() -> None:
     running.hear("kmend-symbol: end")
     running.finish()
     assert running._symbols == {
-        first: race.Symbol(0xFFFF1000, 8), second: race.Symbol(0xFFFF2000, 16), third: race.Symbol(0xFFFF9000, 8)
+        first: race.Symbol(0xFFFF1000, 8),
+        second: race.Symbol(0xFFFF2000, 16),
+        third: race.Symbol(0xFFFF9000, 8),
     }
 
 
@@ -303,9 +305,7 @@ def test_place_stands_in_its_row() -> None:
     """The diagram is the script: a reader finds each function where the machine looks for it."""
     for script in all_scripts():
         rows = next(
-            item["rows"]
-            for item in diagram.diagrams(script.finding.split("/")[0])
-            if item["finding"] == script.finding
+            item["rows"] for item in diagram.diagrams(script.finding.split("/")[0]) if item["finding"] == script.finding
         )
         for step in (*script.steps, *script.then, script.held, script.control, script.passed):
             cell = rows[step.row][step.lane]

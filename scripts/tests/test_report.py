@@ -263,7 +263,9 @@ def test_consoles_are_held_against_those_of_an_earlier_run(tmp_path: Path, monke
     assert total.endswith(": 0 of 2 that were booted before")
 
 
-@pytest.mark.parametrize("last", ["[    1.000000] reboot: Power down\r\n", "[    1.000000] Kernel panic - not syncing: why\n"])
+@pytest.mark.parametrize(
+    "last", ["[    1.000000] reboot: Power down\r\n", "[    1.000000] Kernel panic - not syncing: why\n"]
+)
 def test_console_counts_up_to_the_last_word(last: str, tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_bytes(b"1\n" + last.encode() + b"[    1.000001] WARNING: a CPU that is still")

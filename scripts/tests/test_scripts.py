@@ -69,7 +69,9 @@ def test_benchmark_has_the_same_suites_on_both_sides(arch: str, benchmark: Any) 
     chosen = benchmark.suites(arch)
     ours = {suite.name for bug in chosen.bugs for suite in bug.suites}
     every = [(bug, suite) for bug in manifest.load().bugs for suite in bug.suites]
-    assert ours == {suite.name for bug, suite in every if arch in bug.arches and arch not in suite.guest.modules} != set()
+    assert (
+        ours == {suite.name for bug, suite in every if arch in bug.arches and arch not in suite.guest.modules} != set()
+    )
     assert not [bug.id for bug in chosen.bugs if bug.selftests]
 
 

@@ -295,4 +295,6 @@ def test_age_of_a_base_that_was_fetched_is_told(
     os.utime(place.root / "version", (past, past))
     said: list[str] = []
     source.fetch_base(place, said.append)
-    assert [f"was fetched {days} days ago; to have it anew: rm -r {place.root}" in line for line in said] == [True] * told
+    assert [f"was fetched {days} days ago; to have it anew: rm -r {place.root}" in line for line in said] == [
+        True
+    ] * told

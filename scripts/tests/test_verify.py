@@ -241,9 +241,7 @@ class Steps:
         self.state = stage.name
         self.done.append(f"install {stage.name}")
 
-    def kernel(
-        self, place: Workspace, arch: arches.Arch, state: str, *more: Any, modules: bool = False
-    ) -> Build:
+    def kernel(self, place: Workspace, arch: arches.Arch, state: str, *more: Any, modules: bool = False) -> Build:
         assert state == self.state
         self.done.append(f"build {state}" + (" with modules" if modules else ""))
         if state in self.fails:
@@ -264,7 +262,9 @@ class Steps:
         parse: ktap.Parser = ktap.parser_for  # type: ignore[assignment]
         bench = verify.Bench(place, self.folder, parse, self.evidence, Jobs(2), Display())
         (self.folder / "x86_64").mkdir(parents=True, exist_ok=True)
-        walk = verify.Walk(bench, self.folder, ["a.c"], consume or (lambda bench, boot, kernel: self.booted.append(boot)))
+        walk = verify.Walk(
+            bench, self.folder, ["a.c"], consume or (lambda bench, boot, kernel: self.booted.append(boot))
+        )
         try:
             walk.go(todo.targets)
         finally:

@@ -101,7 +101,9 @@ def test_what_is_not_made() -> None:
 
 
 def test_of_a_fix_that_takes_out() -> None:
-    before = AFTER.replace("\tput(q);\n", "\tput(q);\n\tkick(q);\n").replace("\tspin_lock", "\tprepare(q);\n\tspin_lock")
+    before = AFTER.replace("\tput(q);\n", "\tput(q);\n\tkick(q);\n").replace(
+        "\tspin_lock", "\tprepare(q);\n\tspin_lock"
+    )
     assert list(made(before, AFTER)) == ["left in: prepare(q);", "left in: kick(q);"]
 
 

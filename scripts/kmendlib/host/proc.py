@@ -41,9 +41,7 @@ def environment(extra: Mapping[str, str] | None = None, *, fetch: bool = False) 
 
 
 # All signals that end a program and that can be caught: a lost connection, Ctrl-C, Ctrl-\\, kill, and used-up time.
-ENDING = frozenset(
-    signal.Signals[f"SIG{name}"] for name in "HUP INT QUIT TERM ALRM VTALRM PROF USR1 USR2 XCPU".split()
-)
+ENDING = frozenset(signal.Signals[f"SIG{name}"] for name in "HUP INT QUIT TERM ALRM VTALRM PROF USR1 USR2 XCPU".split())
 
 
 @contextlib.contextmanager

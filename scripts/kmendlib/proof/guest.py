@@ -162,9 +162,7 @@ class _Watch:
         self._then = now
 
 
-def boot(
-    words: Sequence[str], console: Path, limit: float, hear: Callable[[str], None] | None = None
-) -> Ending:
+def boot(words: Sequence[str], console: Path, limit: float, hear: Callable[[str], None] | None = None) -> Ending:
     """Run a guest to its end, or to a limit's.
 
     Args:

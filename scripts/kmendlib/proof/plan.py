@@ -238,9 +238,7 @@ def plan_bug(audited: BugAudit, fits: frozenset[Path], version: str, testbed: tu
     why = tuple(dict.fromkeys(left_out))
     if not statuses:
         raise BadInput(", ".join(why))
-    patches = {
-        state: (*testbed, *change, *hooks) for state, change in zip(STATES, (reintroduce, fixes), strict=True)
-    }
+    patches = {state: (*testbed, *change, *hooks) for state, change in zip(STATES, (reintroduce, fixes), strict=True)}
     return BugPlan(bug, statuses, patches, why, unhooked, testbed)
 
 

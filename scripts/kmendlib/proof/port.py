@@ -323,9 +323,7 @@ def _changed_besides(shown: bytes | None, content: bytes) -> bool:
     return not re.fullmatch(first + (between + b".*" + kept[-1] if kept else b""), content, re.DOTALL)
 
 
-def _run(
-    command: Sequence[str], files: Mapping[str, bytes], stdin: bytes = b""
-) -> tuple[int, bytes, dict[str, bytes]]:
+def _run(command: Sequence[str], files: Mapping[str, bytes], stdin: bytes = b"") -> tuple[int, bytes, dict[str, bytes]]:
     """Run a tool in a folder with some files; return its exit code, what it prints, and the files there then."""
     with tempfile.TemporaryDirectory(prefix="kmend-") as temporary:
         folder = Path(temporary)

@@ -513,7 +513,9 @@ class Race:
 
 
 # What a kernel prints ahead of a call trace.
-_TROUBLE = re.compile(r"BUG: |Oops|Reserved instruction|WARNING: |Unable to handle|list_(add|del) corruption|Internal error")
+_TROUBLE = re.compile(
+    r"BUG: |Oops|Reserved instruction|WARNING: |Unable to handle|list_(add|del) corruption|Internal error"
+)
 
 
 def as_reported(console: str, functions: Sequence[str]) -> bool:

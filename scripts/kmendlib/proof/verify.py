@@ -57,9 +57,7 @@ def boot_here(bench: Bench, boot: Boot, kernel: str) -> None:
     bench.evidence.add(result_of(bench, boot, kernel))
 
 
-def result_of(
-    bench: Bench, boot: Boot, kernel: str, known: Mapping[str, tuple[int, int]] | None = None
-) -> BootResult:
+def result_of(bench: Bench, boot: Boot, kernel: str, known: Mapping[str, tuple[int, int]] | None = None) -> BootResult:
     """Boot on QEMU, with its race if it has one, and return what came of it; `known` as for `race.force`."""
     console = bench.evidence.folder / boot.console
     forced = None
@@ -113,9 +111,7 @@ def lay_bed(tree: Tree, bug: Bug, scratch: Path) -> Bed:
     return Bed(patch, audited, _fitting(laid.path, variants(audited)))
 
 
-def look(
-    tree: Tree, bugs: Sequence[BugAudit], known: Mapping[str, arches.Arch], kunit: str, scratch: Path
-) -> Facts:
+def look(tree: Tree, bugs: Sequence[BugAudit], known: Mapping[str, arches.Arch], kunit: str, scratch: Path) -> Facts:
     """Find out what a plan has to know.
 
     Args:

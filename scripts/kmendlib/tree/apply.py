@@ -165,9 +165,7 @@ def unapply(tree: Tree) -> Applied:
         )
 
 
-def _tests(
-    tree: Tree, audit: Audit, fixes: Sequence[Path], notes: list[str]
-) -> tuple[list[Path], dict[str, Path]]:
+def _tests(tree: Tree, audit: Audit, fixes: Sequence[Path], notes: list[str]) -> tuple[list[Path], dict[str, Path]]:
     """Choose the hooks of the KUnit suites, and list the files to add: path in the tree to source."""
     hooks: list[Path] = []
     files: dict[str, Path] = {}

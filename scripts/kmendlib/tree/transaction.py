@@ -114,9 +114,7 @@ def locked(root: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def commit(
-    root: Path, patches: Mapping[str, bytes], new: Mapping[str, bytes], old: Mapping[str, str | None]
-) -> None:
+def commit(root: Path, patches: Mapping[str, bytes], new: Mapping[str, bytes], old: Mapping[str, str | None]) -> None:
     """Swap files into the tree. On any failure or signal the tree is as it was.
 
     Args:
