@@ -879,6 +879,32 @@ static void memcg_split_queue_test_one_queue(struct kunit *test)
 	msq_expect_lengths(test, 0, 0, 0);
 }
 
+/* A folio that migrates within a mapping has left its queue before its charge does. */
+static void memcg_split_queue_test_migrates_in_mapping(struct kunit *test)
+{
+	struct address_space *mapping;
+	struct folio *folio, *to;
+	int ret;
+
+	if (!KV_MIGRATION_TAKES_OFF)
+		kunit_skip(test, "migration leaves it on its queue here");
+	mapping = kunit_kzalloc(test, sizeof(*mapping), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, mapping);
+	folio = msq_get(test, HPAGE_PMD_ORDER, 0);
+	to = msq_get(test, HPAGE_PMD_ORDER, MSQ_NODE);
+	kv_deferred_split(folio, true);
+	msq_expect_on(test, folio, 0);
+
+	folio_lock(folio);
+	folio_lock(to);
+	ret = kv_migrate_in(mapping, folio, to);
+	folio_unlock(to);
+	folio_unlock(folio);
+	KUNIT_ASSERT_EQ(test, ret, 0);
+	msq_expect_on(test, folio, -1);
+	msq_expect_lengths(test, 0, 0, 0);
+}
+
 /* However a folio loses its charge, it is uncharged once. */
 static void memcg_split_queue_test_uncharged_once(struct kunit *test)
 {
@@ -1296,6 +1322,7 @@ static struct kunit_case memcg_split_queue_test_cases[] = {
 			 msq_change_gen_params),
 	KUNIT_CASE(memcg_split_queue_test_queueing_waits_for_lock),
 	KUNIT_CASE(memcg_split_queue_test_one_queue),
+	KUNIT_CASE(memcg_split_queue_test_migrates_in_mapping),
 	KUNIT_CASE_PARAM(memcg_split_queue_test_uncharged_once,
 			 msq_uncharge_gen_params),
 	KUNIT_CASE(memcg_split_queue_test_length_through_free),

@@ -313,4 +313,32 @@ static inline int kv_migrate(struct folio *folio, struct folio *to)
 	return 0;
 }
 
+/* Does migration take a folio off its queue that is in a mapping, as in the swap cache? */
+#define KV_MIGRATION_TAKES_OFF	(!KV_BEFORE(6, 12))
+
+/* Put a folio into a mapping that is all zeroes, migrate it there, and take it out. */
+static inline int kv_migrate_in(struct address_space *mapping,
+				struct folio *folio, struct folio *to)
+{
+#if KV_BEFORE(6, 12)
+	return -EOPNOTSUPP;
+#else
+	int ret;
+
+	xa_init_flags(&mapping->i_pages, XA_FLAGS_LOCK_IRQ);
+	ret = xa_err(xa_store_irq(&mapping->i_pages, 0, folio, GFP_KERNEL));
+	if (ret)
+		return ret;
+	folio->mapping = mapping;
+	folio->index = 0;
+	folio_ref_add(folio, folio_nr_pages(folio));
+	ret = folio_migrate_mapping(mapping, to, folio, 0);
+	folio_ref_sub(ret ? folio : to, folio_nr_pages(folio));
+	folio->mapping = NULL;
+	to->mapping = NULL;
+	xa_destroy(&mapping->i_pages);
+	return ret;
+#endif
+}
+
 #endif /* _MEMCG_SPLIT_QUEUE_VERSIONS_H */
