@@ -444,8 +444,12 @@ static void kvm_ioeventfd_batch_test_duplicates(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, kib_change(kvm, 0, 2, 0), -EEXIST);
 	KUNIT_EXPECT_EQ(test, kib_change(kvm, KIB_PIO, 2, 4), 0);
 
-	/* Another eventfd's is not taken away. */
+	/* One with another eventfd, address, length or value is not taken away. */
 	KUNIT_EXPECT_EQ(test, kib_flags(kvm, KIB_PIO | KIB_DEASSIGN), -ENOENT);
+	KUNIT_EXPECT_EQ(test, kib_deassign(kvm, KIB_FDS - 1), -ENOENT);
+	KUNIT_EXPECT_EQ(test, kib_change(kvm, KIB_PIO | KIB_DEASSIGN, 0, 2), -ENOENT);
+	KUNIT_EXPECT_EQ(test, kib_change(kvm, KIB_PIO | KIB_MATCH | KIB_DEASSIGN,
+					 0, 4), -ENOENT);
 
 	/* What was removed is no obstacle. */
 	KUNIT_EXPECT_EQ(test, kib_deassign(kvm, 0), 0);
