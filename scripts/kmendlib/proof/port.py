@@ -414,7 +414,7 @@ def _compile(tree: Tree, bug: Bug, finding: Finding, files: dict[str, bytes], sa
     def error(files: Mapping[str, bytes]) -> str:
         for each in files:
             # A link to the tree's own.
-            (src / each).unlink()
+            (src / each).unlink(missing_ok=True)
         _lay(src, files)
         try:
             build.objects(scratch, arch, objects, log, jobs)
