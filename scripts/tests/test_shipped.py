@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import shutil
+import signal
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +15,14 @@ import pytest
 
 import kernels
 from kmendlib.host.errors import ExitCode
+from kmendlib.host.progress import Display
 from kmendlib.host.words import Has, Verdict
 from kmendlib.proof import shipped
+from kmendlib.proof.evidence import Evidence
+from kmendlib.proof.jobs import Jobs
+from kmendlib.proof.verify import Bench
 from kmendlib.run import SHIPPED, BootResult, Claim, Ending, Forced, Judgement, Proof, RaceEnd, Row, Run, race_case
-from kmendlib.tree import manifest
+from kmendlib.tree import manifest, package, source
 from kmendlib.tree.config import Config
 from kmendlib.tree.package import Shipped
 
@@ -180,3 +188,24 @@ def test_what_one_test_decides_outweighs_what_another_cannot() -> None:
         assert [found.has for found in done.found] == [word] and done.exit_code() == code
         assert Run.from_kcidb(done.to_kcidb()).found == done.found
     assert replace(done, distrust="edited").exit_code() == ExitCode.USAGE
+
+
+@pytest.mark.skipif(not shutil.which("bsdtar"), reason="no bsdtar: install libarchive-tools")
+def test_no_room_to_unpack(tmp_path: Path) -> None:
+    """The error names the folder that has no room."""
+    path = kernels.deb(tmp_path / "a.deb", kernels.archive(kernels.files()))
+    request = shipped.Request((), tuple(package.find([path], None, False)), ())
+    none = Evidence(tmp_path, Run("", "", ()))
+    bench = Bench(source.Workspace("", tmp_path), tmp_path, list, none, Jobs(1), Display())
+    trial = shipped.Trial(bench, request, tmp_path / "out", tmp_path)
+    # The limit of a process of its own stands for a full disk.
+    if not (pid := os.fork()):
+        try:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+            trial.kernel(0, request.given[0])
+        except OSError as error:
+            os._exit(0 if error.filename == str(tmp_path / "0") else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

@@ -218,7 +218,7 @@ class Trial(Walk):
         started, scratch = time.monotonic(), self.scratch / str(number)
         scratch.mkdir()
         try:
-            with jobs.slot(UNPACKING):
+            with jobs.slot(UNPACKING), naming(scratch):
                 display.update(given.release or "image", "unpack")
                 kernel = given.open(scratch)
             arch = arches.load(kernel.arch)
@@ -226,7 +226,8 @@ class Trial(Walk):
             programs = programs_for(arch, self.bench.tools, jobs, display)
             bugs = {bug.id: bug for bug in self.request.bugs}
             rows = plan(kernel, bugs.values(), self.request.repeat)
-            specs = {row.key: spec_of(kernel, arch, test, bugs[row.bug], programs) for row, test in rows if test}
+            with naming(scratch):
+                specs = {row.key: spec_of(kernel, arch, test, bugs[row.bug], programs) for row, test in rows if test}
         except BadInput as error:
             if len(self.request.given) == 1:
                 raise
