@@ -248,7 +248,7 @@ def _try(arguments: argparse.Namespace) -> ExitCode:
     from kmendlib.show.report import print_reports
     from kmendlib.tree import package
 
-    given = package.find(arguments.kernel, arguments.modules, arguments.installed)
+    given = package.find(arguments.kernel, arguments.modules, arguments.installed, _say)
     request = shipped.Request(
         tuple(map(str, arguments.kernel)), tuple(given), bugs, arguments.repeat, arguments.out, arguments.jobs or 0
     )

@@ -529,6 +529,10 @@ CASES = [
         0, "try: image and modules", "pkgs/image.deb pkgs/modules.deb", r"^image 6\.12\.99-1",
         "^kvm-shadow.*no symbol",
     ),
+    tried(
+        0, "try: a package that only names others", "pkgs/doc.deb pkgs/good.deb", QUEUE + "free of it",
+        err=("unpack", "^pkgs/doc.deb: no kernel in this package: left out$"),
+    ),
     tried(0, "try: a folder", "pkgs/root", "^pkgs/root 6", "^kvm-shadow.*no symbol"),
     tried(
         4, "try: a bare image", "pkgs/bzImage --modules pkgs/root/lib/modules",

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -372,26 +372,23 @@ class Given:
 
 
 def _release(path: Path) -> str:
-    """Return the release that a package's first file of a kernel is of.
-
-    Raises:
-        BadInput: it has none.
-    """
+    """Return the release that a package's first file of a kernel is of; nothing if it has none."""
     found: dict[str, Shipped] = {}
     for name, _ in _members(path):
         _sort(name, path, found)
         for release in found:
             return release
-    raise BadInput(f"{path}: no kernel in this package: give those with its image and its modules")
+    return ""
 
 
-def find(paths: Sequence[Path], modules: Path | None, installed: bool) -> list[Given]:
+def find(paths: Sequence[Path], modules: Path | None, installed: bool, say: Callable[[str], None] = print) -> list[Given]:
     """Tell which kernels there are in packages, folders and images; nothing is unpacked yet.
 
     Args:
         paths: what the user gave.
         modules: the folder with the modules of an image.
         installed: take this machine's own kernel as well.
+        say: is told of packages that only name others, as Debian's linux-image does since 6.19.
 
     Raises:
         BadInput: something of it is no kernel, or there is none.
@@ -423,6 +420,10 @@ def find(paths: Sequence[Path], modules: Path | None, installed: bool) -> list[G
         if not kernel:
             raise BadInput(f"no /boot/vmlinuz-{release} on this machine: give the kernel's package")
         found.append(Given(release, found=kernel))
+    for path in packages.pop("", []):
+        if not packages:
+            raise BadInput(f"{path}: no kernel in this package: give those with its image and its modules")
+        say(f"{path}: no kernel in this package: left out")
     return [*(Given(release, tuple(each)) for release, each in packages.items()), *found]
 
 
