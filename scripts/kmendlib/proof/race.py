@@ -326,10 +326,17 @@ class Machine:
                     if self._threads[cpu] == int(thread[1], 16):
                         hit = self._judge(cpu, stops, int(written[1], 16))
                         if hit:
-                            self._judged[cpu] = hit.pc
-                            return hit
+                            return self._behind(hit, stops)
         finally:
             self._breakpoints(stops, "z")
+
+    def _behind(self, hit: _Hit, stops: _Stops) -> _Hit:
+        """Let a vCPU that stopped at a write make it: riscv64's stop in front of theirs."""
+        self._breakpoints(stops, "z")
+        self._step(hit.cpu)
+        self._breakpoints(stops, "Z")
+        self._judged[hit.cpu] = self.state(hit.cpu).pc
+        return replace(hit, pc=self._judged[hit.cpu])
 
     def _go_on(self, cpus: Sequence[int], stops: _Stops, bounded: bool) -> str | None:
         """Resume some vCPUs; return the stub's words at the next stop, or None if there is none."""
@@ -429,10 +436,15 @@ class Race:
         if not machine.find(TICK):
             return f"this kernel has no {TICK}"
         machine.enter_kernel()
-        for step in (*self.script.steps, self.script.held, self.script.control, self.script.passed):
-            # All of their addresses now, while a vCPU can read the code.
-            if not any([self._possible(machine, one) for one in step.places]):
+        script, found = self.script, []
+        for step in (*script.steps, script.held, script.control, script.passed):
+            # One for each shape of the code, and their addresses now, while a vCPU can read it.
+            place = next((one for one in step.places if self._possible(machine, one)), None)
+            if not place:
                 return f"this kernel has none of: {'; '.join(one.text for one in step.places)}"
+            found.append(replace(step, places=(place,)))
+        *steps, held, control, passed = found
+        self.script = replace(script, steps=tuple(steps), held=held, control=control, passed=passed)
         return ""
 
     def _possible(self, machine: Machine, one: Place) -> bool:
