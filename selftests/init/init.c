@@ -757,7 +757,8 @@ static void read_symbols(struct symbol *symbols, int n, int names)
 			c = next_char(fd);
 		len = 0;
 		addr = strtoul(line, &name, 16);
-		if (strlen(name) < 4)
+		/* A module of riscv has local labels inside of functions. */
+		if (strlen(name) < 4 || after(name + 3, ".L"))
 			continue;
 		for (i = 0; i < n; i++) {
 			struct symbol *symbol = &symbols[i];
