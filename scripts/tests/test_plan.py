@@ -13,7 +13,7 @@ import pytest
 from conftest import audited, planned
 
 from kmendlib.host.errors import BadInput
-from kmendlib.proof.plan import KERNEL, MODULES, PROGRAMS, Bed, Plan, plan_bug, variants
+from kmendlib.proof.plan import KERNEL, MODULES, PROGRAMS, Bed, Plan, guest_of, plan_bug, variants
 from kmendlib.run import Boot, Row
 from kmendlib.tree import arches, manifest
 from kmendlib.tree.audit import BugAudit, Status
@@ -325,6 +325,15 @@ def test_suite_in_a_module_is_loaded_by_init() -> None:
     other = boots(todo, "x86_64")[0].guest
     assert other.initrd == () and other.load == () and other.words[-1] == "kunit_shutdown=poweroff"
     assert {target.arch.name: target.modules for target in todo.targets} == {"arm64": ("kvm",), "x86_64": ()}
+
+
+def test_module_of_a_race_is_loaded_by_init() -> None:
+    """Its symbols are looked up before the test begins, which would load it otherwise."""
+    (test,) = [test for test in BOOK.bug("kvm-shadow").selftests if test.id == "kvm:ioeventfd_batch"]
+    raced = replace(test, races=("kvm-shadow/shared-list",))
+    for name, loaded in (("riscv64", ("kvm",)), ("x86_64", ("kvm-amd",)), ("arm64", ())):
+        assert guest_of(raced, arches.load(name), 2).load == loaded
+        assert guest_of(replace(test, races=()), arches.load(name), 2).load == ()
 
 
 def test_base_changes_what_is_booted() -> None:

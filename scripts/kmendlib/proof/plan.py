@@ -342,6 +342,9 @@ def guest_of(test: Test, arch: Arch, cpus: int) -> GuestSpec:
     # Several -machine options are merged, and a base may take back what a test asks for.
     machine = ("-machine", needs.machine[arch.name]) if arch.name in needs.machine else ()
     load = (test.module,) if test.module and given else ()
+    if test.races:
+        # The symbols that a race needs are those of a module that is there.
+        load = needs.modules.get(arch.name, ())
     has_init = test.kind == "kselftest" or bool(load)
     words = [arch.params.kernel_command_line, "panic=-1", *test.words]
     if test.kind == "kunit":

@@ -143,7 +143,7 @@ def spec_of(kernel: Shipped, arch: Arch, test: Selftest, bug: Bug, programs: Pat
     busy = min(proc.slowness(), BUSY)
     seconds = round(test.seconds * busy) if test.races else min(test.seconds, SECONDS)
     spec = guest_of(replace(test, seconds=seconds), arch, test.guest.cpus[0])
-    loads = kernel.order(test.guest.loads)
+    loads = kernel.order((*test.guest.loads, *spec.load))
     modules = loads | kernel.order(test.guest.modules.get(arch.name, ()))
     words = (*spec.words, *PLAIN, *(arch.image.words if arch.image else ()))
     if busy > 1:
