@@ -419,6 +419,11 @@ def _judge_file(
         if view.whole and missing and missing[-1].parent != view.tree.path:
             reason = f"no {missing[-1].relative_to(view.tree.path)} in this tree"
             return [(Status.NOT_APPLICABLE, Evidence(name, 0, reason))]
+        # Nor has one whose Makefile builds no such file, as of before a driver that came into a folder with others.
+        makefile = str(Path(name).with_name("Makefile"))
+        built = view.source(makefile) if view.whole else None
+        if built and not re.search(rf"\b{Path(name).stem}\.o\b", built.text):
+            return [(Status.NOT_APPLICABLE, Evidence(makefile, 0, f"builds no {Path(name).stem}.o"))]
         return no_shape("the file is not there")
     if isinstance(source, OSError):
         return [(Status.UNKNOWN, Evidence(name, 0, f"cannot be read: {source.strerror}"))]

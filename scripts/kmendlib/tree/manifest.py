@@ -57,7 +57,9 @@ def _frozen(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Upstream:
-    """A mainline commit: its full id, its subject, what it did, and the first release that has it, if known.
+    """A mainline commit: its id, its subject, what it did, and the first release that has it, if known.
+
+    The id of a cause is as long as whoever names it has it, 12 digits at least; that of a fix is whole.
 
     Author and trailers are the commit's own, word by word; empty where nobody here could read them.
     """
