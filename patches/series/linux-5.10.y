@@ -17,3 +17,7 @@ nfsd-cb-shutdown/late-notify-v5.10-v6.14.patch
 
 # nfsd-cb-shutdown/inflight-leak and recall-count are latent: kmend apply pushes
 # their fixes with --latent.
+
+# hwsim-del/early-free: the pib of a simulated radio is freed when that is
+# unregistered. No upstream fix up to v7.2.
+hwsim-del/early-free-v4.19-v7.x-edges.patch

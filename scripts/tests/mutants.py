@@ -586,6 +586,8 @@ _RENAMES: Mapping[str, tuple[str, ...]] = {
     "kvm-shadow/early-free": ("kvm_ioeventfd_batch_end", "ioeventfd_release"),
     "kvm-shadow/shared-list": ("kvm_ioeventfd_batch_begin", "kvm_find_shadow"),
     "kvm-shadow/batch-answers": ("kvm_ioeventfd_batch_begin", "kvm_assign_ioeventfd_idx"),
+    "hwsim-del/early-free": ("hwsim_del", "ieee802154_unregister_hw", "hwsim_free_edge"),
+    "hwsim-del/stale-pib": ("hwsim_add_one", "ieee802154_register_hw", "hwsim_subscribe_all_others"),
 }
 
 # What functions of large files are about that count.
@@ -618,4 +620,6 @@ _SIDE: Mapping[str, re.Pattern[str]] = {
     "memcg-uncharge/uncharge-first": re.compile(r"^mm/page_alloc\.c:\s+folio_unqueue_deferred_split"),
     # Struct, list and look-ups are one: what is left of them alone is dead, or does not compile.
     "kvm-shadow/shared-list": re.compile(""),
+    # What was read is read once more.
+    "hwsim-del/early-free": re.compile(r"pib = rcu_dereference\(phy->pib\)|: $"),
 }
