@@ -588,6 +588,7 @@ _RENAMES: Mapping[str, tuple[str, ...]] = {
     "kvm-shadow/batch-answers": ("kvm_ioeventfd_batch_begin", "kvm_assign_ioeventfd_idx"),
     "hwsim-del/early-free": ("hwsim_del", "ieee802154_unregister_hw", "hwsim_free_edge"),
     "hwsim-del/stale-pib": ("hwsim_add_one", "ieee802154_register_hw", "hwsim_subscribe_all_others"),
+    "prog-array-clear/pending-work": ("prog_array_map_clear", "prog_array_map_clear_deferred"),
 }
 
 # What functions of large files are about that count.
