@@ -429,6 +429,14 @@ def test_finding_that_an_earlier_one_mends_is_covered(make_tree: MakeTree) -> No
     assert found.patches == (FIX,)
 
 
+def test_variant_whose_first_patch_is_there_is_taken_from_the_second(make_tree: MakeTree) -> None:
+    """A series can be stopped after any of its patches, and gone on with."""
+    finding = dataclasses.replace(BUGS[0].findings[0], fix=((OTHER, FIX),))
+    one, two = audit(Tree.open(make_tree(access_c(UNLOCKED))), with_findings(finding, finding)).bugs[0].findings
+    assert one.fix == (FIX,)
+    assert (two.fix, two.covered) == ((), True)
+
+
 def test_unverified_patch_is_named(make_tree: MakeTree) -> None:
     tree = Tree.open(make_tree(access_c(UNLOCKED)))
     finding = dataclasses.replace(BUGS[0].findings[0], unverified=(FIX,))

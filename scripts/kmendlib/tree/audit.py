@@ -264,8 +264,9 @@ def _judge_bug(
         fix: tuple[str, ...] = ()
         covered = False
         if status is Status.AFFECTED or (latent and status is Status.LATENT):
-            # Another finding may have brought the first patches of a variant, or all.
+            # Another finding may have brought the first patches of a variant, or all, or the tree has them.
             left = [tuple(name for name in names if name not in chosen) for names in finding.fix]
+            left = [names[first:] for names in left for first in range(len(names) + bool(chosen))]
             able = [names for names in left if not _depends(view, finding, names)]
             fitting = next((names for names in able if _mends(view, finding, (*chosen, *names))), None)
             fix, covered = fitting or (), fitting == ()
