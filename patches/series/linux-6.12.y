@@ -23,7 +23,7 @@ nfsd-cb-shutdown/recall-count-v5.10-v7.x.patch
 nfsd-cb-shutdown/late-notify-v5.10-v6.14.patch
 
 # hwsim-del/early-free: the pib of a simulated radio is freed when that is
-# unregistered. No upstream fix up to v7.2.
+# unregistered. No upstream fix up to v7.3.
 hwsim-del/early-free-v4.19-v7.x-edges.patch
 
 # prog-array-clear: a reference for a work that is pending already is given back.
