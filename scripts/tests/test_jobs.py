@@ -131,6 +131,23 @@ def test_several_jobs_at_once(three: Jobs) -> None:
     assert free(three) == 3
 
 
+def test_who_waits_for_several_jobs_holds_none(three: Jobs) -> None:
+    """A boot that needs two must not keep one from the others for as long as a make lasts."""
+
+    def work(jobs: int) -> int:
+        with three.slot(0, jobs):
+            return jobs
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        with three.slot(0, 2):
+            waits = pool.submit(work, 2)
+            for _ in range(20):
+                assert pool.submit(work, 1).result(timeout=5) == 1
+            assert not waits.done()
+        assert waits.result(timeout=5) == 2
+    assert free(three) == 3
+
+
 def test_stop_ends_a_make_and_those_that_wait(tmp_path: Path) -> None:
     with contextlib.closing(Jobs(1, BUILD_MEMORY)) as one, concurrent.futures.ThreadPoolExecutor() as pool:
         started = tmp_path / "x/started"

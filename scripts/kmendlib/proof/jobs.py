@@ -6,6 +6,7 @@ import math
 import os
 import select
 import threading
+import time
 from collections.abc import Iterator
 
 from kmendlib.host import share
@@ -36,7 +37,6 @@ class Jobs:
         self._used = 0
         self._freed = threading.Condition()
         self._lock = threading.Lock()
-        self._turn = threading.Lock()
         self._held = 0
         self._makes = 0
         self._read, self._write = os.pipe()
@@ -66,13 +66,12 @@ class Jobs:
                 _stop_here()
             self._used += memory
         try:
-            with contextlib.ExitStack() as held:
-                # Two that take several would wait for each other's.
-                with self._turn:
-                    for _ in range(min(jobs, self.count)):
-                        self._take()
-                        held.callback(self._give)
+            jobs = min(jobs, self.count)
+            self._take(jobs)
+            try:
                 yield
+            finally:
+                self._give(jobs)
         finally:
             with self._freed:
                 self._used -= memory
@@ -91,20 +90,24 @@ class Jobs:
                 with self._lock:
                     self._makes -= 1
 
-    def _take(self) -> None:
+    def _take(self, jobs: int) -> None:
+        """Wait until so many are there at once: who holds some and waits for more keeps others from their work."""
         while True:
             _stop_here()
             select.select([self._read], [], [], 0.5)
             with self._lock, contextlib.suppress(BlockingIOError):
-                os.read(self._read, 1)
-                self._held += 1
-                return
+                there = len(os.read(self._read, jobs))
+                if there == jobs:
+                    self._held += jobs
+                    return
+                os.write(self._write, b"+" * there)
+            time.sleep(0.1)
 
-    def _give(self) -> None:
+    def _give(self, jobs: int) -> None:
         with self._lock:
-            self._held -= 1
+            self._held -= jobs
             if self._makes:
-                os.write(self._write, b"+")
+                os.write(self._write, b"+" * jobs)
                 return
             # A make that was killed has taken its tokens along: what no one holds is back in the pipe now.
             with contextlib.suppress(BlockingIOError):
