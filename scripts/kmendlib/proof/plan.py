@@ -346,7 +346,7 @@ def guest_of(test: Test, arch: Arch, cpus: int) -> GuestSpec:
         # The symbols that a race needs are those of a module that is there.
         load = needs.modules.get(arch.name, ())
     has_init = test.kind == "kselftest" or bool(load)
-    words = [arch.params.kernel_command_line, "panic=-1", *test.words]
+    words = [arch.params.kernel_command_line, "panic=-1", *needs.parameters, *test.words]
     if test.kind == "kunit":
         # One in a module runs when the guest's init loads it, and init powers off.
         words.append("printk.devkmsg=on" if load else "kunit_shutdown=poweroff")

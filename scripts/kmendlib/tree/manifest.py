@@ -126,6 +126,7 @@ class Guest:
     machine: the values of a further QEMU -machine option, by architecture.
     modules: kernel modules that the guest finds in /lib/modules, by architecture; those that they need come along.
     loads: modules that init loads first, where a kernel that was shipped has them as such.
+    parameters: further words of the kernel's command line.
     """
 
     cpus: tuple[int, ...] = (2,)
@@ -133,6 +134,7 @@ class Guest:
     machine: dict[str, str] = field(default_factory=dict)
     modules: dict[str, tuple[str, ...]] = field(default_factory=dict)
     loads: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ()
 
 
 # Keys of a suite or kselftest that have something for each finding.
