@@ -2,6 +2,7 @@
 """Verdicts on consoles that were captured from real guests, named after what happened in them."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from conftest import parser_tree
 from kmendlib.host.errors import Infrastructure
 from kmendlib.host.words import Verdict
 from kmendlib.proof import ktap
-from kmendlib.run import End, Ending
+from kmendlib.run import Claim, End, Ending, Row
 
 LOGS = Path(__file__).with_name("logs")
 SUITE = "pci_cfg_wait"
@@ -42,6 +43,7 @@ CASES = [
     ("kselftest_missing_program", "pci:no_such_test", End.EXIT, 0, Verdict.FAIL, "not ok: "),
     ("kselftest_oops", SELFTEST, End.EXIT, 0, Verdict.PANIC, "BUG: |Oops|Kernel panic"),
     ("kselftest_panic", SELFTEST, End.EXIT, 0, Verdict.PANIC, "BUG: |Oops|Kernel panic"),
+    ("kselftest_dies_as_reported", "ieee802154:hwsim_del", End.EXIT, 0, Verdict.PANIC, "Unable to handle kernel"),
     ("kselftest_no_init", SELFTEST, End.EXIT, 0, Verdict.PANIC, "Kernel panic"),
     ("lockdep_splat", SELFTEST, End.EXIT, 0, Verdict.FAIL, "not ok: kernel log stays clean"),
     ("list_corruption", SELFTEST, End.EXIT, 0, Verdict.FAIL, "not ok: kernel log stays clean"),
@@ -86,6 +88,25 @@ def test_cases_are_told_one_by_one(parse: ktap.Parser) -> None:
     assert cases[PROOF] == "FAIL" and "MISS" in cases.values()
     cases = ktap.judge(boot(LOGS / "kunit_one_cpu_skips_the_proof.log", End.EXIT, 0), SUITE, parse).cases
     assert cases[PROOF] == "SKIP"
+
+
+def test_guest_that_dies_as_reported_shows_the_bug(tmp_path: Path, parse: ktap.Parser) -> None:
+    """What it printed before counts as it is; a suite's guest, or another death, says nothing of what did not end."""
+    idle, scan = "an idle radio goes", "a radio goes in the midst of a scan"
+    row = Row("hwsim-del", "riscv64", "", "kselftest", (Claim("hwsim-del/early-free", "affected", (idle, scan)),))
+    text = (LOGS / "kselftest_dies_as_reported.log").read_text()
+
+    def cases(row: Row, text: str) -> list[str | None]:
+        (tmp_path / "x.log").write_text(text)
+        judged = ktap.judge_row(boot(tmp_path / "x.log", End.EXIT, 0), row, "ieee802154:hwsim_del", parse)
+        return [judged.cases.get(idle), judged.cases.get(scan)]
+
+    assert cases(row, text) == ["PASS", "FAIL"]
+    assert cases(replace(row, kind="kunit"), text) == ["PASS", None]
+    assert cases(row, text.replace("kvfree_rcu_bulk", "elsewhere")) == ["PASS", None]
+    # Without a panic the plan that was not met is what is wrong.
+    alive = [line for line in text.splitlines() if not re.search("panic|Oops|Unable to handle", line)]
+    assert cases(row, "\n".join(["BUG: ", *alive])) == ["PASS", None]
 
 
 @pytest.mark.parametrize("keep", [0.3, 0.6, 0.9, 0.99])

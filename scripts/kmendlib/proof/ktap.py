@@ -7,13 +7,15 @@ import io
 import itertools
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from kmendlib.host.errors import Infrastructure
 from kmendlib.host.words import Verdict
-from kmendlib.run import End, Ending, Judgement
+from kmendlib.run import End, Ending, Judgement, Row
+from kmendlib.tree import manifest
 
 TAIL_LINES = 25
 
@@ -34,6 +36,10 @@ _VERSION = re.compile(r"K?TAP version \d")
 # Lines of test results and their diagnostics may quote the kernel log.
 _NOT_OK = re.compile(r"^\s*not ok \d")
 _KTAP_LINE = re.compile(r"^\s*(?:#|ok \d|not ok \d|1\.\.\d|K?TAP version)")
+# What a kernel prints ahead of a call trace.
+_TROUBLE = re.compile(
+    r"BUG: |Oops|Reserved instruction|WARNING: |Unable to handle|list_(add|del) corruption|Internal error"
+)
 
 
 Parser = Callable[[list[str]], Any]
@@ -186,3 +192,31 @@ def judge(boot: Ending, suite: str, parse: Parser) -> Judgement:
         skips = [line.strip() for line in lines if "# SKIP" in line]
         return result(Verdict.SKIP, skips[0].partition("# SKIP")[2].strip() if skips else "every case skipped")
     return result(Verdict.PASS, "")
+
+
+def as_reported(console: str, functions: Sequence[str]) -> bool:
+    """Tell whether a console shows trouble, and below it all the functions that a report names."""
+    trouble = _TROUBLE.search(console)
+    below = console[trouble.start() :] if trouble else ""
+    return bool(functions and below) and all(re.search(rf"\b{re.escape(name)}", below) for name in functions)
+
+
+def judge_row(boot: Ending, row: Row, test: str, parse: Parser) -> Judgement:
+    """Give the verdict on a boot of a row.
+
+    On the real path a guest may die of the bug before it can say what failed. Where it died as the reported machines
+    did, the cases that were to show this, and never ended, have failed.
+
+    Args:
+        boot: the boot.
+        row: its row.
+        test: as the suite for `judge`.
+        parse: the KTAP parser.
+    """
+    judged = judge(boot, test, parse)
+    if row.kind != "kselftest" or judged.verdict is not Verdict.PANIC:
+        return judged
+    console = boot.console.read_text(encoding="utf-8", errors="replace")
+    reported = {finding.id: finding.reported for finding in manifest.load().bug(row.bug).findings}
+    shown = [claim for claim in row.claims if as_reported(console, reported[claim.finding])]
+    return replace(judged, cases={case: "FAIL" for claim in shown for case in claim.cases} | dict(judged.cases))

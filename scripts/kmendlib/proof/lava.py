@@ -403,7 +403,7 @@ def _ending(logged: LoggedBoot, log: JobLog, console: Path) -> Ending:
 
 
 def _judge(ending: Ending, boot: Boot, log: JobLog, parse: ktap.Parser) -> Judgement:
-    judged = ktap.judge(ending, boot.test, parse)
+    judged = ktap.judge_row(ending, boot.row, boot.test, parse)
     if log.error and judged.verdict in (Verdict.PASS, Verdict.SKIP):
         return replace(judged, verdict=Verdict.ERROR, reason=f"the job failed after that: {log.error}")
     return judged

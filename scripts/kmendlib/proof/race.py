@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kmendlib.host.words import Verdict
-from kmendlib.proof import guest
+from kmendlib.proof import guest, ktap
 from kmendlib.proof.stub import GuestGone, Stub, StubError
 from kmendlib.run import RACE_CASES, Ending, Forced, GuestSpec, Judgement, Moment, RaceEnd, race_case
 from kmendlib.tree import arches, diagram, manifest
@@ -524,19 +524,6 @@ class Race:
         self.outcome = replace(self.outcome, **{what: tuple(seen)})
 
 
-# What a kernel prints ahead of a call trace.
-_TROUBLE = re.compile(
-    r"BUG: |Oops|Reserved instruction|WARNING: |Unable to handle|list_(add|del) corruption|Internal error"
-)
-
-
-def as_reported(console: str, functions: Sequence[str]) -> bool:
-    """Tell whether a console shows trouble, and below it all the functions that a report names."""
-    trouble = _TROUBLE.search(console)
-    below = console[trouble.start() :] if trouble else ""
-    return bool(functions and below) and all(re.search(rf"\b{re.escape(name)}", below) for name in functions)
-
-
 def force(
     spec: GuestSpec, finding: str, console: Path, known: Mapping[str, tuple[int, int]] | None = None
 ) -> tuple[Ending, Forced]:
@@ -567,7 +554,7 @@ def force(
             break
     functions = next(each.reported for each in manifest.load().bug(bug).findings if each.id == finding)
     text = console.read_text(encoding="utf-8", errors="replace")
-    return ending, replace(forced, reported=forced.end is RaceEnd.BROKEN and as_reported(text, functions))
+    return ending, replace(forced, reported=forced.end is RaceEnd.BROKEN and ktap.as_reported(text, functions))
 
 
 def judge(judged: Judgement, forced: Forced) -> Judgement:

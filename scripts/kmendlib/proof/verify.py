@@ -69,7 +69,7 @@ def result_of(bench: Bench, boot: Boot, kernel: str, known: Mapping[str, tuple[i
             ending, forced = race.force(boot.guest, boot.row.race, console, known)
         else:
             ending = guest.boot(guest.command(boot.guest), console, guest.limit(boot.guest))
-    judged = ktap.judge(ending, boot.test, bench.parse)
+    judged = ktap.judge_row(ending, boot.row, boot.test, bench.parse)
     judged = race.judge(judged, forced) if forced else judged
     result = boot.result(ending, judged, kernel, start, forced)
     if boot.guest.timed is not None:
