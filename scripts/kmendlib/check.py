@@ -103,10 +103,9 @@ def count_rows(seen: Sequence[Proof], wanted: dict[str, Any], bugs: Sequence[man
         bugs: the manifest's, which say by what cases a finding is proved.
     """
     count = Count()
-    lists = {key: wanted_rows(wanted, key) for key in ("proved", "luck", "control", "not_run")}
+    lists = {key: wanted_rows(wanted, key) for key in ("proved", "control", "not_run")}
     good = {
         "proved": {Outcome.PROVED},
-        "luck": {Outcome.PASS},
         "control": {Outcome.PASS, Outcome.SKIP},
         "not_run": {Outcome.NOT_RUN},
         "": {Outcome.PASS, Outcome.PROVED},
@@ -129,7 +128,7 @@ def count_rows(seen: Sequence[Proof], wanted: dict[str, Any], bugs: Sequence[man
             count.skipped.append(f"{name}: {word}")
         else:
             count.passed += 1
-    for key in ("proved", "luck", "control"):
+    for key in ("proved", "control"):
         count.failed += [f"{' '.join(place)}: not in the run" for place in lists[key] if place not in rows]
     boots = sum(len(proof.results) for proof in seen)
     if boots != wanted["boots"]:

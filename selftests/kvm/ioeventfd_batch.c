@@ -19,6 +19,7 @@
 
 #ifndef NOLIBC
 #include <stddef.h>
+#include <sys/mount.h>
 #endif
 
 #define PORT		0x300
@@ -837,6 +838,129 @@ static void test_at_end_pio(void)
 }
 
 /*
+ * Cases: each allocation of a batch fails, one after the other
+ */
+
+#define DEBUGFS		"/sys/kernel/debug"
+#define SLAB_FAILS	DEBUGFS "/failslab/"
+
+static int nth = -1;	/* this thread's fail-nth */
+
+/* The n-th allocation from now on fails; 0: none does. */
+static void fail_nth(int n)
+{
+	const char *text = ksft_text("%d", n);
+	long len = strlen(text);
+
+	expect("fail-nth", ksft_sys(__NR_write, nth, (long)text, len, 0, 0, 0),
+	       len);
+}
+
+/* Has it failed?  To open a file anew would be an allocation. */
+static int has_failed(void)
+{
+	char left = 0;
+
+	ksft_sys(__NR_pread64, nth, (long)&left, 1, 0, 0, 0);
+	return left == '0';
+}
+
+static const char *let_fail(void (*run)(void))
+{
+	int mounted = !mount("none", DEBUGFS, "debugfs", 0, NULL);
+	const char *lacks = NULL;
+
+	nth = ksft_open("/proc/thread-self/fail-nth", O_RDWR);
+	/* Those that may sleep, too, and without a trace in the log */
+	if (nth < 0 || ksft_write_file(SLAB_FAILS "ignore-gfp-wait", "N") ||
+	    ksft_write_file(SLAB_FAILS "verbose", "0")) {
+		lacks = "this kernel has no FAILSLAB in debugfs";
+	} else {
+		run();
+		ksft_write_file(SLAB_FAILS "ignore-gfp-wait", "Y");
+		ksft_write_file(SLAB_FAILS "verbose", "2");
+	}
+	ksft_close(nth);
+	if (mounted)
+		umount2(DEBUGFS, 0);
+	return lacks;
+}
+
+static void fail_each(void)
+{
+	int added, removed, end, failed = 1, calls = 0, ends = 0;
+	int n;
+
+	EXPECT(ioeventfd(vm, ADDR, fd, 0), 0);
+	for (n = 1; failed && !wrong; n++) {
+		EXPECT(batch(vm, BEGIN), 0);
+		fail_nth(n);
+		added = ioeventfd(vm, ADDR + STEP, fd2, 0);
+		removed = ioeventfd(vm, ADDR, fd, DEASSIGN);
+		end = batch(vm, END);
+		failed = has_failed();
+		fail_nth(0);
+
+		calls += added == -ENOMEM;
+		ends += end == -ENOMEM;
+		expect("assign", added, added == -ENOMEM ? added : 0);
+		expect("deassign", removed, 0);
+		/* Without anything to add it must not fail. */
+		expect("END", end, end == -ENOMEM && !added ? end : 0);
+
+		added = !added && !end;
+		EXPECT(guest_write(&guest, ADDR, WRITES, 0), end ? 0 : WRITES);
+		EXPECT(signals(fd), end ? WRITES : 0);
+		EXPECT(guest_write(&guest, ADDR + STEP, WRITES, 0),
+		       added ? 0 : WRITES);
+		EXPECT(signals(fd2), added ? WRITES : 0);
+
+		if (added)
+			EXPECT(ioeventfd(vm, ADDR + STEP, fd2, DEASSIGN), 0);
+		if (!end)
+			EXPECT(ioeventfd(vm, ADDR, fd, 0), 0);
+	}
+	ksft_print_msg("no memory: %d times to add, %d times to end\n", calls,
+		       ends);
+	expect("one of them", calls && ends, 1);
+}
+
+static void test_no_memory(void)
+{
+	skipped = let_fail(fail_each);
+}
+
+static void fail_removals(void)
+{
+	int ends = 0, failed = 1;
+	int n;
+
+	for (n = 1; failed && !wrong; n++) {
+		EXPECT(ioeventfd(vm, ADDR, fd, 0), 0);
+		EXPECT(ioeventfd(vm, ADDR + STEP, fd2, 0), 0);
+		EXPECT(batch(vm, BEGIN), 0);
+		EXPECT(ioeventfd(vm, ADDR, fd, DEASSIGN), 0);
+		fail_nth(n);
+		EXPECT(batch(vm, END), 0);
+		failed = has_failed();
+		fail_nth(0);
+		ends += failed;
+		EXPECT(guest_write(&guest, ADDR, WRITES, 0), WRITES);
+		EXPECT(signals(fd), 0);
+		EXPECT(guest_write(&guest, ADDR + STEP, WRITES, 0), 0);
+		EXPECT(signals(fd2), WRITES);
+		EXPECT(ioeventfd(vm, ADDR + STEP, fd2, DEASSIGN), 0);
+	}
+	ksft_print_msg("no memory: %d times to end\n", ends);
+	expect("any", ends > 0, 1);
+}
+
+static void test_no_memory_to_remove(void)
+{
+	skipped = let_fail(fail_removals);
+}
+
+/*
  * Load: a guest that writes while its ioeventfd comes and goes.  The thread
  * owns the first half of the structure, the test's own the second.
  */
@@ -1142,6 +1266,10 @@ static const struct {
 	  test_at_end_mmio, MMIO_GUEST },
 	{ "guest writes to a port go by the state before the batch",
 	  test_at_end_pio, PIO_GUEST },
+	{ "without memory a batch makes all of its changes or none",
+	  test_no_memory, MMIO_GUEST },
+	{ "without memory a batch removes all the same",
+	  test_no_memory_to_remove, MMIO_GUEST },
 	{ "load: every guest write to memory is accounted for",
 	  test_load_mmio, MMIO_GUEST },
 	{ "load: every guest write to a port is accounted for",

@@ -26,6 +26,7 @@
 #endif
 #define kib_state(p)		((p)->state)
 #define kib_is_on_bus(p)	((p)->state != IOEVENTFD_ADDED)
+#define kib_look_removed(p)	((p)->state = IOEVENTFD_REMOVED, (p)->deaf = true)
 #define kib_batch_make(kvm)	0
 #define kib_batch_drop(kvm)	kvm_ioeventfd_batch_abort(kvm)
 #else
@@ -39,6 +40,7 @@
 #define ioeventfd_batch_object(kvm)	kvm_find_shadow(kvm)
 #define kib_state(p)			0
 #define kib_is_on_bus(p)		((p)->bus_idx < KVM_NR_BUSES)
+#define kib_look_removed(p)	do { } while (0)
 
 /* As kvm_create_vm() does. */
 static int kib_batch_make(struct kvm *kvm)
@@ -134,9 +136,9 @@ struct kib_meeting {
 	struct completion full;
 };
 
-/* A device that is no ioeventfd. */
+/* A device that is no ioeventfd, but for its operations would be a removed one. */
 struct kib_device {
-	struct kvm_io_device dev;
+	struct _ioeventfd like;
 	int writes;
 	int destroyed;
 };
@@ -487,13 +489,13 @@ static void kvm_ioeventfd_batch_test_added_and_removed(struct kunit *test)
 static int kib_device_write(struct kvm_vcpu *vcpu, struct kvm_io_device *dev,
 			    gpa_t addr, int len, const void *val)
 {
-	container_of(dev, struct kib_device, dev)->writes++;
+	container_of(dev, struct kib_device, like.dev)->writes++;
 	return 0;
 }
 
 static void kib_device_destructor(struct kvm_io_device *dev)
 {
-	container_of(dev, struct kib_device, dev)->destroyed++;
+	container_of(dev, struct kib_device, like.dev)->destroyed++;
 }
 
 static const struct kvm_io_device_ops kib_device_ops = {
@@ -505,10 +507,11 @@ static int kib_register(struct kvm *kvm, struct kib_device *d, int nr)
 {
 	int ret;
 
-	kvm_iodevice_init(&d->dev, &kib_device_ops);
+	kvm_iodevice_init(&d->like.dev, &kib_device_ops);
+	kib_look_removed(&d->like);
 	mutex_lock(&kvm->slots_lock);
 	ret = kvm_io_bus_register_dev(kvm, KVM_PIO_BUS, KIB_ADDR + 8 * nr, 4,
-				      &d->dev);
+				      &d->like.dev);
 	mutex_unlock(&kvm->slots_lock);
 	return ret;
 }
@@ -518,7 +521,7 @@ static int kib_unregister(struct kvm *kvm, struct kib_device *d)
 	int ret;
 
 	mutex_lock(&kvm->slots_lock);
-	ret = kvm_io_bus_unregister_dev(kvm, KVM_PIO_BUS, &d->dev);
+	ret = kvm_io_bus_unregister_dev(kvm, KVM_PIO_BUS, &d->like.dev);
 	mutex_unlock(&kvm->slots_lock);
 	return ret;
 }
@@ -547,12 +550,12 @@ static void kvm_ioeventfd_batch_test_other_device(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, kib_deassign(kvm, 0), 0);
 	KUNIT_EXPECT_EQ(test, kib_assign(kvm, 1), 0);
 	KUNIT_EXPECT_EQ(test, kib_register(kvm, d, 5), 0);
-	KUNIT_EXPECT_TRUE(test, kib_on_bus(kvm, KVM_PIO_BUS, &d->dev));
+	KUNIT_EXPECT_TRUE(test, kib_on_bus(kvm, KVM_PIO_BUS, &d->like.dev));
 	KUNIT_EXPECT_EQ(test, kib_assign(kvm, 6), 0);
 	if (in_batch)
 		KUNIT_EXPECT_EQ(test, kib_end(kvm), 0);
 
-	KUNIT_EXPECT_TRUE(test, kib_on_bus(kvm, KVM_PIO_BUS, &d->dev));
+	KUNIT_EXPECT_TRUE(test, kib_on_bus(kvm, KVM_PIO_BUS, &d->like.dev));
 	KUNIT_EXPECT_EQ(test, kib_bus(kvm, KVM_PIO_BUS)->dev_count, 3);
 	KUNIT_EXPECT_EQ(test, kib_bus(kvm, KVM_PIO_BUS)->ioeventfd_count, 2);
 	kib_write(ctx, kvm, 5);
@@ -562,11 +565,11 @@ static void kvm_ioeventfd_batch_test_other_device(struct kunit *test)
 		KUNIT_ASSERT_EQ(test, kib_begin(kvm), 0);
 	KUNIT_EXPECT_EQ(test, kib_deassign(kvm, 1), 0);
 	KUNIT_EXPECT_EQ(test, kib_unregister(kvm, d), 0);
-	KUNIT_EXPECT_FALSE(test, kib_on_bus(kvm, KVM_PIO_BUS, &d->dev));
+	KUNIT_EXPECT_FALSE(test, kib_on_bus(kvm, KVM_PIO_BUS, &d->like.dev));
 	KUNIT_EXPECT_EQ(test, d->destroyed, 1);
 	if (in_batch)
 		KUNIT_EXPECT_EQ(test, kib_end(kvm), 0);
-	KUNIT_EXPECT_FALSE(test, kib_on_bus(kvm, KVM_PIO_BUS, &d->dev));
+	KUNIT_EXPECT_FALSE(test, kib_on_bus(kvm, KVM_PIO_BUS, &d->like.dev));
 	KUNIT_EXPECT_EQ(test, kib_bus(kvm, KVM_PIO_BUS)->dev_count, 1);
 	KUNIT_EXPECT_EQ(test, kib_bus(kvm, KVM_PIO_BUS)->ioeventfd_count, 1);
 }
@@ -581,13 +584,13 @@ static void kvm_ioeventfd_batch_test_full_bus(struct kunit *test)
 
 	bus = kzalloc(struct_size(bus, range, NR_IOBUS_DEVS), GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, bus);
-	kvm_iodevice_init(&ctx->device.dev, &kib_device_ops);
+	kvm_iodevice_init(&ctx->device.like.dev, &kib_device_ops);
 	bus->dev_count = NR_IOBUS_DEVS;
 	for (i = 0; i < NR_IOBUS_DEVS; i++)
 		bus->range[i] = (struct kvm_io_range) {
 			.addr = KIB_ADDR + 8 * (i + 1),
 			.len = 4,
-			.dev = &ctx->device.dev,
+			.dev = &ctx->device.like.dev,
 		};
 	kib_destroy_bus(kvm, KVM_PIO_BUS);
 	rcu_assign_pointer(kvm->buses[KVM_PIO_BUS], bus);
@@ -602,6 +605,35 @@ static void kvm_ioeventfd_batch_test_full_bus(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, kib_bus(kvm, KVM_PIO_BUS)->dev_count,
 			NR_IOBUS_DEVS);
 	KUNIT_EXPECT_EQ(test, kib_bus(kvm, KVM_MMIO_BUS)->dev_count, 1);
+
+	/* The last place is one. */
+	kib_bus(kvm, KVM_PIO_BUS)->dev_count--;
+	KUNIT_ASSERT_EQ(test, kib_begin(kvm), 0);
+	KUNIT_EXPECT_EQ(test, kib_assign(kvm, 0), 0);
+	KUNIT_EXPECT_EQ(test, kib_end(kvm), 0);
+	KUNIT_EXPECT_EQ(test, kib_bus(kvm, KVM_PIO_BUS)->dev_count,
+			NR_IOBUS_DEVS);
+}
+
+/* A write goes to the one ioeventfd of its address that has its data. */
+static void kvm_ioeventfd_batch_test_data(struct kunit *test)
+{
+	struct kib_ctx *ctx = test->priv;
+	struct kvm *kvm = kib_create(test);
+	struct kvm_ioeventfd other = {
+		.flags = KIB_PIO | KIB_MATCH,
+		.fd = KIB_FD(2),
+		.addr = KIB_ADDR + 8,
+		.len = 4,
+		.datamatch = 1,
+	};
+
+	KUNIT_ASSERT_EQ(test, kib_begin(kvm), 0);
+	KUNIT_EXPECT_EQ(test, kvm_ioeventfd(kvm, &other), 0);
+	KUNIT_EXPECT_EQ(test, kib_change(kvm, KIB_PIO | KIB_MATCH, 1, 4), 0);
+	KUNIT_EXPECT_EQ(test, kib_end(kvm), 0);
+	KUNIT_EXPECT_EQ(test, kib_write(ctx, kvm, 1), 1);
+	KUNIT_EXPECT_EQ(test, atomic_read(&kib_eventfds[2].signals), 0);
 }
 
 /* Changes of three buses, two of which have an ioeventfd from before. */
@@ -1322,8 +1354,8 @@ static void kvm_ioeventfd_batch_test_lets_others_run(struct kunit *test)
 	WRITE_ONCE(kib_resched_task, current);
 	KUNIT_EXPECT_EQ(test, kib_end(kvm), 0);
 	WRITE_ONCE(kib_resched_task, NULL);
-	/* It looks at them, adds, and frees or keeps. */
-	KUNIT_EXPECT_GE(test, kib_rescheds, 3 * 2 * KIB_HALF);
+	/* It looks at them twice, adds, and frees or keeps. */
+	KUNIT_EXPECT_GE(test, kib_rescheds, 4 * 2 * KIB_HALF);
 }
 
 /* The place of a device on a bus, or -1. */
@@ -1350,8 +1382,8 @@ static void kvm_ioeventfd_batch_test_order(struct kunit *test)
 	/* One by one. */
 	KUNIT_ASSERT_EQ(test, kib_register(kvm, &ctx->device, 1), 0);
 	KUNIT_ASSERT_EQ(test, kib_register(kvm, &ctx->other, 1), 0);
-	KUNIT_EXPECT_EQ(test, kib_place(kvm, &ctx->device.dev), 0);
-	KUNIT_EXPECT_EQ(test, kib_place(kvm, &ctx->other.dev), 1);
+	KUNIT_EXPECT_EQ(test, kib_place(kvm, &ctx->device.like.dev), 0);
+	KUNIT_EXPECT_EQ(test, kib_place(kvm, &ctx->other.like.dev), 1);
 	KUNIT_EXPECT_EQ(test, kib_assign(kvm, 1), 0);
 	KUNIT_EXPECT_EQ(test, kib_write(ctx, kvm, 1), 0);
 	KUNIT_EXPECT_EQ(test, ctx->device.writes, 1);
@@ -1367,8 +1399,8 @@ static void kvm_ioeventfd_batch_test_order(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, kib_register(kvm, &ctx->device, 1), 0);
 	KUNIT_EXPECT_EQ(test, kib_register(kvm, &ctx->other, 1), 0);
 	KUNIT_EXPECT_EQ(test, kib_end(kvm), 0);
-	KUNIT_EXPECT_EQ(test, kib_place(kvm, &ctx->device.dev), 1);
-	KUNIT_EXPECT_EQ(test, kib_place(kvm, &ctx->other.dev), 2);
+	KUNIT_EXPECT_EQ(test, kib_place(kvm, &ctx->device.like.dev), 1);
+	KUNIT_EXPECT_EQ(test, kib_place(kvm, &ctx->other.like.dev), 2);
 	KUNIT_EXPECT_EQ(test, kib_write(ctx, kvm, 1), 0);
 	KUNIT_EXPECT_EQ(test, ctx->device.writes, 2);
 	KUNIT_EXPECT_EQ(test, kib_unregister(kvm, &ctx->device), 0);
@@ -1556,6 +1588,7 @@ static struct kunit_case kvm_ioeventfd_batch_test_cases[] = {
 	KUNIT_CASE(kvm_ioeventfd_batch_test_added_and_removed),
 	KUNIT_CASE_PARAM(kvm_ioeventfd_batch_test_flags, kib_flags_gen_params),
 	KUNIT_CASE(kvm_ioeventfd_batch_test_full_bus),
+	KUNIT_CASE(kvm_ioeventfd_batch_test_data),
 	KUNIT_CASE(kvm_ioeventfd_batch_test_no_memory),
 	KUNIT_CASE(kvm_ioeventfd_batch_test_destroyed_in_batch),
 	KUNIT_CASE(kvm_ioeventfd_batch_test_one_grace_period),
