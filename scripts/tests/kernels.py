@@ -19,6 +19,7 @@ def image(first: str = "after", release: str = RELEASE, magic: tuple[int, bytes]
     data = bytearray(8192)
     data[: len(first) + 1] = f"{first}\n".encode()
     data[magic[0] : magic[0] + len(magic[1])] = magic[1]
+    data[0x236] = 1
     data[0x20E:0x210] = (0x1000).to_bytes(2, "little")
     data[0x1200 : 0x1200 + len(release) + 1] = f"{release} ".encode()
     said = f"Linux version {release} (somebody)".encode()

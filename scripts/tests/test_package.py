@@ -161,9 +161,11 @@ def test_a_package_a_hundred_times_its_size(tmp_path: Path, monkeypatch: pytest.
     assert kept < 2 << 20
 
 
-@pytest.mark.parametrize("left", [200, 2000, -40])
-def test_a_package_that_is_cut_off(left: int, tmp_path: Path) -> None:
-    contents = kernels.files() | {"usr/x": os.urandom(1 << 16)}
+@pytest.mark.parametrize("left", [200, 2000, 1 << 15, -40])
+@pytest.mark.parametrize("name", ["usr/x", f"lib/modules/{RELEASE}/x.ko"])
+def test_a_package_that_is_cut_off(left: int, name: str, tmp_path: Path) -> None:
+    """Where nothing is kept of it, and within a file that is."""
+    contents = kernels.files() | {name: os.urandom(1 << 16)}
     whole = kernels.deb(tmp_path / "a.deb", kernels.archive(contents)).read_bytes()
     (tmp_path / "a.deb").write_bytes(whole[:left])
     with pytest.raises(BadInput, match=r"a\.deb: (a package that is cut off or damaged|no kernel)"):
@@ -184,6 +186,18 @@ def test_an_image_of_another_version_than_its_name(tmp_path: Path) -> None:
     contents = kernels.files() | {f"boot/vmlinuz-{RELEASE}": kernels.image(release="6.12.1")}
     with pytest.raises(BadInput, match=f"the image is of 6.12.1, the rest of {RELEASE}"):
         opened(tmp_path, kernels.deb(tmp_path / "a.deb", kernels.archive(contents)))
+
+
+def test_what_is_no_kernel_for_us(tmp_path: Path) -> None:
+    """A program, and a bzImage for 32 bits: neither is booted."""
+    program = b"\x7fELF\x02" + bytes(13) + (62).to_bytes(2, "little")
+    small = bytearray(kernels.image())
+    small[0x236] = 0
+    for content, says in ((program.ljust(8192, b"\0"), "no version of Linux"), (small, "no kernel for x86_64")):
+        shutil.rmtree(tmp_path / "scratch", ignore_errors=True)
+        (tmp_path / "a").write_bytes(content)
+        with pytest.raises(BadInput, match=f"/a: .*{says}"):
+            opened(tmp_path, tmp_path / "a")
 
 
 def test_a_system_map(tmp_path: Path) -> None:

@@ -227,7 +227,8 @@ def _package(path: Path, scratch: Path) -> dict[str, Shipped]:
         target = scratch / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.exists():
-            with target.open("wb") as out:
+            # What is cut off within a file is said by `_members`.
+            with target.open("wb") as out, suppress(tarfile.ReadError):
                 shutil.copyfileobj(content, out)
             _sort(name, target, found)
     for kernel in found.values():
@@ -305,7 +306,7 @@ def _ready(kernel: Shipped, scratch: Path) -> Shipped:
     scratch.mkdir(exist_ok=True)
     data = _unpacked(given)
     if len(data) < 4096:
-        raise BadInput(f"{given}: no kernel: only {len(data)} bytes")
+        raise BadInput(f"{kernel.package}: no kernel: only {len(data)} bytes")
     plain, zboot = data, data[4:8] == b"zimg"
     # A bzImage is looked into for its configuration alone.
     if zboot or (data[0x202:0x206] == b"HdrS" and not kernel.config_file):
@@ -314,17 +315,20 @@ def _ready(kernel: Shipped, scratch: Path) -> Shipped:
     if zboot or _head(given).startswith(_PACKED):
         image = scratch / "image"
         image.write_bytes(data)
-    arch = arches.of_image(data)
-    if not arch:
-        raise BadInput(f"{given}: no kernel for {', '.join(arches.names())}")
-    if data[0x202:0x206] == b"HdrS":
+    arch, bzimage = arches.of_image(data), data[0x202:0x206] == b"HdrS"
+    # Those for 32 bits are bzImages as well, and say so in their flags.
+    if not arch or (bzimage and not data[0x236] & 1):
+        raise BadInput(f"{kernel.package}: no kernel for {', '.join(arches.names())}")
+    if bzimage:
         start = int.from_bytes(data[0x20E:0x210], "little") + 0x200
         said = re.match(rb"[^\0 ]+", data[start : start + 256])
     else:
         said = re.search(rb"Linux version ([^\0 ]+) \(", plain)
     release = said[said.re.groups].decode(errors="replace") if said else ""
+    if not release:
+        raise BadInput(f"{kernel.package}: no kernel: no version of Linux in it")
     if kernel.release and release != kernel.release:
-        raise BadInput(f"{given}: the image is of {release or 'nobody knows what'}, the rest of {kernel.release}")
+        raise BadInput(f"{kernel.package}: the image is of {release}, the rest of {kernel.release}")
     config = kernel.config_file
     start, end = plain.find(b"IKCFG_ST"), plain.find(b"IKCFG_ED")
     if not config and 0 <= start < end:
@@ -367,7 +371,7 @@ class Given:
             if part := _package(path, scratch / f"package-{number}").get(self.release):
                 kernel.take(part)
         if not kernel.whole:
-            raise BadInput(f"{self.packages[0]}: modules of {self.release} without an image: give that package as well")
+            raise BadInput(f"{self.packages[0]}: no image of {self.release} in it: give the package with it as well")
         return _ready(kernel, scratch)
 
 
