@@ -91,6 +91,10 @@ def test_a_packed_efi_image(tmp_path: Path) -> None:
     (tmp_path / "vmlinuz").write_bytes(outside.ljust(4096, b"\0") + inside)
     kernel = opened(tmp_path, tmp_path / "vmlinuz")
     assert kernel.arch == "arm64" and kernel.image.read_bytes() == gzip.decompress(inside)
+    (tmp_path / "vmlinuz").write_bytes(outside.ljust(4096, b"\0") + inside[:-20])
+    shutil.rmtree(kernel.scratch)
+    with pytest.raises(BadInput, match=r"^vmlinuz \(payload\): cannot be unpacked"):
+        opened(tmp_path, tmp_path / "vmlinuz")
 
 
 def test_a_configuration_within_an_image(tmp_path: Path) -> None:

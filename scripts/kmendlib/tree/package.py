@@ -273,8 +273,8 @@ def _folder(path: Path) -> dict[str, Shipped]:
 # Images
 
 
-def _inner(data: bytes, scratch: Path) -> bytes:
-    """Return what is packed in a bzImage or EFI zboot image; nothing where nothing is."""
+def _inner(name: str, data: bytes, scratch: Path) -> bytes:
+    """Return what is packed in the bzImage or EFI zboot image of a name; nothing where nothing is."""
     start = size = 0
     if data[0x202:0x206] == b"HdrS":
         start = ((data[0x1F1] or 4) + 1) * 512 + int.from_bytes(data[0x248:0x24C], "little")
@@ -283,7 +283,7 @@ def _inner(data: bytes, scratch: Path) -> bytes:
         size -= 4 if data[start : start + 2] != b"\x1f\x8b" else 0
     elif data[:2] == b"MZ" and data[4:8] == b"zimg":
         start, size = int.from_bytes(data[8:12], "little"), int.from_bytes(data[12:16], "little")
-    packed = scratch / "payload"
+    packed = scratch / f"{name} (payload)"
     packed.write_bytes(data[start : start + size])
     return _unpacked(packed)
 
@@ -310,7 +310,7 @@ def _ready(kernel: Shipped, scratch: Path) -> Shipped:
     plain, zboot = data, data[4:8] == b"zimg"
     # A bzImage is looked into for its configuration alone.
     if zboot or (data[0x202:0x206] == b"HdrS" and not kernel.config_file):
-        plain = _inner(data, scratch) or data
+        plain = _inner(given.name, data, scratch) or data
     data = plain if zboot else data
     if zboot or _head(given).startswith(_PACKED):
         image = scratch / "image"
