@@ -204,6 +204,18 @@ def test_condition_sees_what_its_own_place_keeps(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
+def test_condition_names_a_number(tmp_path: Path) -> None:
+    """What a call is told to do, as in a flag: the guest is asked for no symbol of that name."""
+    park = f"enter waker if arg0 is {LIST} and arg0 is not {NEW}"
+    rows = [["", "waker()", {**TIMELINE["rows"][0][2], "park": park}], *TIMELINE["rows"][1:]]  # type: ignore[dict-item]
+    waker = [(0x20, 0, 0), (0x200, NEW, 0x24), (0x24, 0, 0), *WAKER_BROKEN]
+    outcome, _ = force_rows(tmp_path, rows, [QUEUER, waker])
+    assert outcome.end is RaceEnd.BROKEN
+    script = diagram.script({**TIMELINE, "rows": rows})
+    assert script and not any(name.isdigit() for name in script.names())
+
+
+@pytest.mark.usefixtures("quick")
 def test_lane_that_was_seen_comes_back_though_it_is_not_parked(tmp_path: Path) -> None:
     rows = [
         ["", "waker()", {"see": "enter waker"}],

@@ -156,8 +156,8 @@ class Machine:
         return state.returns, state.stack
 
     def find(self, name: str) -> Symbol | None:
-        """Return a symbol, or an object that was kept."""
-        return self.objects.get(name) or self.symbols.get(name)
+        """Return a symbol, or an object that was kept; or a number, as if it were an address."""
+        return self.objects.get(name) or self.symbols.get(name) or (Symbol(int(name), 1) if name.isdigit() else None)
 
     def where(self, pc: int) -> str:
         """Name an address by function and offset."""

@@ -25,7 +25,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Condition:
-    """That a value is an address (`inside` is false), or lies in the object there; or that it is not so."""
+    """That a value is an address or a number (`inside` is false), or lies in the object there; or that it is not so."""
 
     value: Value
     inside: bool
@@ -152,7 +152,7 @@ class Script:
                 names = [*one.functions, *one.callers, *(condition.name for condition in one.conditions)]
                 found |= dict.fromkeys(names)
         kept = {name for step in self.steps for one in step.places for name, *_ in one.keep}
-        return [name for name in found if name not in kept]
+        return [name for name in found if name not in kept and not name.isdigit()]
 
 
 def _places(value: str | Iterable[str]) -> tuple[Place, ...]:
