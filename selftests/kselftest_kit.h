@@ -280,6 +280,15 @@ static inline void ksft_thread_join(struct ksft_thread *thread)
 }
 #endif
 
+/* Keeps the calling thread on one of the first CPUs. */
+static inline int ksft_stay_on_cpu(int cpu)
+{
+	unsigned long mask = 1UL << cpu;
+
+	return ksft_sys(__NR_sched_setaffinity, 0, sizeof(mask), (long)&mask, 0,
+			0, 0);
+}
+
 /*
  * Children: steps that may hang.  The structure may be in shared memory.
  */

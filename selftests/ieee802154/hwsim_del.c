@@ -291,7 +291,6 @@ static const struct ksft_option options[] = {
 int main(int argc, char **argv)
 {
 	const char *in_scan = "a radio goes in the midst of a scan";
-	unsigned long cpu = 1;
 	struct ksft_klog klog;
 	int ret;
 
@@ -306,7 +305,7 @@ int main(int argc, char **argv)
 	if (hwsim < 0 || nl802154 < 0)
 		ksft_exit_skip("no mac802154_hwsim in this kernel\n");
 	/* Each CPU has its own list of what RCU is to free. */
-	ksft_sys(__NR_sched_setaffinity, 0, sizeof(cpu), (long)&cpu, 0, 0, 0);
+	ksft_stay_on_cpu(0);
 
 	ksft_set_plan(2);
 	if (ksft_klog_open(&klog))

@@ -29,7 +29,7 @@ static int vm_create(void)
 	return ksft_ioctl(kvm, KVM_CREATE_VM, NULL);
 }
 
-static int eventfd_create(void)
+static inline int eventfd_create(void)
 {
 	return ksft_sys(__NR_eventfd2, 0, O_CLOEXEC | O_NONBLOCK, 0, 0, 0, 0);
 }
