@@ -218,5 +218,5 @@ def judge_row(boot: Ending, row: Row, test: str, parse: Parser) -> Judgement:
         return judged
     console = boot.console.read_text(encoding="utf-8", errors="replace")
     reported = {finding.id: finding.reported for finding in manifest.load().bug(row.bug).findings}
-    shown = [claim for claim in row.claims if as_reported(console, reported[claim.finding])]
+    shown = [claim for claim in row.claims if as_reported(console, reported.get(claim.finding, ()))]
     return replace(judged, cases={case: "FAIL" for claim in shown for case in claim.cases} | dict(judged.cases))
