@@ -29,7 +29,7 @@ ATTEMPTS = 40
 # As often another CPU is waited for before the boot CPU is the first that is parked.
 SPARE = 3
 # Boots of a guest in which nobody came to the race.
-BOOTS = 3
+BOOTS = 5
 # Instructions of a lane's own in a function: a lock that is free takes a few hundred, KASAN's among them.
 STAY = 2000
 # Seconds in which a guest with a parked vCPU, whose other vCPUs have their interrupts on, comes to a tick.
