@@ -94,10 +94,10 @@ def test_guest_that_dies_as_reported_shows_the_bug(tmp_path: Path, parse: ktap.P
     """What it printed before counts as it is; a suite's guest, or another death, says nothing of what did not end."""
     idle, scan = "an idle radio goes", "a radio goes in the midst of a scan"
     row = Row("hwsim-del", "riscv64", "", "kselftest", (Claim("hwsim-del/early-free", "affected", (idle, scan)),))
-    text = (LOGS / "kselftest_dies_as_reported.log").read_text()
+    text = (LOGS / "kselftest_dies_as_reported.log").read_text(encoding="utf-8")
 
     def cases(row: Row, text: str) -> list[str | None]:
-        (tmp_path / "x.log").write_text(text)
+        (tmp_path / "x.log").write_text(text, encoding="utf-8")
         judged = ktap.judge_row(boot(tmp_path / "x.log", End.EXIT, 0), row, "ieee802154:hwsim_del", parse)
         return [judged.cases.get(idle), judged.cases.get(scan)]
 
