@@ -73,7 +73,7 @@ struct msq_op_case {
 	bool frees;			/* the folio is gone afterwards */
 	bool swaps;			/* its charge is the swap entry's */
 	bool moves;			/* its charge is the other folio's */
-	bool isolates;			/* frees what the test has mapped */
+	bool isolates;			/* reclaim drops the last reference */
 };
 
 static const struct msq_op_case msq_free_cases[] = {
@@ -131,6 +131,7 @@ struct msq_actor {
 	struct folio *folio;
 	struct folio *to;		/* where the folio migrates to */
 	struct anon_vma *gate;		/* locked: the thread waits there */
+	struct address_space mapping;	/* of what reclaim asks it to release */
 	int ret;
 	int round;
 	struct folio *share[MSQ_QUEUES][MSQ_SHARE];
@@ -703,11 +704,10 @@ static unsigned long msq_map_huge(struct kunit *test, int nr,
 }
 
 /*
- * Leave the last reference of a queued folio to reclaim.  The thread isolates
- * the folio, and looks for those who map it; with the lock that this needs held
- * here it waits there, and meanwhile the mapping goes.
+ * The thread isolates the folio, and looks for those who map it; with the lock
+ * that this needs held here it waits there, and meanwhile the mapping goes.
  */
-static void msq_leave_to_reclaim(struct kunit *test, struct msq_actor *a)
+static void msq_leave_mapped(struct kunit *test, struct msq_actor *a)
 {
 	unsigned long huge, end = jiffies + MSQ_TIMEOUT;
 	struct vm_area_struct *vma;
@@ -750,6 +750,61 @@ static void msq_leave_to_reclaim(struct kunit *test, struct msq_actor *a)
 	KUNIT_ASSERT_EQ_MSG(test, refs, 1, "others refer to the folio");
 }
 
+/* Reclaim asks for another folio that it has isolated: the thread waits here. */
+static bool __maybe_unused msq_release(struct folio *folio, gfp_t gfp)
+{
+	struct msq_actor *a = container_of(kv_leave_mapping(folio),
+					   struct msq_actor, mapping);
+
+	kunit_actor_pause(&a->actor);
+	return false;
+}
+
+static const struct address_space_operations msq_aops = {
+	KV_RELEASE_FOLIO(msq_release)
+};
+
+/*
+ * The thread isolates another folio and this one in one go.  It waits where the
+ * mapping of the other one is asked to release that, and meanwhile the case's
+ * reference goes.
+ */
+static void msq_leave_isolated(struct kunit *test, struct msq_actor *a)
+{
+	struct folio *other = msq_get(test, MSQ_ORDER, 0);
+
+	a->folio = msq_get(test, HPAGE_PMD_ORDER, 0);
+	kv_deferred_split(a->folio, true);
+	a->mapping.a_ops = &msq_aops;
+	kv_join_mapping(other, &a->mapping);
+
+	/* What comes first is isolated first, and a huge folio ends a batch. */
+	lru_add_drain_all();
+	folio_add_lru(other);
+	lru_add_drain();
+	folio_add_lru(a->folio);
+	lru_add_drain();
+
+	kunit_actor_go(&a->actor);
+	KUNIT_ASSERT_TRUE_MSG(test, kunit_actor_arrived(&a->actor, MSQ_TIMEOUT),
+			      "reclaim does not end");
+	KUNIT_ASSERT_FALSE_MSG(test, completion_done(&a->actor.done),
+			       "reclaim does not look at the folio");
+	KUNIT_ASSERT_EQ_MSG(test, folio_ref_count(a->folio), 2,
+			    "reclaim has not isolated the folio");
+	msq_forget(test->priv, a->folio);
+	folio_put(a->folio);
+}
+
+/* Leave the last reference of a queued folio of cgroup 0 to reclaim. */
+static void msq_leave_to_reclaim(struct kunit *test, struct msq_actor *a)
+{
+	if (KV_RECLAIM_WAITS_FOR_RMAP)
+		msq_leave_mapped(test, a);
+	else
+		msq_leave_isolated(test, a);
+}
+
 /* Skip what this kernel does in another way, and get ready for the rest. */
 static void msq_prepare(struct kunit *test, const struct msq_op_case *c)
 {
@@ -757,8 +812,6 @@ static void msq_prepare(struct kunit *test, const struct msq_op_case *c)
 		kunit_skip(test, "reclaim splits huge pages before it frees them here");
 	if (c->moves && !KV_MIGRATION_MOVES_CHARGE)
 		kunit_skip(test, "migration leaves the old folio charged here");
-	if (c->isolates && !KV_RECLAIM_WAITS_FOR_RMAP)
-		kunit_skip(test, "reclaim does not wait for those who map a folio here");
 	if (c->op == MSQ_PUT_BACK_ACTIVE && !KV_SHRINK_NODE_ACTIVE)
 		kunit_skip(test, "reclaim of one cgroup leaves active folios alone here");
 	if (c->swaps)

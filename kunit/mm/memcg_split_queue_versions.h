@@ -182,8 +182,41 @@ static inline int kv_charge(struct folio *folio, struct mem_cgroup *memcg)
 #endif
 
 #if KV_BEFORE(5, 16)
+#define folio_add_lru(folio)		lru_cache_add(&(folio)->page)
 #define folio_mark_accessed(folio)	mark_page_accessed(&(folio)->page)
 #define folio_ref_count(folio)		page_ref_count(&(folio)->page)
+#endif
+
+/* Before it takes a folio with private data, reclaim asks its mapping. */
+#if KV_BEFORE(5, 19)
+#define KV_RELEASE_FOLIO(fn)
+static inline void kv_join_mapping(struct folio *folio,
+				   struct address_space *mapping)
+{
+}
+
+static inline struct address_space *kv_leave_mapping(struct folio *folio)
+{
+	return NULL;
+}
+#else
+#define KV_RELEASE_FOLIO(fn)	.release_folio = fn,
+
+static inline void kv_join_mapping(struct folio *folio,
+				   struct address_space *mapping)
+{
+	folio->mapping = mapping;
+	folio_set_private(folio);
+}
+
+static inline struct address_space *kv_leave_mapping(struct folio *folio)
+{
+	struct address_space *mapping = folio->mapping;
+
+	folio_clear_private(folio);
+	folio->mapping = NULL;
+	return mapping;
+}
 #endif
 
 static inline void kv_zap(struct vm_area_struct *vma, unsigned long addr,
