@@ -201,10 +201,10 @@ def make_tree(tmp_path: Path) -> MakeTree:
         version = "6.6.80" if kunit and version == "4.19.90" else version
         (root / "drivers/pci").mkdir(parents=True)
         (root / "tools/testing/selftests").mkdir(parents=True)
-        (root / ACCESS).write_text(access_c() if access is None else access)
+        (root / ACCESS).write_text(access_c() if access is None else access, encoding="utf-8")
         (root / ACCESS).chmod(0o640)
-        (root / "drivers/pci/Kconfig").write_text(_KCONFIG)
-        (root / "drivers/pci/probe.sh").write_text("#!/bin/sh\n")
+        (root / "drivers/pci/Kconfig").write_text(_KCONFIG, encoding="utf-8")
+        (root / "drivers/pci/probe.sh").write_text("#!/bin/sh\n", encoding="utf-8")
         (root / "drivers/pci/probe.sh").chmod(0o755)
         if kunit:
             (root / "include/kunit").mkdir(parents=True)
@@ -214,7 +214,8 @@ def make_tree(tmp_path: Path) -> MakeTree:
             (root / "Makefile").write_text(
                 "# SPDX-License-Identifier: GPL-2.0\n"
                 f"VERSION = {major}\nPATCHLEVEL = {patchlevel}\nSUBLEVEL = {sublevel}\nEXTRAVERSION ={extra}\n"
-                'NAME = "A Name"\n'
+                'NAME = "A Name"\n',
+                encoding="utf-8",
             )
         return root
 
@@ -262,7 +263,7 @@ def tools(monkeypatch: pytest.MonkeyPatch, folder: Path, **texts: str) -> None:
     folder.mkdir(exist_ok=True)
     for name, text in texts.items():
         path = folder / name.replace("_", "-")
-        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
         path.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
 

@@ -117,7 +117,8 @@ class Lab:
         tools |= {"clang-19": 'echo "clang version 19.1.7"\n', "ld.lld-19": 'echo "LLD 19.1.7"\n'}
         tools.pop("libpython", None)
         (root / "stub").write_text(
-            f'#!/bin/sh\nPYTHONPATH={KMEND.parent} exec {sys.executable} -B {Path(__file__).with_name("stub_guest.py")} "$@"\n'
+            f'#!/bin/sh\nPYTHONPATH={KMEND.parent} exec {sys.executable} -B {Path(__file__).with_name("stub_guest.py")} "$@"\n',
+            encoding="utf-8",
         )
         (root / "stub").chmod(0o755)
         for name, text in tools.items():
@@ -133,23 +134,27 @@ class Lab:
             # A variable that nobody knows, and that no tool may get.
             "FOREIGN": "x",
         }
-        (root / "home/.gitconfig").write_text("[user]\n\tname = A Person\n\temail = person@example.org\n")
+        (root / "home/.gitconfig").write_text(
+            "[user]\n\tname = A Person\n\temail = person@example.org\n", encoding="utf-8"
+        )
 
     def tool(self, name: str, text: str) -> None:
         """Put a shell script into PATH."""
         (self.bin / name).unlink(missing_ok=True)
-        (self.bin / name).write_text(f'#!/bin/sh\n[ "$FOREIGN" ] && exit 98\nlab="{self.root}"\n{text}')
+        (self.bin / name).write_text(
+            f'#!/bin/sh\n[ "$FOREIGN" ] && exit 98\nlab="{self.root}"\n{text}', encoding="utf-8"
+        )
         (self.bin / name).chmod(0o755)
 
     def console(self, name: str, log: str, error: str = "") -> None:
         """Let boots print a captured log: of a state and kind, or of one of them alone, counted from 0."""
         shutil.copyfile(LOGS / f"{log}.log", self.root / "consoles" / name)
         if error:
-            (self.root / "consoles" / f"{name}.error").write_text(error)
+            (self.root / "consoles" / f"{name}.error").write_text(error, encoding="utf-8")
 
     def race(self, state: str, plays: str) -> None:
         """Let the race of a state be what stub_guest.py plays, or nothing: the guest prints no symbols."""
-        (self.root / "races" / state).write_text(plays)
+        (self.root / "races" / state).write_text(plays, encoding="utf-8")
 
     def base(self, tree: Path) -> None:
         """Give the cache a default base: a copy of a small tree, with the KTAP parser of a real one."""
@@ -157,7 +162,7 @@ class Lab:
         place = self.root / "cache/kmend/work" / "linux-6.12.y"
         shutil.copytree(tree, place / "pristine")
         shutil.copytree(newest / "tools/testing/kunit", place / "pristine/tools/testing/kunit")
-        (place / "version").write_text("6.12.99\n")
+        (place / "version").write_text("6.12.99\n", encoding="utf-8")
 
     def only_own_tools(self, without: str) -> None:
         """Leave in PATH what is needed alone, but for one program."""

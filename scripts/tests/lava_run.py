@@ -27,28 +27,29 @@ def test_lava_run(  # noqa: F811
     (bin / "qemu-system-x86_64").write_text(
         "#!/bin/sh\n"
         'case "$*" in --version) echo QEMU emulator version 10.0.2;; '
-        f"*bzImage-before*) cat {tmp_path}/red;; *) cat {tmp_path}/green;; esac\n"
+        f"*bzImage-before*) cat {tmp_path}/red;; *) cat {tmp_path}/green;; esac\n",
+        encoding="utf-8",
     )
     (bin / "qemu-system-x86_64").chmod(0o755)
     monkeypatch.setenv("PATH", str(bin), prepend=":")
     # Consoles that were captured from the tests' start on have no such line.
     for name, text in (("red", console(RED)), ("green", console(GREEN))):
-        (tmp_path / name).write_text("Linux version 6.12.117\n" + text)
+        (tmp_path / name).write_text("Linux version 6.12.117\n" + text, encoding="utf-8")
     (waiting.folder / "lava/x86_64").mkdir(parents=True)
     files = {}
     for boot in BOOTS:
         file = waiting.folder / "lava" / boot.guest.kernel
-        file.write_text(boot.state)
+        file.write_text(boot.state, encoding="utf-8")
         files[str(boot.guest.kernel)] = digest(file)
     waiting.update(files=files)
     waiting.seal()
     for name, text in render(waiting.run, (waiting.folder / "lava").as_uri()).items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_text(text, encoding="utf-8")
     logs = []
     for path in sorted((tmp_path / "jobs").iterdir()):
         logs.append(tmp_path / f"{path.stem}.log")
-        with logs[-1].open("w") as log:
+        with logs[-1].open("w", encoding="utf-8") as log:
             words = ["lava-run", "--job-id", f"kmend-test-{os.getpid()}", "--device", tmp_path / "device-x86_64.yaml"]
             words += ["--output-dir", tmp_path / path.stem, path]
             subprocess.run(words, stderr=log, check=False, timeout=120)

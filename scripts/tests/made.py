@@ -73,7 +73,7 @@ def leave(
     """
     tree = folder.with_name(f"{folder.name}-tree")
     (tree / ACCESS).parent.mkdir(parents=True)
-    (tree / ACCESS).write_text(access_c(UNLOCKED))
+    (tree / ACCESS).write_text(access_c(UNLOCKED), encoding="utf-8")
     folder.mkdir()
     misc = {
         "plan": plans,
@@ -96,7 +96,7 @@ def leave(
             continue
         arch = row["arch"]
         (folder / arch).mkdir(exist_ok=True)
-        (folder / arch / "config").write_text("CONFIG_KUNIT=y\n")
+        (folder / arch / "config").write_text("CONFIG_KUNIT=y\n", encoding="utf-8")
         for state in ("before", "after"):
             bad = worse if worse and state == "after" and arch == "arm64" else ""
             verdict = bad or ("FAIL" if state == "before" and row["proof"] else "PASS")
@@ -138,8 +138,8 @@ def leave(
 def edit_results(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """Change results.json and write its new digest down, as somebody does who believes in the digest alone."""
     path, seal = folder / "results.json", folder / "SHA256SUMS"
-    data = json.loads(path.read_text())
+    data = json.loads(path.read_text(encoding="utf-8"))
     change(data)
-    path.write_text(json.dumps(data))
-    lines = [line for line in seal.read_text().splitlines() if not line.endswith("  results.json")]
-    seal.write_text("\n".join([*lines, f"{digest(path)}  results.json"]) + "\n")
+    path.write_text(json.dumps(data), encoding="utf-8")
+    lines = [line for line in seal.read_text(encoding="utf-8").splitlines() if not line.endswith("  results.json")]
+    seal.write_text("\n".join([*lines, f"{digest(path)}  results.json"]) + "\n", encoding="utf-8")

@@ -86,7 +86,7 @@ def test_apply_and_unapply(make_tree: MakeTree) -> None:
     tree = Tree.open(root)
     done = apply(tree, audit(tree, [BUG]), dry_run=False, with_tests=False)
     assert (done.patches, done.changed, done.added) == ((FIX,), (ACCESS,), ())
-    assert WAIT_EVENT in (root / ACCESS).read_text()
+    assert WAIT_EVENT in (root / ACCESS).read_text(encoding="utf-8")
     assert (root / ACCESS).stat().st_mode & 0o777 == 0o640
     assert audit(tree, [BUG]).bugs[0].status is Status.FIXED
     assert (root / STATE / "patches" / FIX).read_bytes() == (manifest.PATCHES / FIX).read_bytes()
@@ -106,8 +106,8 @@ def test_with_tests(make_tree: MakeTree, access: str, status: Status, patches: t
     done = do_apply(root, status, with_tests=True)
     assert done.patches == patches
     assert done.added == ADDED
-    assert '#include "pci_cfg_wait_kunit.c"' in (root / ACCESS).read_text()
-    assert "config PCI_CFG_WAIT_KUNIT_TEST" in (root / "drivers/pci/Kconfig").read_text()
+    assert '#include "pci_cfg_wait_kunit.c"' in (root / ACCESS).read_text(encoding="utf-8")
+    assert "config PCI_CFG_WAIT_KUNIT_TEST" in (root / "drivers/pci/Kconfig").read_text(encoding="utf-8")
     for name in ADDED:
         source = manifest.SELFTESTS if name.startswith("tools/") else manifest.KUNIT
         file = source / name.removeprefix("tools/testing/selftests/")
@@ -132,22 +132,26 @@ def test_small_kunit_goes_into_a_tree_without_one(make_tree: MakeTree) -> None:
     root = make_tree()
     (root / "lib").mkdir()
     kconfig = '\n\t  If in doubt, say Y.\n\nsource "arch/$(SRCARCH)/Kconfig.debug"\n\nendmenu # Kernel hacking\n'
-    (root / "lib/Kconfig.debug").write_text(f"config A\n{kconfig}")
+    (root / "lib/Kconfig.debug").write_text(f"config A\n{kconfig}", encoding="utf-8")
     objects = "\nobj-$(CONFIG_PARMAN) += parman.o\n\n# GCC library routines\n"
     objects += "".join(f"obj-$(CONFIG_GENERIC_LIB_{name.upper()}) += {name}.o\n" for name in ("ashldi3", "ashrdi3"))
-    (root / "lib/Makefile").write_text(f"# SPDX\n{objects}")
+    (root / "lib/Makefile").write_text(f"# SPDX\n{objects}", encoding="utf-8")
     before = tree_hash(root)
     done = do_apply(root, with_tests=True)
     assert done.patches == (FIX, "kunit-compat/v4.19-v5.4.patch", HOOK)
     assert "no KUnit in this tree (it came with v5.5): the small one put in" in done.notes
     assert "tools/testing/selftests/Makefile: add pci to its TARGETS to run them with all others" in done.notes
-    assert 'say Y.\n\nsource "lib/kunit/Kconfig"\n\nsource "arch/' in (root / "lib/Kconfig.debug").read_text()
-    assert "+= parman.o\n\nobj-$(CONFIG_KUNIT) += kunit/\n\n# GCC" in (root / "lib/Makefile").read_text()
+    assert 'say Y.\n\nsource "lib/kunit/Kconfig"\n\nsource "arch/' in (root / "lib/Kconfig.debug").read_text(
+        encoding="utf-8"
+    )
+    assert "+= parman.o\n\nobj-$(CONFIG_KUNIT) += kunit/\n\n# GCC" in (root / "lib/Makefile").read_text(
+        encoding="utf-8"
+    )
     ours = [path for path in overlay.COMPAT.rglob("*") if path.is_file()]
     assert {"test.c", "test.h", "Kconfig", "Makefile"} <= {path.name for path in ours}
     for path in ours:
         assert (root / path.relative_to(overlay.COMPAT)).read_bytes() == path.read_bytes()
-    assert '#include "pci_cfg_wait_kunit.c"' in (root / ACCESS).read_text()
+    assert '#include "pci_cfg_wait_kunit.c"' in (root / ACCESS).read_text(encoding="utf-8")
     do_unapply(root)
     assert tree_hash(root) == before
 
@@ -189,11 +193,11 @@ def test_quilt_of_the_users_own_is_left_alone(
 ) -> None:
     root = make_tree()
     (root / ".pc").mkdir()
-    (root / ".pc/applied-patches").write_text("mine.patch\n")
+    (root / ".pc/applied-patches").write_text("mine.patch\n", encoding="utf-8")
     (root / "patches").mkdir()
-    (root / "patches/series").write_text("mine.patch\n")
+    (root / "patches/series").write_text("mine.patch\n", encoding="utf-8")
     (tmp_path / "home").mkdir()
-    (tmp_path / "home/.quiltrc").write_text('exit 9\nQUILT_PUSH_ARGS="-f"\n')
+    (tmp_path / "home/.quiltrc").write_text('exit 9\nQUILT_PUSH_ARGS="-f"\n', encoding="utf-8")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("QUILT_PC", "elsewhere")
     monkeypatch.setenv("QUILT_PATCH_OPTS", "--no-such-option")
@@ -201,7 +205,7 @@ def test_quilt_of_the_users_own_is_left_alone(
     monkeypatch.setenv("VERSION_CONTROL", "numbered")
     before = tree_hash(root)
     do_apply(root)
-    assert WAIT_EVENT in (root / ACCESS).read_text()
+    assert WAIT_EVENT in (root / ACCESS).read_text(encoding="utf-8")
     do_unapply(root)
     assert tree_hash(root) == before
 
@@ -220,7 +224,7 @@ def test_files_of_others_stay(make_tree: MakeTree) -> None:
     """What was built in a folder that came with the tests is not kmend's to remove."""
     root = make_tree()
     do_apply(root, with_tests=True)
-    (root / "tools/testing/selftests/pci/cfg_reset").write_text("a program")
+    (root / "tools/testing/selftests/pci/cfg_reset").write_text("a program", encoding="utf-8")
     done = do_unapply(root)
     assert done.notes == ("tools/testing/selftests/pci stays: files that are not kmend's are in it",)
     assert [path.name for path in (root / "tools/testing/selftests/pci").iterdir()] == ["cfg_reset"]
@@ -239,13 +243,13 @@ def test_nothing_to_mend(make_tree: MakeTree, status: Status) -> None:
 def test_file_changed_between_audit_and_apply(make_tree: MakeTree) -> None:
     root = make_tree()
     said = found(root)
-    (root / ACCESS).write_text(access_c(WAIT_EVENT))
+    (root / ACCESS).write_text(access_c(WAIT_EVENT), encoding="utf-8")
     refused(root, f"{FIX} does not apply", lambda: apply(Tree.open(root), said))
 
 
 def test_no_hook_fits(make_tree: MakeTree) -> None:
     root = make_tree(kunit=True)
-    (root / "drivers/pci/Kconfig").write_text("# nothing\n")
+    (root / "drivers/pci/Kconfig").write_text("# nothing\n", encoding="utf-8")
     done = do_apply(root, with_tests=True)
     hooks = ", ".join(BUG.suites[0].hooks)
     assert f"KUnit suite pci_cfg_wait left out: none of {hooks} fits" in done.notes
@@ -257,10 +261,10 @@ def test_collection_that_the_tree_has(make_tree: MakeTree) -> None:
     root = make_tree(kunit=True)
     folder = root / "tools/testing/selftests/pci"
     folder.mkdir()
-    (folder / "Makefile").write_text("mine")
+    (folder / "Makefile").write_text("mine", encoding="utf-8")
     done = do_apply(root, with_tests=True)
     assert {path.name for path in folder.iterdir()} == {"Makefile", "cfg_reset.c"}
-    assert (folder / "Makefile").read_text() == "mine"
+    assert (folder / "Makefile").read_text(encoding="utf-8") == "mine"
     assert any("add cfg_reset to its TEST_GEN_PROGS" in note for note in done.notes)
     assert not any("TARGETS" in note for note in done.notes)
     do_unapply(root)
@@ -309,7 +313,7 @@ def test_two_at_once(make_tree: MakeTree) -> None:
 
 @pytest.mark.parametrize("staged", [False, True], ids=["not staged", "staged"])
 def test_local_changes(git_tree: Path, staged: bool) -> None:
-    with (git_tree / ACCESS).open("a") as stream:
+    with (git_tree / ACCESS).open("a", encoding="utf-8") as stream:
         stream.write("/* an edit */\n")
     if staged:
         git(git_tree, "add", "-A")
@@ -328,7 +332,7 @@ def test_git_tree_of_another_user(git_tree: Path) -> None:
     assert (status.st_uid, status.st_gid) == (65534, 65534)
     do_unapply(git_tree)
     assert tree_hash(git_tree) == before
-    with (git_tree / ACCESS).open("a") as stream:
+    with (git_tree / ACCESS).open("a", encoding="utf-8") as stream:
         stream.write("/* an edit */\n")
     refused(git_tree, f"{ACCESS} has local changes", lambda: do_apply(git_tree))
 
@@ -339,7 +343,7 @@ def test_git_runs_nothing_of_the_trees(git_tree: Path) -> None:
     for key in ("core.fsmonitor", "filter.x.clean", "filter.x.smudge", "diff.external", "core.pager"):
         git(git_tree, "config", key, f"touch {trap}")
     (git_tree / ".git/info").mkdir(exist_ok=True)
-    (git_tree / ".git/info/attributes").write_text("* filter=x\n")
+    (git_tree / ".git/info/attributes").write_text("* filter=x\n", encoding="utf-8")
     os.utime(git_tree / ACCESS)
     do_apply(git_tree)
     do_unapply(git_tree)
@@ -575,12 +579,12 @@ def test_materialize_is_all_or_nothing(make_tree: MakeTree, tmp_path: Path) -> N
     root = make_tree()
     before = tree_hash(root)
     (tmp_path / "out" / ACCESS).parent.mkdir(parents=True)
-    (tmp_path / "out" / ACCESS).write_text("as it was\n")
+    (tmp_path / "out" / ACCESS).write_text("as it was\n", encoding="utf-8")
     patches = [manifest.PATCHES / HOOK, manifest.PATCHES / "pci-cfg-wait/reintroduce-v5.9-v7.x.patch"]
     says = f"^pci-cfg-wait/reintroduce-v5.9-v7.x.patch does not apply to {root} without fuzz: Hunk #1 FAILED at "
     with pytest.raises(series.DoesNotFit, match=says):
         series.materialize(root, patches, tmp_path / "out")
-    assert (tmp_path / "out" / ACCESS).read_text() == "as it was\n"
+    assert (tmp_path / "out" / ACCESS).read_text(encoding="utf-8") == "as it was\n"
     assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == [tmp_path / "out" / ACCESS]
     assert tree_hash(root) == before
 
@@ -606,8 +610,8 @@ def test_patch_that_cannot_be_taken(
 ) -> None:
     """Of what is there already patch would offer to take it back."""
     root = make_tree()
-    (root / "one").write_text("a\n")
-    (tmp_path / "x.patch").write_text(text)
+    (root / "one").write_text("a\n", encoding="utf-8")
+    (tmp_path / "x.patch").write_text(text, encoding="utf-8")
     patches = [tmp_path / "x.patch"] if text else [manifest.PATCHES / FIX] * 2
     with pytest.raises(error, match=says):
         series.materialize(root, patches, tmp_path / "out")
@@ -650,13 +654,13 @@ def test_touched_files() -> None:
     ],
 )
 def test_patch_that_is_none(tmp_path: Path, text: str, says: str) -> None:
-    (tmp_path / "x.patch").write_text(text)
+    (tmp_path / "x.patch").write_text(text, encoding="utf-8")
     with pytest.raises(BadInput, match=says):
         series.touched_files(tmp_path / "x.patch")
 
 
 def test_removed_line_that_looks_like_a_header(tmp_path: Path) -> None:
-    (tmp_path / "x.patch").write_text("--- a/x\n+++ b/x\n@@ -1,2 +1,2 @@\n--- a/y\n+++ b/y\n c\n")
+    (tmp_path / "x.patch").write_text("--- a/x\n+++ b/x\n@@ -1,2 +1,2 @@\n--- a/y\n+++ b/y\n c\n", encoding="utf-8")
     assert series.touched_files(tmp_path / "x.patch") == ["x"]
 
 

@@ -171,7 +171,7 @@ def test_status(make_tree: MakeTree, access: str, status: Status) -> None:
 
 def test_json_is_as_designed(make_tree: MakeTree) -> None:
     root = make_tree()
-    lines = (root / ACCESS).read_text().splitlines()
+    lines = (root / ACCESS).read_text(encoding="utf-8").splitlines()
     found = json.loads(json.dumps(look(root).to_json()))
     assert found == {
         "tree": str(root),
@@ -257,7 +257,7 @@ def test_file_missing_in_a_full_tree(make_tree: MakeTree) -> None:
 def test_file_that_ends_in_a_function_is_unknown(make_tree: MakeTree, last: str) -> None:
     """What is left may be sound, but nobody knows what the rest says."""
     root = make_tree()
-    (root / ACCESS).write_text(access_c(WAIT_EVENT).partition(last)[0] + last + "\n{\n")
+    (root / ACCESS).write_text(access_c(WAIT_EVENT).partition(last)[0] + last + "\n{\n", encoding="utf-8")
     (finding,) = look(root).bugs[0].findings
     assert finding.status is Status.UNKNOWN
     assert finding.evidence[0].reason == "the file ends within a function or an #if"
@@ -332,7 +332,7 @@ def test_latin_1_in_a_comment(make_tree: MakeTree) -> None:
 
 def test_cocciconfig_of_the_tree_is_not_used(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_tree()
-    (root / ".cocciconfig").write_text("[spatch]\noptions = --no-such-option\n")
+    (root / ".cocciconfig").write_text("[spatch]\noptions = --no-such-option\n", encoding="utf-8")
     monkeypatch.chdir(root)
     monkeypatch.setenv("HOME", str(root))
     assert look(root).bugs[0].status is Status.AFFECTED

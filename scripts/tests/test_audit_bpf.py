@@ -106,6 +106,6 @@ def test_status(tmp_path: Path, text: str, status: Status) -> None:
 
 def test_report_mode_names_the_fault_alone(tmp_path: Path) -> None:
     for name, text in (("bad.c", FAULTY), ("good.c", queued(ASKED))):
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_text(text, encoding="utf-8")
     (line,) = coccicheck("prog-array-clear", tmp_path)
     assert line.startswith(f"{tmp_path}/bad.c:14:") and "affected" in line

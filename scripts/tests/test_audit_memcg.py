@@ -379,7 +379,7 @@ def v612(huge: str = LIST_LRU, **other: str) -> Files:
 def look(root: Path, files: Files, id: str = FIRST) -> FindingAudit:
     (root / "mm").mkdir()
     for name, text in files.items():
-        (root / name).write_text(text)
+        (root / name).write_text(text, encoding="utf-8")
     finding = next(finding for finding in BUG.findings if finding.id == id)
     return audit(Tree.open(root), [dataclasses.replace(BUG, findings=(finding,))]).bugs[0].findings[0]
 

@@ -455,13 +455,15 @@ def test_leak_where_the_mode_can_be_none(make_riscv: MakeRiscv, main: str, statu
 def test_mode_in_a_file_of_its_own(make_riscv: MakeRiscv) -> None:
     root = make_riscv(late(), mmu="/* it was here */\n")
     mode = "unsigned long kvm_riscv_gstage_mode __ro_after_init = HGATP_MODE_SV39X4;\n"
-    (root / GSTAGE).write_text(mode)
+    (root / GSTAGE).write_text(mode, encoding="utf-8")
     assert look_at(root, BUG, "init-leak").status is Status.LATENT
-    (root / GSTAGE).write_text(mode + "void detect(void)\n{\n\tkvm_riscv_gstage_mode = HGATP_MODE_OFF;\n}\n")
+    (root / GSTAGE).write_text(
+        mode + "void detect(void)\n{\n\tkvm_riscv_gstage_mode = HGATP_MODE_OFF;\n}\n", encoding="utf-8"
+    )
     assert look_at(root, BUG, "init-leak").status is Status.AFFECTED
-    (root / GSTAGE).write_text(edit(mode, "HGATP_MODE_SV39X4", "HGATP_MODE_OFF"))
+    (root / GSTAGE).write_text(edit(mode, "HGATP_MODE_SV39X4", "HGATP_MODE_OFF"), encoding="utf-8")
     assert look_at(root, BUG, "init-leak").status is Status.AFFECTED
-    (root / GSTAGE).write_text(edit(mode, "HGATP_MODE_SV39X4", "probe()"))
+    (root / GSTAGE).write_text(edit(mode, "HGATP_MODE_SV39X4", "probe()"), encoding="utf-8")
     assert look_at(root, BUG, "init-leak").status is Status.UNKNOWN
 
 

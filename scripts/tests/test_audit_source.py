@@ -68,14 +68,16 @@ def test_makefile_may_lie(make_tree: MakeTree, access: str, version: str) -> Non
 def test_file_that_moved_within_its_folder(make_tree: MakeTree) -> None:
     root = make_tree()
     (root / ACCESS).rename(root / "drivers/pci/config.c")
-    (root / "drivers/pci/other.c").write_text("/* pci_wait_cfg(x) { } */\nint a(void)\n{\n\tpci_wait_cfg(d);\n}\n")
+    (root / "drivers/pci/other.c").write_text(
+        "/* pci_wait_cfg(x) { } */\nint a(void)\n{\n\tpci_wait_cfg(d);\n}\n", encoding="utf-8"
+    )
     found = audit(Tree.open(root), BUGS)
     assert found.bugs[0].status is Status.AFFECTED and found.patches == ()
     assert found.bugs[0].findings[0].evidence[0].file == "drivers/pci/config.c"
 
 
 def configuration(path: Path, text: str) -> Config:
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return Config.read(path)
 
 
@@ -134,7 +136,7 @@ def test_same_again_without_coccinelle(make_tree: MakeTree, monkeypatch: pytest.
     first = said(root)
     assert again(root, monkeypatch) == first
     # A file of another place in the same words is the same to a rule; one of other words is not.
-    (root / ACCESS).write_text(access_c(WAIT_EVENT))
+    (root / ACCESS).write_text(access_c(WAIT_EVENT), encoding="utf-8")
     monkeypatch.setattr(rules, "_memo", {})
     assert status(root) is Status.FIXED
 
@@ -152,7 +154,7 @@ def test_damaged_cache_is_judged_anew(make_tree: MakeTree, cache: Path, monkeypa
         assert said(root) == first
         assert again(root, monkeypatch) == first, "what was damaged was not written again"
     shutil.rmtree(cache)
-    cache.write_text("no folder")
+    cache.write_text("no folder", encoding="utf-8")
     monkeypatch.setattr(rules, "_memo", {})
     assert said(root) == first
 

@@ -18,7 +18,7 @@ from kmendlib.tree.tree import Tree
 def tree(folder: Path, version: str, extra: str = "", more: str = "") -> Tree:
     major, minor, sub = version.split(".")
     text = f"VERSION = {major}\nPATCHLEVEL = {minor}\nSUBLEVEL = {sub}\nEXTRAVERSION = {extra}\n{more}"
-    (folder / "Makefile").write_text(text)
+    (folder / "Makefile").write_text(text, encoding="utf-8")
     return Tree.open(folder)
 
 
@@ -86,13 +86,15 @@ def test_unknown_base() -> None:
     ],
 )
 def test_wrong_file_is_named(tmp_path: Path, text: str, says: str) -> None:
-    (tmp_path / "a.toml").write_text(text)
+    (tmp_path / "a.toml").write_text(text, encoding="utf-8")
     with pytest.raises(BadInput, match=f"^{tmp_path}/a.toml: .*{says}"):
         bases._base(tmp_path / "a.toml")
 
 
 def test_unknown_parent_is_named(tmp_path: Path) -> None:
-    (tmp_path / "a.toml").write_text('title = "x"\nversion = "1"\nknown = "y"\nderived_from = "none"\n')
+    (tmp_path / "a.toml").write_text(
+        'title = "x"\nversion = "1"\nknown = "y"\nderived_from = "none"\n', encoding="utf-8"
+    )
     with pytest.raises(BadInput, match="/bases/none.toml: cannot be read: No such file or directory$"):
         bases._base(tmp_path / "a.toml")
 
@@ -122,7 +124,7 @@ def test_child_is_built_as_its_parent_unless_it_says_how() -> None:
 
 def test_child_that_says_something_takes_nothing(tmp_path: Path) -> None:
     text = 'title = "x"\nversion = "1"\nknown = "y"\nderived_from = "linux-4.19.y"\n'
-    (tmp_path / "a.toml").write_text(text + '[qemu]\narm64 = ["-cpu", "max"]\n')
+    (tmp_path / "a.toml").write_text(text + '[qemu]\narm64 = ["-cpu", "max"]\n', encoding="utf-8")
     child = bases._base(tmp_path / "a.toml")
     assert (child.kunit, child.compiler, child.arches) == ("own", "llvm", ())
     assert child.qemu == {"arm64": ("-cpu", "max")}

@@ -271,7 +271,7 @@ def test_pytest_is_run_and_counted(
     (tmp_path / "tests").mkdir()
     look = "os.listdir(os.environ['KMEND_TREES']) + os.listdir(os.environ['KMEND_PARTS'])"
     code = f"import os\n\n\ndef test_x():\n    assert {look} == ['6.12.117', '7.3.4']\n    {text}\n"
-    (tmp_path / "tests/test_x.py").write_text(code)
+    (tmp_path / "tests/test_x.py").write_text(code, encoding="utf-8")
     monkeypatch.setattr(check, "SCRIPTS", tmp_path)
     count = check._pytest({"6.12.117": tmp_path}, {"7.3.4": tmp_path}, tmp_path, WANTED)
     assert (count.passed, len(count.failed)) == (passed, failed)
@@ -299,7 +299,8 @@ def test_wrong_fixes_are_tried(
     write = f"cat >$7/{check.KUNIT_ARCH}.json <<E\n{json.dumps(results)}\nE\n" if good is not None else ""
     script = tmp_path / "mutate"
     script.write_text(
-        f'#!/bin/sh\n[ "$1 $2 $3 $5" = "--fix --share 2 {check.KUNIT_ARCH}" ] || exit 9\n{write}exit {code}\n'
+        f'#!/bin/sh\n[ "$1 $2 $3 $5" = "--fix --share 2 {check.KUNIT_ARCH}" ] || exit 9\n{write}exit {code}\n',
+        encoding="utf-8",
     )
     script.chmod(0o755)
     monkeypatch.setattr(check, "SCRIPTS", tmp_path)

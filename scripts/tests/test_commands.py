@@ -617,7 +617,9 @@ def lab_of(case: Case, root: Path, make_tree: MakeTree) -> Lab:
     for state, plays in case.races.items():
         lab.race(state, plays)
     if case.fails:
-        (root / f"make.fails.{case.fails}").write_text("drivers/pci/access.c:7:1: error: no such thing\n")
+        (root / f"make.fails.{case.fails}").write_text(
+            "drivers/pci/access.c:7:1: error: no such thing\n", encoding="utf-8"
+        )
     if case.lacks:
         lab.only_own_tools(without=case.lacks)
     if case.brings:

@@ -54,7 +54,7 @@ class _Page(HTMLParser):
         self.text = ""
         self.links: list[str] = []
         self.ids: set[str] = set()
-        self.feed(path.read_text())
+        self.feed(path.read_text(encoding="utf-8"))
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -104,7 +104,7 @@ def test_reference_has_all_that_the_program_has(html: Path) -> None:
 
 @needs_sphinx
 def test_manual_page_has_all_that_the_program_has(man: Path) -> None:
-    source = man.read_text()
+    source = man.read_text(encoding="utf-8")
     sections = re.findall(r"^\.SH (.*)$", source, re.MULTILINE)
     wanted = "NAME SYNOPSIS DESCRIPTION COMMANDS,EXIT STATUS,ENVIRONMENT FILES EXAMPLES,SEE ALSO"
     assert [name.strip('"') for name in sections if name != "COPYRIGHT"] == [
@@ -150,7 +150,9 @@ def test_links_between_pages_lead_somewhere(html: Path) -> None:
 @needs_sphinx
 def test_pages_need_no_network(html: Path) -> None:
     for path in html.rglob("*.html"):
-        loaded = re.findall(r'<(?:link|script|img|iframe)\b[^>]*\b(?:href|src)="([^"]*)"', path.read_text())
+        loaded = re.findall(
+            r'<(?:link|script|img|iframe)\b[^>]*\b(?:href|src)="([^"]*)"', path.read_text(encoding="utf-8")
+        )
         assert [each for each in loaded if urlsplit(each).netloc] == [], path
 
 
@@ -167,7 +169,7 @@ def _anchors(text: str) -> set[str]:
 def test_links_of_markdown_pages_lead_somewhere() -> None:
     dead = []
     for path in _markdown():
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         links = re.findall(r"\]\(([^)\s]+)\)", text)
         assert links
         for link in links:
@@ -175,7 +177,9 @@ def test_links_of_markdown_pages_lead_somewhere() -> None:
             if parts.scheme:
                 continue
             target = (path.parent / parts.path).resolve() if parts.path else path
-            there = target.exists() and (not parts.fragment or parts.fragment in _anchors(target.read_text()))
+            there = target.exists() and (
+                not parts.fragment or parts.fragment in _anchors(target.read_text(encoding="utf-8"))
+            )
             if not there:
                 dead.append((path.relative_to(REPO).as_posix(), link))
     assert dead == []
@@ -189,7 +193,7 @@ def test_paths_that_pages_name_are_there() -> None:
     named = {
         (page.relative_to(DOCS).as_posix(), path)
         for page in DOCS.rglob("*.rst")
-        for path in _PATH.findall(page.read_text())
+        for path in _PATH.findall(page.read_text(encoding="utf-8"))
         # In capitals: a place for a name.
         if not re.search(r"\b[A-Z]{2,}\b", path)
     }
@@ -202,8 +206,8 @@ def test_paths_that_pages_name_are_there() -> None:
 def test_every_bug_has_a_page(bug: str) -> None:
     page = DOCS / "bugs" / f"{bug}.rst"
     assert page.is_file() and timeline.timelines(bug)
-    assert f"\n   bugs/{bug}\n" in (DOCS / "index.rst").read_text()
-    assert f"(Documentation/bugs/{bug}.rst)" in (REPO / "README.md").read_text()
+    assert f"\n   bugs/{bug}\n" in (DOCS / "index.rst").read_text(encoding="utf-8")
+    assert f"(Documentation/bugs/{bug}.rst)" in (REPO / "README.md").read_text(encoding="utf-8")
 
 
 def test_every_page_in_the_books_is_of_a_bug() -> None:
@@ -213,7 +217,7 @@ def test_every_page_in_the_books_is_of_a_bug() -> None:
 @needs_sphinx
 @pytest.mark.parametrize("bug", BUGS)
 def test_interleavings_are_drawn(html: Path, bug: str) -> None:
-    source = (html / "bugs" / f"{bug}.html").read_text()
+    source = (html / "bugs" / f"{bug}.html").read_text(encoding="utf-8")
     page = _Page(html / "bugs" / f"{bug}.html")
     lines = timeline.timelines(bug)
     assert source.count('<svg class="wide"') == source.count('<svg class="narrow"') == len(lines) > 0
@@ -227,9 +231,9 @@ def test_page_without_its_interleaving_does_not_build(tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(REPO, copy, ignore=lambda folder, names: [name for name in names if name == ".git"])
     page = copy / "Documentation/bugs/pci-cfg-wait.rst"
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     assert "curr->func(curr, ...)" in text
-    page.write_text(text.replace("curr->func(curr, ...)", "curr->func(wait, ...)"))
+    page.write_text(text.replace("curr->func(curr, ...)", "curr->func(wait, ...)"), encoding="utf-8")
     command = ["sphinx-build", "-W", "--keep-going", "-n", "-q", "-b", "html", str(copy / "Documentation")]
     done = subprocess.run([*command, str(tmp_path / "out")], capture_output=True, text=True, check=False)
     assert done.returncode != 0 and "0 of 1 timelines of pci-cfg-wait.toml are on its page" in done.stderr

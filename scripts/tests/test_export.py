@@ -38,7 +38,7 @@ def test_git_am_takes_it(make_tree: MakeTree, tmp_path: Path, form: str) -> None
     commit_all(tree)
     (path,), _ = export.export([FIX], FORMATS[form], tmp_path / "out")
     git(tree, "am", "-q", str(path))
-    assert "wait_event(pci_cfg_wait" in (tree / ACCESS).read_text()
+    assert "wait_event(pci_cfg_wait" in (tree / ACCESS).read_text(encoding="utf-8")
     # A backport is by who made the change, and signed off by who brings it.
     assert git(tree, "log", "-1", "--format=%an <%ae>").strip() == "Bjorn Helgaas <bhelgaas@google.com>"
     assert git(tree, "log", "-1", "--format=%s").strip() == "PCI: Fix pci_cfg_wait queue locking problem"
@@ -57,7 +57,7 @@ def test_git_am_takes_it(make_tree: MakeTree, tmp_path: Path, form: str) -> None
 def test_fix_of_our_own_claims_no_upstream_commit(tmp_path: Path, form: str) -> None:
     """It is the submitter's, and its log says what upstream has in its place."""
     ((path,), _), text = export.export([OWN], FORMATS[form], tmp_path / "out"), ""
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     assert f"\nFrom: {PERSON}\n" in text and text.count("Signed-off-by: ") == 1
     assert not re.search(r"^commit [0-9a-f]{40}( upstream\.)?$", text, re.MULTILINE)
     assert "\nNo backport: commit 1054e8ffc5c492f341bdf1888b882f1d163dd3d8 (" in text
@@ -69,7 +69,7 @@ def test_fix_asks_for_stable_where_it_is_needed(tmp_path: Path) -> None:
     """A patch that is named alone may be latent in every tree."""
     options = export.Options("stable", PERSON, needed=False)
     (path,), _ = export.export([OWN], options, tmp_path / "out")
-    assert export.STABLE not in path.read_text()
+    assert export.STABLE not in path.read_text(encoding="utf-8")
 
 
 FIXES = sorted({name for bug in BUGS for each in bug.findings for name in each.fix_patches})
@@ -80,7 +80,7 @@ def test_origin_of_every_fix(tmp_path: Path, name: str) -> None:
     """It is a backport of a commit, or says that it is none, or its bug has no upstream fix."""
     (bug,) = (bug for bug in BUGS if name in bug.patches)
     fixes = [item for item in bug.upstream if item.role == "fix"]
-    log = (PATCHES / name).read_text().partition("\n\n")[2]
+    log = (PATCHES / name).read_text(encoding="utf-8").partition("\n\n")[2]
     first = " ".join(log.partition("\n\n")[0].split())
     said = re.match(r'(No backport: )?commit ([0-9a-f]{12,40}) \("(.+?)"\) (upstream|mends this upstream)', first)
     assert bool(said) is bool(fixes and not first.startswith("No backport: upstream has no fix for this up to v"))
@@ -88,7 +88,7 @@ def test_origin_of_every_fix(tmp_path: Path, name: str) -> None:
         return
     assert bool(said[1]) is (said[4] != "upstream")
     (path,), blanks = export.export([PATCHES / name], export.Options("mail", PERSON), tmp_path / "out")
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     known = next((item for item in fixes if item.commit == said[2]), None)
     if said[1]:
         assert known and known.subject == said[3] and text.count("Signed-off-by: ") == 1
@@ -112,25 +112,28 @@ def test_adapted_is_said(tmp_path: Path) -> None:
         "nfsd-cb-shutdown/courtesy-hang-v5.10-v6.13": "Adapted: the comment is another one.",
     }.items():
         (path,), _ = export.export([PATCHES / f"{name}.patch"], FORMATS["mail"], tmp_path / name.replace("/", "-"))
-        assert f"\n[ {says} The log is the backport's own. ]\n" in path.read_text()
+        assert f"\n[ {says} The log is the backport's own. ]\n" in path.read_text(encoding="utf-8")
     ported = tmp_path / "ported.patch"
-    ported.write_text(FIX.read_text().replace("\nFixes: ", "\n[ported from a/b to 4.4: x]\n\nFixes: "))
+    ported.write_text(
+        FIX.read_text(encoding="utf-8").replace("\nFixes: ", "\n[ported from a/b to 4.4: x]\n\nFixes: "),
+        encoding="utf-8",
+    )
     (path,), _ = export.export([ported], FORMATS["mail"], tmp_path / "of-ported")
-    assert "\n[ Adapted, as the log says. The log is the backport's own. ]\n" in path.read_text()
+    assert "\n[ Adapted, as the log says. The log is the backport's own. ]\n" in path.read_text(encoding="utf-8")
 
 
 def test_cover_letter(tmp_path: Path) -> None:
     """It has all nine points, what shows each fault, and no answer that kmend cannot know."""
     options = export.Options("stable", title="Fixes for 6.12.117", ran=("6.12.117: PROVED",))
     export.export([OWN], options, tmp_path / "out")
-    text = (tmp_path / "out/cover-letter.txt").read_text()
+    text = (tmp_path / "out/cover-letter.txt").read_text(encoding="utf-8")
     assert text.startswith("Subject: [PATCH 0/1] Fixes for 6.12.117\n")
     assert re.findall(r"^(\d)\. ", text, re.MULTILINE) == list("123456789")
     assert "nfsd_cb_shutdown_test_restart_meets_second_run" in text and "  - 6.12.117: PROVED\n" in text
     assert "a fix of its own, not upstream's" in text and "<<< nobody has signed off: you do >>>" in text
     assert "$" not in text
     export.export([OWN], export.Options("stable", PERSON), tmp_path / "more")
-    text = (tmp_path / "more/cover-letter.txt").read_text()
+    text = (tmp_path / "more/cover-letter.txt").read_text(encoding="utf-8")
     assert f"Signed off by {PERSON}." in text and "<<< nothing was run for this letter" in text
 
 
@@ -157,7 +160,7 @@ def test_git_am_takes_what_a_real_tree_needs(real: Path | None, form: str, tmp_p
 def test_header_of_openeuler(tmp_path: Path) -> None:
     (path,), _ = export.export([FIX], FORMATS["openeuler"], tmp_path / "out")
     commit = "2a7e32d0547f41c5ce244f84cf5d6ca7fccee7eb"
-    body = path.read_text().split("\n\n", 1)[1].splitlines()
+    body = path.read_text(encoding="utf-8").split("\n\n", 1)[1].splitlines()
     assert body[:6] == [
         "mainline inclusion",
         "from mainline-v5.9-rc1",
@@ -173,7 +176,7 @@ def test_header_of_openeuler(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["riscv-kvm-exit/init-leak-v6.4-v6.12", "nfsd-cb-shutdown/inflight-leak-v6.6"])
 def test_fix_of_our_own_is_no_inclusion_of_mainline(tmp_path: Path, name: str) -> None:
     (path,), _ = export.export([PATCHES / f"{name}.patch"], FORMATS["openeuler"], tmp_path / "out")
-    body = path.read_text().split("\n\n", 1)[1].splitlines()
+    body = path.read_text(encoding="utf-8").split("\n\n", 1)[1].splitlines()
     assert body[:2] == ["openEuler inclusion", "category: bugfix"]
     assert "Reference: NA" in body
 
@@ -181,7 +184,7 @@ def test_fix_of_our_own_is_no_inclusion_of_mainline(tmp_path: Path, name: str) -
 def test_cve_of_the_upstream_commit(tmp_path: Path) -> None:
     name = PATCHES / "nfsd-cb-shutdown/courtesy-hang-v5.10-v6.13.patch"
     (path,), _ = export.export([name], export.Options("openeuler"), tmp_path / "out")
-    assert "\nCVE: CVE-2025-21795\n" in path.read_text()
+    assert "\nCVE: CVE-2025-21795\n" in path.read_text(encoding="utf-8")
 
 
 # What CSAF 2.0 asks of a vulnerability, as far as one is written here, and its test 6.1.29: a remediation has products.
@@ -260,15 +263,15 @@ def test_every_series_can_be_exported(tmp_path: Path, base: str, form: str) -> N
     mails, _ = export.export(patches, FORMATS[form], tmp_path / "out")
     assert [path.name[:4] for path in mails] == [f"{number:04}" for number in range(1, len(patches) + 1)]
     for patch, path in zip(patches, mails, strict=True):
-        text = path.read_text()
-        assert text.split("\n---\n", 1)[1] == patch.read_text().split("\n---\n", 1)[1]
+        text = path.read_text(encoding="utf-8")
+        assert text.split("\n---\n", 1)[1] == patch.read_text(encoding="utf-8").split("\n---\n", 1)[1]
         assert len(re.findall(f"^Signed-off-by: {PERSON}$", text, re.MULTILINE)) == 1
     assert sorted((tmp_path / "out").glob("*.patch")) == mails
 
 
 def test_without_signoff_nobody_signs(tmp_path: Path) -> None:
     (path,), blanks = export.export([OWN], export.Options("stable"), tmp_path / "out")
-    assert "Signed-off-by" not in path.read_text()
+    assert "Signed-off-by" not in path.read_text(encoding="utf-8")
     assert "From: kmend <kmend@localhost>" in blanks
 
 
@@ -320,19 +323,19 @@ def test_checkpatch_as_the_gate_runs_it(tmp_path: Path, script: Path | None, bas
     ignored = IGNORED + (HEADER if form == "openeuler" else "")
     mails, _ = export.export(export.of_base(base, BUGS)[0], FORMATS[form], tmp_path / "out")
     for path in mails:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         # As a person fills it in. Up to v6.12 checkpatch does not know the tag, and those trees do not ask for it.
         known = script.read_text(encoding="utf-8")
         knows = "Assisted-by" in known
         filled = "Assisted-by: Name:version\n" if knows else ""
         text = re.sub(r"^Assisted-by: <<< .*\n", filled, text, flags=re.MULTILINE)
         author = re.findall(r"^From: (.+)", text, re.MULTILINE)[0]
-        path.write_text(re.sub(r"^(Signed-off-by: )<<< .*", rf"\1{author}", text, flags=re.MULTILINE))
+        path.write_text(re.sub(r"^(Signed-off-by: )<<< .*", rf"\1{author}", text, flags=re.MULTILINE), encoding="utf-8")
         more = OLDER if "max_line_length = 80" in known else ""
         options = ["--no-tree", "--strict", "--max-line-length=100", f"--ignore={ignored}{more}", "--emacs"]
         command = ["perl", str(script.absolute()), *options, str(path)]
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
         told = re.findall(r"^\S+?:(\d+): (.*)$", done.stdout, re.MULTILINE)
         # A trailer is upstream's own word.
         assert [says for number, says in told if lines[int(number) - 1] not in UPSTREAM] == [], done.stdout

@@ -68,7 +68,7 @@ def test_silence_limit(script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(guest, "SILENCE_LIMIT", 1.0)
     boot = run(f"echo started; {script}", tmp_path)
     assert boot.end is End.SILENT
-    assert boot.console.read_text() == "started\n"
+    assert boot.console.read_text(encoding="utf-8") == "started\n"
 
 
 def test_host_that_gives_no_time_is_no_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +175,7 @@ def test_a_guest_has_a_clock_and_chance_of_its_own(tmp_path: Path) -> None:
 def test_inputs_are_what_decides(tmp_path: Path) -> None:
     """The bytes of the files, wherever they lie; the seed; QEMU's version. Nothing else of the host."""
     for name, text in (("one", "kernel"), ("two", "kernel"), ("other", "Kernel")):
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_text(text, encoding="utf-8")
     spec = GuestSpec("x", "qemu", (), 2, 64, tmp_path / "one", ("panic=-1",), (tmp_path / "one",), timed=())
     again = replace(spec, kernel=tmp_path / "two", initrd=(tmp_path / "two",))
     assert guest.inputs(spec, "10.0.2") == guest.inputs(again, "10.0.2")

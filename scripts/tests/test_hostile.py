@@ -63,9 +63,9 @@ def trap(path: Path, mark: Path) -> None:
     """Make a program, or a module, that leaves a mark when it is run."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".py":
-        path.write_text(f"open({str(mark)!r}, 'w').close()\nraise SystemExit(77)\n")
+        path.write_text(f"open({str(mark)!r}, 'w').close()\nraise SystemExit(77)\n", encoding="utf-8")
     else:
-        path.write_text(f"#!/bin/sh\n: > '{mark}'\nexit 77\n")
+        path.write_text(f"#!/bin/sh\n: > '{mark}'\nexit 77\n", encoding="utf-8")
         path.chmod(0o755)
 
 
@@ -134,11 +134,11 @@ def evidence(folder: Path, boots: int = 1) -> Path:
 
 
 def cut_seal(folder: Path) -> None:
-    lines = (folder / "SHA256SUMS").read_text().splitlines()
+    lines = (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
     kept = [line for line in lines if line.endswith(("  results.json", "  audit.json"))]
-    (folder / "SHA256SUMS").write_text("\n".join(kept) + "\n")
+    (folder / "SHA256SUMS").write_text("\n".join(kept) + "\n", encoding="utf-8")
     for log in folder.glob("*/*.log"):
-        log.write_text("nothing\n")
+        log.write_text("nothing\n", encoding="utf-8")
 
 
 def twice(data: dict[str, Any]) -> None:
@@ -245,13 +245,13 @@ def test_special_file_in_evidence_is_not_waited_for(tmp_path: Path, name: str, k
 def test_report_writes_through_nothing_in_evidence(tmp_path: Path, name: str, kind: str) -> None:
     folder = evidence(tmp_path / "ev")
     aim = tmp_path / "aim"
-    aim.write_text("mine\n")
+    aim.write_text("mine\n", encoding="utf-8")
     _special(folder / name, kind, aim)
     before = (folder / name).lstat()
     done = run(["report", folder], cwd=tmp_path)
     what = "Is a directory" if kind == "folder" else "not a regular file"
     assert said(done) == f"kmend: error: cannot write {folder / name}: {what}: name another file with --out"
-    assert done.returncode == 2 and aim.read_text() == "mine\n"
+    assert done.returncode == 2 and aim.read_text(encoding="utf-8") == "mine\n"
     after = (folder / name).lstat()
     assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
     # Neither is one of the others half done.
@@ -262,10 +262,10 @@ def test_report_writes_through_nothing_in_evidence(tmp_path: Path, name: str, ki
 def test_report_writes_through_no_name_that_can_be_guessed(tmp_path: Path, name: str) -> None:
     folder = evidence(tmp_path / "ev")
     aim = tmp_path / "aim"
-    aim.write_text("mine\n")
+    aim.write_text("mine\n", encoding="utf-8")
     (folder / name).symlink_to(aim)
     done = run(["report", folder], cwd=tmp_path)
-    assert done.returncode == 0 and aim.read_text() == "mine\n" and (folder / name).is_symlink()
+    assert done.returncode == 0 and aim.read_text(encoding="utf-8") == "mine\n" and (folder / name).is_symlink()
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "link", "folder", "char"])
@@ -356,7 +356,7 @@ def spoil(path: Path, kind: str) -> None:
     elif kind == "folder":
         path.mkdir()
     else:
-        path.write_text(kind)
+        path.write_text(kind, encoding="utf-8")
 
 
 NO_TREE = "no kernel tree: its Makefile does not give a kernel version; give the top of a kernel source tree"
@@ -452,7 +452,7 @@ def test_broken_tool_is_not_the_codes_fault(
     make_tree: MakeTree, tmp_path: Path, tool: str, text: str, line: str
 ) -> None:
     trap(tmp_path / "bin" / tool, tmp_path / "ran")
-    (tmp_path / "bin" / tool).write_text(f"#!/bin/sh\n{text}\n")
+    (tmp_path / "bin" / tool).write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
     env = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin"}
     done = run(["apply", make_tree(), "--bug", BUG], cwd=tmp_path, env=env)
     assert done.returncode == 5 and line in said(done)
@@ -475,8 +475,8 @@ def test_misspelt_line_of_a_series_is_not_dropped(make_tree: MakeTree, tmp_path:
         ignore = shutil.ignore_patterns("tests", "__pycache__", "translations")
         shutil.copytree(SCRIPTS.parent / part, clone / part, ignore=ignore)
     series = clone / "patches/series/linux-6.12.y"
-    number = len(series.read_text().splitlines()) + 1
-    with series.open("a") as file:
+    number = len(series.read_text(encoding="utf-8").splitlines()) + 1
+    with series.open("a", encoding="utf-8") as file:
         file.write("pci-cfg-wait/misspelt.patch\n")
     words = ["export", "--base", "linux-6.12.y", "--format", "mail", "--out", tmp_path / "out"]
     done = run(words, cwd=tmp_path, kmend=clone / "scripts/kmend")
@@ -670,7 +670,7 @@ def _wait_for(what: Callable[[], bool], seconds: float = 30) -> bool:
 
 def _gone(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
         return True
 
@@ -704,12 +704,12 @@ sys.exit(cli.main([{command!r}]))
 def test_ending_signal_leaves_no_child(tmp_path: Path, number: signal.Signals, command: str) -> None:
     """Though the child ignores what it is asked, and the signal comes again while kmend cleans up."""
     tool, mark = tmp_path / "tool", tmp_path / "pid"
-    tool.write_text(_STUBBORN.format(mark))
+    tool.write_text(_STUBBORN.format(mark), encoding="utf-8")
     tool.chmod(0o755)
     program = _THREADS.format(scripts=str(SCRIPTS), tool=str(tool), command=command)
     with subprocess.Popen(["/usr/bin/python3", "-B", "-c", program], cwd=tmp_path, stderr=subprocess.PIPE) as process:
-        assert _wait_for(lambda: mark.exists() and mark.read_text().endswith("\n"))
-        pid = int(mark.read_text())
+        assert _wait_for(lambda: mark.exists() and mark.read_text(encoding="utf-8").endswith("\n"))
+        pid = int(mark.read_text(encoding="utf-8"))
         for _ in range(3):
             process.send_signal(number)
             time.sleep(0.1)
@@ -722,16 +722,16 @@ def test_lost_terminal_leaves_no_child(make_tree: MakeTree, tmp_path: Path) -> N
     """The connection breaks: kmend gets a hang-up, and can print nothing any more."""
     tree, mark = make_tree(), tmp_path / "pid"
     trap(tmp_path / "bin/spatch", mark)
-    (tmp_path / "bin/spatch").write_text(_STUBBORN.format(mark))
+    (tmp_path / "bin/spatch").write_text(_STUBBORN.format(mark), encoding="utf-8")
     pid, terminal = pty.fork()
     if pid == 0:
         env = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "HOME": str(tmp_path)}
         os.execve(KMEND, [str(KMEND), "audit", str(tree)], env)
-    assert _wait_for(lambda: mark.exists() and mark.read_text().endswith("\n"))
+    assert _wait_for(lambda: mark.exists() and mark.read_text(encoding="utf-8").endswith("\n"))
     os.close(terminal)
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) == 130
-    assert _wait_for(lambda: _gone(int(mark.read_text())), 1)
+    assert _wait_for(lambda: _gone(int(mark.read_text(encoding="utf-8"))), 1)
 
 
 def test_nohup_is_respected(tmp_path: Path) -> None:

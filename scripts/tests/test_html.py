@@ -103,7 +103,7 @@ def test_source_has_the_line_marked(make: Make) -> None:
 
 def test_diff_keeps_its_signs(make: Make) -> None:
     html = page.render([make()])
-    lines = (manifest.PATCHES / FIX).read_text().split("\n")
+    lines = (manifest.PATCHES / FIX).read_text(encoding="utf-8").split("\n")
     assert '<span class="del">-	__add_wait_queue(&amp;pci_cfg_wait, &amp;wait);\n</span>' in html
     for sign, kind in (("+", "add"), ("-", "del")):
         wanted = [line for line in lines if line.startswith(sign) and line[:3] not in ("+++", "---") and line != "-- "]
@@ -131,7 +131,7 @@ def test_wrong_run_has_its_telling_line_marked(make: Make, log: str, verdict: st
     assert f"pci_cfg_wait on arm64, after, boot 1</span> {verdict}: a reason" in section
     (marked,) = re.findall(r'<span class="mark">(?:<span class="number">▶ *\d+ </span>)?(.*?)\n</span>', section)
     assert re.search(telling, marked)
-    last = (LOGS / log).read_text(errors="replace").rstrip("\r\n").split("\n")[-1].rstrip("\r")
+    last = (LOGS / log).read_text(errors="replace", encoding="utf-8").rstrip("\r\n").split("\n")[-1].rstrip("\r")
     assert visible(last)[:40].replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") in section
     assert "Not proved" in words(html) and Evidence.open(kept.folder).run.exit_code() != ExitCode.OK
 
@@ -141,7 +141,7 @@ def test_kernel_that_did_not_build(make: Make) -> None:
     broken = kept.run.build_id("x86_64", "after")
     builds = tuple(build for build in kept.run.builds if build.id != broken)
     kept.update(builds=builds, results=tuple(result for result in kept.run.results if result.build != broken))
-    (kept.folder / "x86_64/build.log").write_text("CC a.o\na.c:1: error: no\nmake: *** failed\n")
+    (kept.folder / "x86_64/build.log").write_text("CC a.o\na.c:1: error: no\nmake: *** failed\n", encoding="utf-8")
     kept.add(Build(broken, "x86_64", "a.c:1: error: no", log="x86_64/build.log"))
     kept.seal()
     html = page.render([Evidence.open(kept.folder)])
@@ -200,7 +200,7 @@ def test_hostile_evidence_is_shown_harmlessly(make: Make) -> None:
     loaded = Evidence.open(kept.folder)
     path = kept.folder / page.NAME
     path.write_text(page.render([loaded]), encoding="utf-8")
-    html = path.read_text()
+    html = path.read_text(encoding="utf-8")
     assert not RAW.search(html)
     parser = read(html)
     assert not {tag for tag, _ in parser.tags} & {"script", "img", "b\u0000"}
@@ -232,7 +232,7 @@ def test_console_without_end_is_cut(make: Make) -> None:
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "link", "arm64", "x" * 5000, "a\0b"])
 def test_no_file_outside_of_the_folder_is_shown(make: Make, tmp_path: Path, name: str) -> None:
-    (tmp_path / "secret").write_text("Kernel panic - not syncing: secret\n")
+    (tmp_path / "secret").write_text("Kernel panic - not syncing: secret\n", encoding="utf-8")
     kept = make(worse="PANIC", seal=False)
     (kept.folder / "link").symlink_to(tmp_path / "secret")
     results = [replace(result, ending=replace(result.ending, console=Path(name))) for result in kept.run.results]
@@ -263,18 +263,20 @@ def test_folder_that_was_cut_off(make: Make) -> None:
     ("change", "why"),
     [
         (
-            lambda f: (f / "results.json").write_text((f / "results.json").read_text().replace("FAIL", "PASS")),
+            lambda f: (f / "results.json").write_text(
+                (f / "results.json").read_text(encoding="utf-8").replace("FAIL", "PASS"), encoding="utf-8"
+            ),
             "results",
         ),
         (
-            lambda f: (f / "arm64/after-pci_cfg_wait-1.log").write_text("all fine\n"),
+            lambda f: (f / "arm64/after-pci_cfg_wait-1.log").write_text("all fine\n", encoding="utf-8"),
             "arm64/after-pci_cfg_wait-1.log is",
         ),
         (lambda f: (f / "arm64/config").unlink(), "arm64/config is missing"),
-        (lambda f: (f / "audit.json").write_text("{}"), "audit.json is not as the run left it"),
-        (lambda f: (f / "SHA256SUMS").write_text(""), "SHA256SUMS is not as the run left it"),
+        (lambda f: (f / "audit.json").write_text("{}", encoding="utf-8"), "audit.json is not as the run left it"),
+        (lambda f: (f / "SHA256SUMS").write_text("", encoding="utf-8"), "SHA256SUMS is not as the run left it"),
         (
-            lambda f: (f / "SHA256SUMS").write_text("0  ../../etc/passwd\n" * 2),
+            lambda f: (f / "SHA256SUMS").write_text("0  ../../etc/passwd\n" * 2, encoding="utf-8"),
             "../../etc/passwd is missing, and ",
         ),
     ],
@@ -328,7 +330,7 @@ def test_folder_from_a_newer_version(make: Make, change: Callable[[Any], object]
 )
 def test_schema_finds_what_kcidb_would_refuse(make: Make, change: Callable[[Any], object]) -> None:
     folder = make().folder
-    data = json.loads((folder / "results.json").read_text())
+    data = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert evidence.problem(data, "results") == ""
     edit_results(folder, change)
     with pytest.raises(BadInput, match="damaged") as error:
@@ -341,18 +343,18 @@ def test_schema_finds_what_kcidb_would_refuse(make: Make, change: Callable[[Any]
     ["", "{", "[]", "{}", "[" * 100_000, "9" * 5000, "\ufeff{}", '{"version": {"major": null}}', '{"version": 5}'],
 )
 def test_json_that_is_none(tmp_path: Path, text: str) -> None:
-    (tmp_path / "results.json").write_text(text)
+    (tmp_path / "results.json").write_text(text, encoding="utf-8")
     with pytest.raises(BadInput, match="damaged"):
         Evidence.open(tmp_path)
 
 
 def test_digests_are_those_of_sha256sum(make: Make) -> None:
     folder = make().folder
-    for line in (folder / "SHA256SUMS").read_text().splitlines():
+    for line in (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines():
         digest, name = line.split("  ")
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
     # What is rendered beside it later changes nothing.
-    (folder / page.NAME).write_text("page")
+    (folder / page.NAME).write_text("page", encoding="utf-8")
     assert not Evidence.open(folder).run.distrust
 
 
@@ -430,7 +432,7 @@ def _interleavings(text: str) -> Iterator[tuple[tuple[int, int], str]]:
 @pytest.mark.parametrize("bug", [bug.id for bug in manifest.load().bugs])
 def test_timelines_are_those_of_the_bugs_page(bug: str) -> None:
     lines = timeline.timelines(bug)
-    blocks = list(_interleavings((diagram.PAGES / f"{bug}.rst").read_text()))
+    blocks = list(_interleavings((diagram.PAGES / f"{bug}.rst").read_text(encoding="utf-8")))
     assert lines and [line.to_text(widths) for line, (widths, _) in zip(lines, blocks, strict=True)] == [
         block for _, block in blocks
     ]

@@ -43,7 +43,7 @@ def free(jobs: Jobs) -> int:
 
 def run_make(jobs: Jobs, folder: Path, text: str) -> int:
     folder.mkdir(exist_ok=True)
-    (folder / "Makefile").write_text(text)
+    (folder / "Makefile").write_text(text, encoding="utf-8")
     with jobs.make() as (flags, pipe):
         return proc.run_logged(["make", "-C", str(folder)], folder / "log", env=proc.environment(flags), pass_fds=pipe)
 
@@ -60,7 +60,7 @@ def test_make_takes_further_jobs(three: Jobs, tmp_path: Path) -> None:
     meet = tmp_path / "meet"
     meet.mkdir()
     assert run_make(three, tmp_path / "x", MEET.format(meet=meet, name="x", many=2)) == 0
-    assert "jobserver" not in (tmp_path / "x/log").read_text()
+    assert "jobserver" not in (tmp_path / "x/log").read_text(encoding="utf-8")
     assert free(three) == 3
 
 
@@ -78,7 +78,7 @@ def test_two_makes_share_the_budget(three: Jobs, tmp_path: Path) -> None:
             for name in ("x", "y")
         ]
     assert [make.result() for make in makes] == [0, 0]
-    seen = [int(line) for line in (tmp_path / "seen").read_text().split()]
+    seen = [int(line) for line in (tmp_path / "seen").read_text(encoding="utf-8").split()]
     assert len(seen) == 8 and 2 <= max(seen) <= 3
     assert free(three) == 3
 

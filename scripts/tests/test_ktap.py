@@ -120,19 +120,23 @@ def test_no_part_of_a_pass_is_a_pass(keep: float, tmp_path: Path, parse: ktap.Pa
 
 def test_splat_beside_passing_cases_is_a_failure(tmp_path: Path, parse: ktap.Parser) -> None:
     """A suite whose cases all pass while lockdep complains has not passed."""
-    splat = [line for line in (LOGS / "lockdep_splat.log").read_text().splitlines() if "possible circular" in line][0]
-    text = (LOGS / "kunit_pass.log").read_text(errors="replace")
-    (tmp_path / "splat.log").write_text(text.replace("    ok 1 ", f"{splat}\n    ok 1 ", 1))
+    splat = [
+        line
+        for line in (LOGS / "lockdep_splat.log").read_text(encoding="utf-8").splitlines()
+        if "possible circular" in line
+    ][0]
+    text = (LOGS / "kunit_pass.log").read_text(errors="replace", encoding="utf-8")
+    (tmp_path / "splat.log").write_text(text.replace("    ok 1 ", f"{splat}\n    ok 1 ", 1), encoding="utf-8")
     result = ktap.judge(boot(tmp_path / "splat.log", End.EXIT, 0), SUITE, parse)
     assert result.verdict is Verdict.FAIL and "the kernel complained: WARNING: possible circular" in result.reason
 
 
 def test_suite_in_a_module_comes_second(tmp_path: Path, parse: ktap.Parser) -> None:
     """The kernel's own KTAP document, with no suite in it, does not hide the one that a module's loading prints."""
-    text = (LOGS / "kunit_pass.log").read_text(errors="replace")
-    (tmp_path / "x.log").write_text("KTAP version 1\n1..0\n" + text)
+    text = (LOGS / "kunit_pass.log").read_text(errors="replace", encoding="utf-8")
+    (tmp_path / "x.log").write_text("KTAP version 1\n1..0\n" + text, encoding="utf-8")
     assert ktap.judge(boot(tmp_path / "x.log", End.EXIT, 0), SUITE, parse).verdict is Verdict.PASS
-    (tmp_path / "x.log").write_text("KTAP version 1\n1..0\n")
+    (tmp_path / "x.log").write_text("KTAP version 1\n1..0\n", encoding="utf-8")
     assert ktap.judge(boot(tmp_path / "x.log", End.EXIT, 0), SUITE, parse).verdict is Verdict.MISS
 
 
@@ -142,10 +146,10 @@ def test_garbage_is_no_result(tmp_path: Path, parse: ktap.Parser) -> None:
 
 
 def test_plan_with_a_number_too_many_is_no_pass(tmp_path: Path, parse: ktap.Parser) -> None:
-    text = (LOGS / "kunit_pass.log").read_text(errors="replace")
+    text = (LOGS / "kunit_pass.log").read_text(errors="replace", encoding="utf-8")
     plan = next(line for line in text.splitlines() if line.startswith("    1.."))
     more = f"    1..{int(plan.split('..')[1]) + 1}"
-    (tmp_path / "more.log").write_text(text.replace(plan, more, 1))
+    (tmp_path / "more.log").write_text(text.replace(plan, more, 1), encoding="utf-8")
     assert ktap.judge(boot(tmp_path / "more.log", End.EXIT, 0), SUITE, parse).verdict is Verdict.MISS
 
 
@@ -162,7 +166,9 @@ def test_tree_without_parser(tmp_path: Path) -> None:
 def test_why_the_guest_gave_up(tmp_path: Path) -> None:
     """As on a kernel that takes no module without a signature."""
     console = tmp_path / "log"
-    console.write_text("Freeing memory\nkmend-init: errno 129 from module sunrpc.ko\nreboot: Power down\n")
+    console.write_text(
+        "Freeing memory\nkmend-init: errno 129 from module sunrpc.ko\nreboot: Power down\n", encoding="utf-8"
+    )
     judged = ktap.judge(Ending(End.EXIT, console, 1.0, code=0), "nfsd:cb_shutdown", lambda lines: Nothing())
     assert judged.verdict is Verdict.MISS
     assert judged.reason.endswith("console log: kmend-init: errno 129 from module sunrpc.ko")

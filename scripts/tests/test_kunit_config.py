@@ -83,8 +83,8 @@ def test_options_are_there(tree: Path, tmp_path: Path, monkeypatch: pytest.Monke
     suites = lay(tree, root)
     if not ALL:
         tools(monkeypatch, tmp_path / "bin", make=MAKE, cc=COMPILER)
-    machines = {name: (KUNIT / f"qemu_configs/{name}.py").read_text() for name in suites[0][1]}
-    if "\nconfig SOC_VIRT\n" in (tree / "arch/riscv/Kconfig.socs").read_text():
+    machines = {name: (KUNIT / f"qemu_configs/{name}.py").read_text(encoding="utf-8") for name in suites[0][1]}
+    if "\nconfig SOC_VIRT\n" in (tree / "arch/riscv/Kconfig.socs").read_text(encoding="utf-8"):
         machines["riscv64"] = machines["riscv64"].replace("CONFIG_ARCH_VIRT", "CONFIG_SOC_VIRT")
     pairs = [(suite, name) for suite, names in suites for name in names]
     if not ALL:
@@ -98,12 +98,12 @@ def test_options_are_there(tree: Path, tmp_path: Path, monkeypatch: pytest.Monke
     lost = []
     for suite, name in pairs:
         (tmp_path / "build/.config").unlink(missing_ok=True)
-        (tmp_path / f"{name}.py").write_text(machines[name])
+        (tmp_path / f"{name}.py").write_text(machines[name], encoding="utf-8")
         options = [f"--build_dir={tmp_path / 'build'}", f"--kunitconfig={suite.kunitconfig}"]
         options += [f"--qemu_config={tmp_path / name}.py", "--make_options=LLVM=-19"]
         options += [] if ALL else [f"--make_options=CC={tmp_path / 'bin/cc'}"]
         # What the file itself says that kunit.py has to be told besides.
-        options += re.findall(r"--kconfig_add=\S+", suite.kunitconfig.read_text())
+        options += re.findall(r"--kconfig_add=\S+", suite.kunitconfig.read_text(encoding="utf-8"))
         for word in ("config", "build") if ALL and (suite, name) == pairs[0] else ("config",):
             command = [sys.executable, "-B", "tools/testing/kunit/kunit.py", word, *options]
             done = subprocess.run(command, cwd=root, capture_output=True, text=True)

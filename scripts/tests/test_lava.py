@@ -40,16 +40,16 @@ def write(tmp_path: Path, arch: str, bugs: Sequence[manifest.Bug]) -> tuple[Run,
     initrd: concurrent.futures.Future[Path] = concurrent.futures.Future()
     initrd.set_result(tmp_path / arch / "initramfs.cpio")
     (tmp_path / arch).mkdir()
-    initrd.result().write_text("programs")
+    initrd.result().write_text("programs", encoding="utf-8")
     bench: Any = SimpleNamespace(evidence=SimpleNamespace(folder=tmp_path / "out"))
     todo = planned(bugs, [arch])
     (target,) = todo.targets
     for state in STATES:
         image = tmp_path / arch / f"{target.arch.make_target}-{state}"
-        image.write_text(f"kernel {state}")
+        image.write_text(f"kernel {state}", encoding="utf-8")
         archive = tmp_path / f"modules-{state}" / "initramfs.cpio"
         archive.parent.mkdir()
-        archive.write_text(f"programs and modules {state}")
+        archive.write_text(f"programs and modules {state}", encoding="utf-8")
         order = tuple(f"{name}.ko" for name in target.modules)
         kernel = Kernel(f"kmend:1-{arch}-{state}", image, initrd, archive, order)
         for boot in target.boots:
@@ -271,13 +271,13 @@ RED, GREEN = "kunit_fail", "kunit_pass"
 def job(folder: Path, boot: Boot, name: str, dash: bool = False) -> Path:
     path = folder / f"{boot.state}.yaml"
     lines = [record("info", "lava-dispatcher, installed at version: 2023.01"), *one_boot(boot, console(name)), end()]
-    path.write_text("".join(f"{'- ' if dash else ''}{line}\n" for line in lines))
+    path.write_text("".join(f"{'- ' if dash else ''}{line}\n" for line in lines), encoding="utf-8")
     return path
 
 
 def written(path: Path, *lines: str) -> Path:
     """Write a log."""
-    path.write_text("\n".join(lines))
+    path.write_text("\n".join(lines), encoding="utf-8")
     return path
 
 
@@ -308,7 +308,7 @@ def test_good_jobs_are_a_proof(waiting: Evidence, tmp_path: Path, parse: ktap.Pa
     (tmp_path / "logs").mkdir()
     for path in (before, after):
         shutil.move(path, tmp_path / "logs")
-    (tmp_path / "logs/result.yaml").write_text("case: job\nresult: pass\n")
+    (tmp_path / "logs/result.yaml").write_text("case: job\nresult: pass\n", encoding="utf-8")
     assert take(found, tmp_path / "logs").run.exit_code() == ExitCode.OK
 
 
@@ -369,7 +369,7 @@ def test_log_that_is_cut_off_is_no_pass(
     cut: Callable[[list[str]], list[str]], verdict: str, waiting: Evidence, tmp_path: Path, parse: ktap.Parser
 ) -> None:
     before, after = job(tmp_path, BOOTS[0], RED), job(tmp_path, BOOTS[1], GREEN)
-    after.write_text("\n".join(cut(after.read_text().splitlines())))
+    after.write_text("\n".join(cut(after.read_text(encoding="utf-8").splitlines())), encoding="utf-8")
     found = take(waiting, before, after)
     assert [result.verdict for result in found.run.results] == ["FAIL", verdict]
     assert "cut off" in found.run.results[1].judged.reason
@@ -432,10 +432,10 @@ def test_hostile_console_says_nothing_for_lava(waiting: Evidence, tmp_path: Path
     found = take(waiting, written(tmp_path / "before.yaml", *one_boot(BOOTS[0], text)))
     (result,) = found.run.results
     assert result.verdict == "MISS" and found.run.exit_code() == ExitCode.FAILED
-    kept = (found.folder / result.ending.console).read_text()
+    kept = (found.folder / result.ending.console).read_text(encoding="utf-8")
     assert end() in kept and not Path("/tmp/kmend-was-here").exists()
     cli.main(["report", str(found.folder)])
-    assert "<script>alert" not in (found.folder / "report.html").read_text()
+    assert "<script>alert" not in (found.folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_case_that_is_called_as_lavas_own(waiting: Evidence, tmp_path: Path, parse: ktap.Parser) -> None:
@@ -450,7 +450,7 @@ def test_flood(waiting: Evidence, tmp_path: Path, parse: ktap.Parser) -> None:
     flood = console(GREEN) + ("x" * 1000 + "\n") * (20 << 10) + "after the flood\n"
     found = take(waiting, written(tmp_path / "after.yaml", *one_boot(BOOTS[1], flood), end()))
     assert found.run.results[0].verdict == "MISS" and "flooded" in found.run.results[0].judged.reason
-    kept = (found.folder / found.run.results[0].ending.console).read_text()
+    kept = (found.folder / found.run.results[0].ending.console).read_text(encoding="utf-8")
     assert len(kept) <= guest.CONSOLE_LIMIT and "after the flood" not in kept
 
 
@@ -495,7 +495,7 @@ def test_log_of_lava_run(parse: ktap.Parser, tmp_path: Path) -> None:
 
 
 def change_text(path: Path, old: str, new: str) -> None:
-    path.write_text(path.read_text().replace(old, new))
+    path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
 
 
 def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -529,7 +529,7 @@ def test_log_that_cannot_be_taken(
 ) -> None:
     folder = tmp_path / "logs"
     folder.mkdir()
-    (folder / "text.yaml").write_text("all: well\n")
+    (folder / "text.yaml").write_text("all: well\n", encoding="utf-8")
     os.mkfifo(folder / "fifo.yaml")
     place = spoil(waiting.folder, folder)
     text = console(RED)
@@ -541,7 +541,7 @@ def test_log_that_cannot_be_taken(
         "twice": one_boot(first, text) * 2,
     }.get(place.stem)
     if made:
-        place.write_text("\n".join([*made, end()]))
+        place.write_text("\n".join([*made, end()]), encoding="utf-8")
     untouched = (waiting.folder / "results.json").read_bytes()
     assert says in refused(["report", str(waiting.folder), "--lava", str(place)], capsys)
     assert (waiting.folder / "results.json").read_bytes() == untouched
@@ -552,7 +552,7 @@ def test_log_that_cannot_be_taken(
     [
         (lambda f: change_text(f / "results.json", "120.0", "121.0"), "changed"),
         (lambda f: (f / "SHA256SUMS").unlink(), "unfinished"),
-        (lambda f: (f / "results.json").write_text("{"), "damaged"),
+        (lambda f: (f / "results.json").write_text("{", encoding="utf-8"), "damaged"),
     ],
 )
 def test_folder_that_was_edited_takes_nothing(
@@ -565,7 +565,9 @@ def test_folder_that_was_edited_takes_nothing(
 
 def test_name_that_leads_out_of_the_folder_is_damage(waiting: Evidence) -> None:
     path = waiting.folder / "results.json"
-    path.write_text(path.read_text().replace('"arch": "x86_64"', '"arch": "../../../etc"'))
+    path.write_text(
+        path.read_text(encoding="utf-8").replace('"arch": "x86_64"', '"arch": "../../../etc"'), encoding="utf-8"
+    )
     with pytest.raises(BadInput, match="is damaged"):
         Evidence.open(waiting.folder)
 
@@ -602,12 +604,12 @@ def test_bad_input_gets_one_line(words: list[str], says: str, capsys: pytest.Cap
 def test_page_and_farms_files_are_not_sealed(waiting: Evidence, tmp_path: Path) -> None:
     """The page may be made again, and a farm's files may go."""
     (waiting.folder / "lava/x86_64").mkdir(parents=True)
-    (waiting.folder / "lava/x86_64/bzImage-before").write_text("kernel")
-    (waiting.folder / "report.html").write_text("page")
+    (waiting.folder / "lava/x86_64/bzImage-before").write_text("kernel", encoding="utf-8")
+    (waiting.folder / "report.html").write_text("page", encoding="utf-8")
     waiting.seal()
     shutil.rmtree(waiting.folder / "lava")
     (waiting.folder / "report.html").unlink()
     assert not Evidence.open(waiting.folder).run.distrust
     shutil.rmtree(waiting.folder / ARCH)
-    (waiting.folder / "audit.json").write_text("{}")
+    (waiting.folder / "audit.json").write_text("{}", encoding="utf-8")
     assert "changed since" in Evidence.open(waiting.folder).run.distrust

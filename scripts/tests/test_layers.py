@@ -50,7 +50,9 @@ def test_every_file_is_in_a_group() -> None:
 
 def test_an_import_that_leads_back_is_found(tmp_path: Path) -> None:
     path = tmp_path / "x.py"
-    path.write_text("import os\nfrom kmendlib.host import proc\n\ndef f():\n    from kmendlib.show import page\n")
+    path.write_text(
+        "import os\nfrom kmendlib.host import proc\n\ndef f():\n    from kmendlib.show import page\n", encoding="utf-8"
+    )
     assert backwards("proof", imported(path)) == ["kmendlib.show"]
     assert backwards("show", imported(path)) == []
 

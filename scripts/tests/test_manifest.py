@@ -31,7 +31,7 @@ fix = ["a-bug/fix.patch"]
 
 def write(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "bugs.toml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path
 
 
@@ -274,7 +274,9 @@ def test_variant_can_be_a_series() -> None:
     """It stands for the bug's own patches there, in the series' order."""
     (finding,) = [each for each in manifest.load().bug("kvm-shadow").findings if each.id.endswith("/shared-list")]
     entries = [
-        line for line in (PATCHES / "series/olk-6.6-first").read_text().splitlines() if line[:1] not in ("", "#")
+        line
+        for line in (PATCHES / "series/olk-6.6-first").read_text(encoding="utf-8").splitlines()
+        if line[:1] not in ("", "#")
     ]
     assert list(finding.fix[0]) == entries
 

@@ -40,11 +40,11 @@ def mail(name: str, folder: Path) -> tuple[dict[str, str], str, str]:
     command = ["git", "mailinfo", str(folder / "log"), str(folder / "diff")]
     done = subprocess.run(command, input=text, check=True, capture_output=True, cwd=folder)
     fields = dict(line.split(": ", 1) for line in done.stdout.decode().splitlines() if line)
-    return fields, (folder / "log").read_text(), (folder / "diff").read_text()
+    return fields, (folder / "log").read_text(encoding="utf-8"), (folder / "diff").read_text(encoding="utf-8")
 
 
 def entries(path: Path) -> list[str]:
-    lines = (line.strip() for line in path.read_text().splitlines())
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
     return [line for line in lines if line and not line.startswith("#")]
 
 
@@ -81,7 +81,7 @@ def test_text(name: str) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_no_blank_at_a_line_end_is_added(name: str) -> None:
-    added = [line for line in (PATCHES / name).read_text().splitlines() if line.startswith("+")]
+    added = [line for line in (PATCHES / name).read_text(encoding="utf-8").splitlines() if line.startswith("+")]
     assert not [line for line in added if line != line.rstrip()]
 
 
@@ -117,7 +117,7 @@ def test_for_tests_only(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", SERIES, ids=[path.name for path in SERIES])
 def test_series(path: Path) -> None:
     names = entries(path)
-    assert "SPDX-License-Identifier: GPL-2.0-only" in path.read_text().splitlines()[0]
+    assert "SPDX-License-Identifier: GPL-2.0-only" in path.read_text(encoding="utf-8").splitlines()[0]
     assert len(set(names)) == len(names)
     assert [name for name in names if name not in FIXES] == [], "a series holds fixes of the manifest alone"
     assert [FIXES[name] for name in names] == sorted((FIXES[name] for name in names), key=BUGS.index), "not in order"

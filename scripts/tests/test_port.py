@@ -114,15 +114,18 @@ def test_merged(make_tree: MakeTree, compiled: list[dict[str, bytes]]) -> None:
     assert done.why == "the one variant; 0 of 1 hunks fit"
     series.materialize(root, [done.wrote.absolute()], Path("mended"))
     expected = access_c(WAIT_EVENT.replace("\tdo {\n", "\t/* Sleep till nobody blocks the access. */\n\tdo {\n"))
-    assert Path("mended", ACCESS).read_text() == expected
+    assert Path("mended", ACCESS).read_text(encoding="utf-8") == expected
     assert [set(files) for files in compiled] == [{ACCESS}]
-    assert changes(done.wrote.read_text()) == changes((PATCHES / FIX).read_text())
+    assert changes(done.wrote.read_text(encoding="utf-8")) == changes((PATCHES / FIX).read_text(encoding="utf-8"))
 
 
 def test_header(make_tree: MakeTree, compiled: list[dict[str, bytes]]) -> None:
     """The log of the variant, with one line more above its trailers."""
     (done,) = do_port(make_tree(access_c(COMMENTED)), BUG)
-    old, new = ((PATCHES / FIX).read_text().partition("\n---\n")[0], done.wrote.read_text().partition("\n---\n")[0])
+    old, new = (
+        (PATCHES / FIX).read_text(encoding="utf-8").partition("\n---\n")[0],
+        done.wrote.read_text(encoding="utf-8").partition("\n---\n")[0],
+    )
     log, trailers = old.rsplit("\n\n", 1)
     line = "[ported from pci-cfg-wait/v3.4-v5.8 to 4.19.90: 0 of 1 hunks fit, the\nothers were merged by wiggle]"
     assert new == f"{log}\n\n{line}\n\n{trailers}"
@@ -135,7 +138,7 @@ def test_git_am_takes_it(make_tree: MakeTree, compiled: list[dict[str, bytes]]) 
 
     commit_all(root)
     git(root, "am", "-q", str(done.wrote.absolute()))
-    assert "wait_event(pci_cfg_wait" in (root / ACCESS).read_text()
+    assert "wait_event(pci_cfg_wait" in (root / ACCESS).read_text(encoding="utf-8")
     assert git(root, "log", "-1", "--format=%s").strip() == "PCI: Fix pci_cfg_wait queue locking problem"
     assert "[ported from pci-cfg-wait/v3.4-v5.8 to 4.19.90: " in git(root, "log", "-1", "--format=%B")
     assert git(root, "log", "-1", "--format=%(trailers)").startswith("Fixes: cdcb33f98244")
@@ -147,7 +150,9 @@ def test_users_git_settings_change_nothing(
     root = make_tree(access_c(COMMENTED))
     (plain,) = do_port(root, BUG)
     Path("home").mkdir()
-    Path("home/.gitconfig").write_text("[diff]\n\tcontext = 0\n\tmnemonicPrefix = true\n\texternal = false\n")
+    Path("home/.gitconfig").write_text(
+        "[diff]\n\tcontext = 0\n\tmnemonicPrefix = true\n\texternal = false\n", encoding="utf-8"
+    )
     monkeypatch.setenv("HOME", str(Path("home").absolute()))
     monkeypatch.setenv("GIT_DIFF_OPTS", "-u9")
     monkeypatch.setenv("POSIXLY_CORRECT", "1")
@@ -167,7 +172,7 @@ def test_latin_1_near_the_change(make_tree: MakeTree, compiled: list[dict[str, b
 def test_vendors_version_is_in_the_name(make_tree: MakeTree, compiled: list[dict[str, bytes]]) -> None:
     (done,) = do_port(make_tree(access_c(COMMENTED), extra=" -24.4.v2101/ky10"), BUG)
     assert done.wrote == Path(f"{DEFAULT}-24.4.v2101-ky10.patch")
-    assert "to 4.19.90-24.4.v2101/ky10:" in " ".join(done.wrote.read_text().split())
+    assert "to 4.19.90-24.4.v2101/ky10:" in " ".join(done.wrote.read_text(encoding="utf-8").split())
 
 
 def test_conflict(make_tree: MakeTree, compiled: list[dict[str, bytes]]) -> None:
@@ -176,11 +181,11 @@ def test_conflict(make_tree: MakeTree, compiled: list[dict[str, bytes]]) -> None
     assert (done.code, done.wrote) == (ExitCode.FAILED, Path(f"{DEFAULT}.conflict"))
     assert done.problem == f"conflicts in {ACCESS} (1)"
     assert not compiled and not Path(f"{DEFAULT}.patch").exists()
-    text = (done.wrote / "files" / ACCESS).read_text()
+    text = (done.wrote / "files" / ACCESS).read_text(encoding="utf-8")
     for mark in ("<<<<<<< found\n", "||||||| expected\n", "=======\n", ">>>>>>> replacement\n"):
         assert text.count(mark) == 1, mark
     assert (done.wrote / "v3.4-v5.8.patch").read_bytes() == (PATCHES / FIX).read_bytes()
-    readme = (done.wrote / "README").read_text()
+    readme = (done.wrote / "README").read_text(encoding="utf-8")
     assert f"kmend port --continue {DEFAULT}.conflict" in readme
     assert f"It is not done: the merge conflicts in {ACCESS} (1)." in readme
     assert sorted(path.name for path in done.wrote.iterdir()) == ["README", "files", "port.json", "v3.4-v5.8.patch"]
@@ -223,14 +228,14 @@ def test_guess_that_does_not_mend_is_shown(make_tree: MakeTree, compiled: list[d
     """What wiggle did alone, and wrong, has marks with what it made of it."""
     (done,) = do_port(make_tree(access_c(SECOND.replace("\tdo {\n", "\t/* A comment. */\n\tdo {\n"))), BUG)
     assert done.problem.startswith(f"leaves {BUG}/unlocked-queue affected: ")
-    assert "&&&&&&& resolution\n" in (done.wrote / "files" / ACCESS).read_text()
+    assert "&&&&&&& resolution\n" in (done.wrote / "files" / ACCESS).read_text(encoding="utf-8")
 
 
 def test_merge_that_does_not_compile_is_a_conflict(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(port, "_compile", lambda *_: "does not compile: access.c:1: error: no")
     (done,) = do_port(make_tree(access_c(COMMENTED)), BUG)
     assert (done.code, done.problem) == (ExitCode.FAILED, "does not compile: access.c:1: error: no")
-    assert "&&&&&&& resolution\n" in (done.wrote / "files" / ACCESS).read_text()
+    assert "&&&&&&& resolution\n" in (done.wrote / "files" / ACCESS).read_text(encoding="utf-8")
 
 
 def test_without_a_compiler_it_is_not_done(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,14 +268,14 @@ def conflict(make_tree: MakeTree, compiled: list[dict[str, bytes]]) -> tuple[Pat
 def test_continue(conflict: tuple[Path, Path], compiled: list[dict[str, bytes]]) -> None:
     root, folder = conflict
     before = tree_hash(root)
-    (folder / "files" / ACCESS).write_text(access_c(WAIT_EVENT))
+    (folder / "files" / ACCESS).write_text(access_c(WAIT_EVENT), encoding="utf-8")
     done = port.resume(folder, None, quiet)
     assert (done.code, done.wrote) == (ExitCode.OK, Path(f"{DEFAULT}.patch").absolute())
     assert [set(files) for files in compiled] == [{ACCESS}]
     how = f"0 of 1 hunks fit; merged by hand: {ACCESS}: hunk 1"
-    assert f"to 4.19.90: {how}]" in " ".join(done.wrote.read_text().split()) and how in done.notes
+    assert f"to 4.19.90: {how}]" in " ".join(done.wrote.read_text(encoding="utf-8").split()) and how in done.notes
     series.materialize(root, [done.wrote], Path("mended"))
-    assert Path("mended", ACCESS).read_text() == access_c(WAIT_EVENT)
+    assert Path("mended", ACCESS).read_text(encoding="utf-8") == access_c(WAIT_EVENT)
     assert tree_hash(root) == before
 
 
@@ -319,8 +324,8 @@ def test_log_says_what_was_done_by_hand(a: bytes, b: bytes | None, besides: str)
 
 def test_continue_with_a_file_more(conflict: tuple[Path, Path]) -> None:
     root, folder = conflict
-    (folder / "files" / ACCESS).write_text(access_c(WAIT_EVENT))
-    (folder / "files/drivers/pci/Kconfig").write_text("# Changed by hand.\n")
+    (folder / "files" / ACCESS).write_text(access_c(WAIT_EVENT), encoding="utf-8")
+    (folder / "files/drivers/pci/Kconfig").write_text("# Changed by hand.\n", encoding="utf-8")
     done = port.resume(folder, None, quiet)
     assert series.touched_files(done.wrote) == ["drivers/pci/Kconfig", ACCESS]
 
@@ -328,7 +333,7 @@ def test_continue_with_a_file_more(conflict: tuple[Path, Path]) -> None:
 def test_continue_with_conflicts_left(conflict: tuple[Path, Path]) -> None:
     root, folder = conflict
     done = port.resume(folder, None, quiet)
-    line = (folder / "files" / ACCESS).read_text().partition("<<<<<<<")[0].count("\n") + 1
+    line = (folder / "files" / ACCESS).read_text(encoding="utf-8").partition("<<<<<<<")[0].count("\n") + 1
     assert (done.code, done.problem) == (ExitCode.FAILED, f"has conflicts left: {folder}/files/{ACCESS}:{line}")
     assert not Path(f"{DEFAULT}.patch").exists()
 
@@ -336,25 +341,25 @@ def test_continue_with_conflicts_left(conflict: tuple[Path, Path]) -> None:
 @pytest.mark.parametrize("mark", ["<<<<<<< found", "||||||| expected", ">>>>>>> replacement", "&&&&&&& resolution"])
 def test_one_mark_is_enough(conflict: tuple[Path, Path], mark: str) -> None:
     root, folder = conflict
-    (folder / "files" / ACCESS).write_text(access_c(WAIT_EVENT) + f"{mark}\n")
+    (folder / "files" / ACCESS).write_text(access_c(WAIT_EVENT) + f"{mark}\n", encoding="utf-8")
     assert "has conflicts left" in port.resume(folder, None, quiet).problem
 
 
 def test_continue_with_what_does_not_mend(conflict: tuple[Path, Path], compiled: list[dict[str, bytes]]) -> None:
     root, folder = conflict
-    (folder / "files" / ACCESS).write_text(access_c(OTHER_CALL.replace("HZ", "2 * HZ")))
+    (folder / "files" / ACCESS).write_text(access_c(OTHER_CALL.replace("HZ", "2 * HZ")), encoding="utf-8")
     done = port.resume(folder, None, quiet)
     assert done.problem.startswith("leaves pci-cfg-wait/unlocked-queue ")
     assert done.code is ExitCode.FAILED and not compiled
-    (folder / "files" / ACCESS).write_text((root / ACCESS).read_text())
+    (folder / "files" / ACCESS).write_text((root / ACCESS).read_text(encoding="utf-8"), encoding="utf-8")
     assert port.resume(folder, None, quiet).problem == "changes no file"
     assert not Path(f"{DEFAULT}.patch").exists()
 
 
 def test_continue_on_a_changed_tree(conflict: tuple[Path, Path]) -> None:
     root, folder = conflict
-    (folder / "files" / ACCESS).write_text(access_c(WAIT_EVENT))
-    (root / ACCESS).write_text((root / ACCESS).read_text() + "\n")
+    (folder / "files" / ACCESS).write_text(access_c(WAIT_EVENT), encoding="utf-8")
+    (root / ACCESS).write_text((root / ACCESS).read_text(encoding="utf-8") + "\n", encoding="utf-8")
     refused(lambda: port.resume(folder, None, quiet), BadInput, "access.c was changed since: run port again")
 
 
@@ -368,7 +373,7 @@ def test_continue_with_a_strange_file(conflict: tuple[Path, Path]) -> None:
 def test_continue_elsewhere(content: str | None) -> None:
     Path("folder").mkdir()
     if content is not None:
-        Path("folder/port.json").write_text(content)
+        Path("folder/port.json").write_text(content, encoding="utf-8")
     refused(lambda: port.resume(Path("folder"), None, quiet), BadInput, "^folder: no folder that kmend port wrote: ")
 
 
@@ -449,7 +454,7 @@ def test_command_line(
     assert "  see      new.conflict/README\n" in said
     assert cli.main(["port", "--continue", "new.conflict", "--bug", BUG]) == ExitCode.USAGE
     assert cli.main(["port", "--continue", "new.conflict"]) == ExitCode.FAILED
-    Path("new.conflict/files", ACCESS).write_text(access_c(WAIT_EVENT))
+    Path("new.conflict/files", ACCESS).write_text(access_c(WAIT_EVENT), encoding="utf-8")
     capsys.readouterr()
     assert cli.main(["port", "--continue", "new.conflict"]) == ExitCode.OK
     assert f"  wrote    {Path('new.patch').absolute()}\n" in capsys.readouterr().out
@@ -481,7 +486,7 @@ class Make:
         self.targets.append(names)
         self.workspaces.append(workspace)
         for name in names:
-            if "broken" in (workspace.src("x86_64") / name).with_suffix(".c").read_text():
+            if "broken" in (workspace.src("x86_64") / name).with_suffix(".c").read_text(encoding="utf-8"):
                 raise build.BuildError(f"{name}: error: broken")
 
 
@@ -492,8 +497,10 @@ def test_what_is_compiled(make_tree: MakeTree, tmp_path: Path, monkeypatch: pyte
     (done,) = do_port(root, BUG)
     assert done.code is ExitCode.OK
     assert make.targets == [["drivers/pci/access.o"]]
-    text = (make.workspaces[0].src("x86_64") / ACCESS).read_text()
-    assert "wait_event" in text and (make.workspaces[0].pristine / ACCESS).read_text() == access_c(COMMENTED)
+    text = (make.workspaces[0].src("x86_64") / ACCESS).read_text(encoding="utf-8")
+    assert "wait_event" in text and (make.workspaces[0].pristine / ACCESS).read_text(encoding="utf-8") == access_c(
+        COMMENTED
+    )
 
 
 def test_whose_fault_it_is(make_tree: MakeTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -505,7 +512,7 @@ def test_whose_fault_it_is(make_tree: MakeTree, tmp_path: Path, monkeypatch: pyt
     assert "does not build here without the fix, either: drivers/pci/access.o: error: broken" in done.problem
     assert len(make.targets) == 2
     done.wrote.rename("first.conflict")
-    (root / ACCESS).write_text(access_c(COMMENTED))
+    (root / ACCESS).write_text(access_c(COMMENTED), encoding="utf-8")
     tree = Tree.open(root)
     (bug,) = manifest.load().select([BUG])
     problem = port._compile(tree, bug, bug.findings[0], {ACCESS: b"broken"}, quiet)
@@ -572,7 +579,7 @@ def test_neighbour_becomes_the_variant_of_this_tree(
     done = port_from(root, "nfsd-cb-shutdown/inflight-leak", start)
     assert done.code is ExitCode.OK, done.to_text()
     assert series.fits(root, done.wrote.absolute())
-    assert changes(done.wrote.read_text()) == changes((PATCHES / like).read_text())
+    assert changes(done.wrote.read_text(encoding="utf-8")) == changes((PATCHES / like).read_text(encoding="utf-8"))
 
 
 @real_audit
@@ -600,13 +607,15 @@ def test_neighbour_that_conflicts(line: str, start: str, own: str, compiled: lis
     done = port_from(root, "nfsd-cb-shutdown/inflight-leak", f"nfsd-cb-shutdown/{start}")
     assert done.code is ExitCode.FAILED and done.problem.startswith("conflicts in "), done.to_text()
     assert not compiled
-    marked = [path.read_text() for path in (done.wrote / "files").rglob("*") if path.is_file()]
+    marked = [path.read_text(encoding="utf-8") for path in (done.wrote / "files").rglob("*") if path.is_file()]
     assert any("<<<<<<< found\n" in text for text in marked)
     series.materialize(root, [PATCHES / "nfsd-cb-shutdown" / own], done.wrote / "files")
     done = port.resume(done.wrote, None, quiet)
     assert done.code is ExitCode.OK, done.to_text()
-    assert changes(done.wrote.read_text()) == changes((PATCHES / "nfsd-cb-shutdown" / own).read_text())
-    assert "; merged by hand: fs/nfsd/" in " ".join(done.wrote.read_text().split())
+    assert changes(done.wrote.read_text(encoding="utf-8")) == changes(
+        (PATCHES / "nfsd-cb-shutdown" / own).read_text(encoding="utf-8")
+    )
+    assert "; merged by hand: fs/nfsd/" in " ".join(done.wrote.read_text(encoding="utf-8").split())
 
 
 @real_audit
@@ -647,8 +656,8 @@ def test_altered_copies_of_newer_trees(line: str, compiled: list[dict[str, bytes
         shutil.copyfile(origin / name, root / name)
     state = root / "fs/nfsd/state.h"
     old = "\tbool cb_need_restart;\n"
-    state.write_text(edit(state.read_text(), old, "\t/* From the start. */\n" + old))
+    state.write_text(edit(state.read_text(encoding="utf-8"), old, "\t/* From the start. */\n" + old), encoding="utf-8")
     assert not series.fits(root, PATCHES / variant)
     done = port_from(root, finding.id, variant)
     assert done.code is ExitCode.OK, done.to_text()
-    assert changes(done.wrote.read_text()) == changes((PATCHES / variant).read_text())
+    assert changes(done.wrote.read_text(encoding="utf-8")) == changes((PATCHES / variant).read_text(encoding="utf-8"))

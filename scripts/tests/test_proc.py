@@ -31,7 +31,7 @@ def test_log_has_command_and_both_outputs(tmp_path: Path) -> None:
     code = proc.run_logged(["sh", "-c", "echo out; echo err >&2; exit 3"], tmp_path / "log", on_line=lines.append)
     assert code == 3
     assert sorted(lines) == ["err", "out"]
-    assert (tmp_path / "log").read_text().startswith("$ sh -c ")
+    assert (tmp_path / "log").read_text(encoding="utf-8").startswith("$ sh -c ")
 
 
 def test_tool_that_prints_nothing_hangs_later_on_a_slow_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,7 +45,7 @@ def test_tool_that_prints_nothing_hangs_later_on_a_slow_host(tmp_path: Path, mon
 
 def test_make_can_clean_up_when_stopped(tmp_path: Path) -> None:
     """A half-written object that stays would be taken for a finished one."""
-    (tmp_path / "Makefile").write_text("half.o:\n\techo half > $@; echo begun; sleep 60\n")
+    (tmp_path / "Makefile").write_text("half.o:\n\techo half > $@; echo begun; sleep 60\n", encoding="utf-8")
     with pytest.raises(KeyboardInterrupt):
         with proc.child(["make", "-s", "-C", str(tmp_path)], stdout=subprocess.PIPE) as process:
             assert process.stdout and process.stdout.readline() == b"begun\n"

@@ -219,13 +219,15 @@ def test_unknown_verdict_is_damage(tmp_path: Path) -> None:
     kept.folder = tmp_path
     kept.write()
     path = tmp_path / evidence.RESULTS
-    path.write_text(path.read_text().replace('"verdict": "PASS"', '"verdict": "GREAT"'))
+    path.write_text(
+        path.read_text(encoding="utf-8").replace('"verdict": "PASS"', '"verdict": "GREAT"'), encoding="utf-8"
+    )
     with pytest.raises(BadInput, match="damaged"):
         Evidence.open(tmp_path)
 
 
 def test_evidence_is_never_written_over(tmp_path: Path) -> None:
-    (tmp_path / "mine").write_text("keep")
+    (tmp_path / "mine").write_text("keep", encoding="utf-8")
     with pytest.raises(BadInput, match="not empty"):
         evidence.new_folder(tmp_path)
 
@@ -237,7 +239,7 @@ def consoles(folder: Path, **printed: str) -> Run:
     for name, text in printed.items():
         state, number = name[:-1], int(name[-1])
         log = f"x/{name}.log"
-        (folder / log).write_text(text)
+        (folder / log).write_text(text, encoding="utf-8")
         test = boot(state, "PASS", "PASS", number=number, inputs=name, printed=digest(folder / log))
         tests.append(test | {"log_url": log, "start_time": "2026-01-02T03:04:05+00:00", "id": f"kmend:1-x-{name}"})
     kept = Evidence(folder, evidence_of(tests, boots=2).run)
@@ -250,7 +252,7 @@ def test_consoles_are_held_against_those_of_an_earlier_run(tmp_path: Path, monke
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert evidence.compare(tmp_path / "runs/0", consoles(tmp_path / "runs/0", after1="1\n2\n")) == ()
     (tmp_path / "runs/junk").mkdir()
-    (tmp_path / "runs/junk/results.json").write_text('{"tests": [{"misc": 3}, 4]}')
+    (tmp_path / "runs/junk/results.json").write_text('{"tests": [{"misc": 3}, 4]}', encoding="utf-8")
     same = evidence.compare(tmp_path / "runs/1", consoles(tmp_path / "runs/1", after1="1\n2\n", after2="x\n"))
     assert same == (
         "consoles that are the same, byte for byte, as on 2026-01-02T03:04:05+00:00: 1 of 1 that were booted before",

@@ -84,11 +84,13 @@ def test_benchmark_gives_kunit_the_states_of_the_proof(make_tree: MakeTree, tmp_
             (folder / name).parent.mkdir(parents=True)
             (folder / name).write_bytes((manifest.PATCHES / name).read_bytes())
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "series").write_text("".join(f"{name}\n" for name in names))
+        (folder / "series").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
     chosen = benchmark.suites("x86_64")
     for state, wait in (("before", UNLOCKED), ("after", WAIT_EVENT)):
         made = benchmark.state_tree(root, tmp_path / "evidence", state, tmp_path, chosen)
-        assert wait.partition("\n\t")[2].partition("\n\t} while")[0] in (made / ACCESS).read_text(), state
+        assert wait.partition("\n\t")[2].partition("\n\t} while")[0] in (made / ACCESS).read_text(encoding="utf-8"), (
+            state
+        )
         assert (made / "drivers/pci/pci_cfg_wait_kunit.c").exists()
         assert (made / "Makefile").samefile(root / "Makefile") and os.access(made / "drivers/pci/probe.sh", os.X_OK)
     assert tree_hash(root) == before
@@ -101,16 +103,18 @@ def test_benchmark_gives_coccicheck_the_files_of_the_audit(
     (root / "scripts").mkdir(exist_ok=True)
     check = root / "scripts/coccicheck"
     said = f'echo "$C $MODE $COCCI $srctree $1" >> {tmp_path}/calls'
-    check.write_text(f"#!/bin/sh\n{said}\nexit $(cat {tmp_path}/code)\n")
+    check.write_text(f"#!/bin/sh\n{said}\nexit $(cat {tmp_path}/code)\n", encoding="utf-8")
     check.chmod(0o755)
-    (tmp_path / "code").write_text("0")
+    (tmp_path / "code").write_text("0", encoding="utf-8")
     monkeypatch.setattr(benchmark, "TURNS", 2)
     rows = benchmark.audit(root)
     assert [row[0] for row in rows] == ["kmend audit", "kmend audit, again", "call_kern.cocci, 1 files"]
     cold, again, _ = (row[2] for row in rows)
     assert cold > again > 0 and all(row[1] > 0 and row[3] > 1 for row in rows)
-    assert (tmp_path / "calls").read_text().splitlines() == [f"1 report {benchmark.STOCK} . {ACCESS}"] * 2
-    (tmp_path / "code").write_text("9")
+    assert (tmp_path / "calls").read_text(encoding="utf-8").splitlines() == [
+        f"1 report {benchmark.STOCK} . {ACCESS}"
+    ] * 2
+    (tmp_path / "code").write_text("9", encoding="utf-8")
     with pytest.raises(SystemExit, match="exit code 9: sh"):
         benchmark.audit(root)
 
@@ -144,7 +148,8 @@ def test_endurance_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyt
     endurance = script("endurance")
     (tmp_path / "kmend").write_text(
         "#!/bin/sh\nfor out; do :; done\necho run >> $0.calls\n[ $(wc -l < $0.calls) = 2 ] && exit 143\n"
-        f"mkdir $out; echo '{json.dumps(endured('a', 'a')[0])}' > $out/results.json; touch $out/SHA256SUMS\n"
+        f"mkdir $out; echo '{json.dumps(endured('a', 'a')[0])}' > $out/results.json; touch $out/SHA256SUMS\n",
+        encoding="utf-8",
     )
     (tmp_path / "kmend").chmod(0o755)
     monkeypatch.setattr(endurance, "SCRIPTS", tmp_path)
@@ -152,6 +157,6 @@ def test_endurance_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("sys.argv", words)
     assert endurance.main() == 130
     assert endurance.main() == 0
-    assert (tmp_path / "kmend.calls").read_text().count("run") == 4
+    assert (tmp_path / "kmend.calls").read_text(encoding="utf-8").count("run") == 4
     monkeypatch.setattr("sys.argv", words[:-1] + ["arm64"])
     assert endurance.main() == 2

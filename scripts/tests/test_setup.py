@@ -51,7 +51,7 @@ def test_backports_come_from_the_machines_own_mirror(
     monkeypatch.setattr(setup, "os_release", lambda: {"VERSION_CODENAME": "bookworm"})
     path = tmp_path / "etc/apt" / name
     path.parent.mkdir(parents=True)
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     assert setup.debian_line("bookworm-backports", tmp_path) == line
 
 
@@ -154,7 +154,8 @@ def test_python_without_the_packages_says_which_one_is_wanted(tmp_path: Path) ->
     (tmp_path / "sitecustomize.py").write_text(
         "import importlib.util\n"
         "find = importlib.util.find_spec\n"
-        "importlib.util.find_spec = lambda name, *rest: None if name == 'junitparser' else find(name, *rest)\n"
+        "importlib.util.find_spec = lambda name, *rest: None if name == 'junitparser' else find(name, *rest)\n",
+        encoding="utf-8",
     )
     command = [sys.executable, "-B", "-m", "pytest", "-p", "no:cacheprovider", "--collect-only", str(Path(__file__))]
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)

@@ -20,14 +20,14 @@ def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(share, "OURS", tmp_path / "ours")
     monkeypatch.setattr(share, "MEMORY", tmp_path / "meminfo")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
-    (tmp_path / "ours").write_text("4:memory:/job/step\n1:cpu,cpuacct:/job/step\n0::/job/step\n")
-    (tmp_path / "meminfo").write_text(f"MemTotal: {9 * MIB} kB\nMemAvailable: {8 * MIB} kB\n")
+    (tmp_path / "ours").write_text("4:memory:/job/step\n1:cpu,cpuacct:/job/step\n0::/job/step\n", encoding="utf-8")
+    (tmp_path / "meminfo").write_text(f"MemTotal: {9 * MIB} kB\nMemAvailable: {8 * MIB} kB\n", encoding="utf-8")
     return tmp_path / "groups"
 
 
 def put(file: Path, text: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text)
+    file.write_text(text, encoding="utf-8")
 
 
 def test_no_group_limits(groups: Path) -> None:

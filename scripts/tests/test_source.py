@@ -22,7 +22,7 @@ def workspace(tmp_path: Path) -> Workspace:
     place = Workspace("t", tmp_path / "work")
     for path, text in {"Makefile": MAKEFILE, "Kbuild": "", "a/one.c": "one\n", "a/two.c": "two\n"}.items():
         (place.pristine / path).parent.mkdir(parents=True, exist_ok=True)
-        (place.pristine / path).write_text(text)
+        (place.pristine / path).write_text(text, encoding="utf-8")
         os.utime(place.pristine / path, (1_000_000, 1_000_000))
     return place
 
@@ -31,7 +31,7 @@ def stage(tmp_path: Path, name: str, files: dict[str, str]) -> Path:
     folder = tmp_path / name
     for path, text in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_text(text)
+        (folder / path).write_text(text, encoding="utf-8")
     return folder
 
 
@@ -43,8 +43,8 @@ def test_unchanged_files_are_links(workspace: Workspace) -> None:
 def test_state_never_reaches_the_pristine_tree(workspace: Workspace, tmp_path: Path) -> None:
     changed = source.link_arch(workspace, "x", [])
     source.install(workspace, "x", stage(tmp_path, "s", {"a/one.c": "mended\n"}), ["a/one.c", *changed])
-    assert (workspace.src("x") / "a/one.c").read_text() == "mended\n"
-    assert (workspace.pristine / "a/one.c").read_text() == "one\n"
+    assert (workspace.src("x") / "a/one.c").read_text(encoding="utf-8") == "mended\n"
+    assert (workspace.pristine / "a/one.c").read_text(encoding="utf-8") == "one\n"
 
 
 def test_swapping_states_gives_new_dates_to_what_differs_alone(workspace: Workspace, tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_swapping_states_gives_new_dates_to_what_differs_alone(workspace: Worksp
         os.utime(src / path, (2_000_000, 2_000_000))
     source.link_arch(workspace, "x", changed)
     source.install(workspace, "x", after, changed)
-    assert (src / "a/one.c").read_text() == "one\n"
+    assert (src / "a/one.c").read_text(encoding="utf-8") == "one\n"
     assert (src / "a/one.c").stat().st_mtime > 2_000_000
     assert (src / "a/test.c").stat().st_mtime == 2_000_000
 
@@ -69,7 +69,7 @@ def test_file_that_an_earlier_run_changed_comes_back_with_a_new_date(workspace: 
     assert changed == ["a/one.c"]
     source.install(workspace, "x", stage(tmp_path, "none", {}), changed)
     back = workspace.src("x") / "a/one.c"
-    assert back.read_text() == "one\n" and back.stat().st_mtime > 1_000_000
+    assert back.read_text(encoding="utf-8") == "one\n" and back.stat().st_mtime > 1_000_000
 
 
 def test_file_that_only_a_state_has_goes_away(workspace: Workspace, tmp_path: Path) -> None:
@@ -92,17 +92,17 @@ def test_copy_sees_a_change_with_an_old_date(tmp_path: Path) -> None:
     first = copied.stat().st_mtime_ns
     source.copy_tree(place, tree, lambda line: None)
     assert copied.stat().st_mtime_ns == first
-    (tree.path / "drivers/pci/access.c").write_text("int b;\n")
+    (tree.path / "drivers/pci/access.c").write_text("int b;\n", encoding="utf-8")
     os.utime(tree.path / "drivers/pci/access.c", (1, 1))
     source.copy_tree(place, tree, lambda line: None)
-    assert copied.read_text() == "int b;\n" and copied.stat().st_mtime > 1_000_000
+    assert copied.read_text(encoding="utf-8") == "int b;\n" and copied.stat().st_mtime > 1_000_000
 
 
 def test_script_that_lost_its_mode_can_be_run(tmp_path: Path) -> None:
     tree = user_tree(tmp_path)
     (tree.path / "scripts").mkdir()
     for name, text in {"mk.sh": "#!/bin/sh\n", "data": "x\n"}.items():
-        (tree.path / "scripts" / name).write_text(text)
+        (tree.path / "scripts" / name).write_text(text, encoding="utf-8")
     place = Workspace("u", tmp_path / "work")
     source.copy_tree(place, tree, lambda line: None)
     assert os.stat(place.pristine / "scripts/mk.sh").st_mode & 0o111 == 0o111
@@ -112,7 +112,7 @@ def test_script_that_lost_its_mode_can_be_run(tmp_path: Path) -> None:
 
 def test_tree_built_in_place_is_refused(tmp_path: Path) -> None:
     tree = user_tree(tmp_path)
-    (tree.path / ".config").write_text("CONFIG_A=y\n")
+    (tree.path / ".config").write_text("CONFIG_A=y\n", encoding="utf-8")
     with pytest.raises(BadInput, match="mrproper"):
         source.copy_tree(Workspace("u", tmp_path / "work"), tree, lambda line: None)
 
@@ -186,7 +186,7 @@ def test_base_from_a_package_of_debian(
     else:
         with pytest.raises(Infrastructure, match=f"Debian's package .* of {suite}: {takes}"):
             source.fetch_base(place, said.append)
-    made = (tmp_path / "bin/apt-get.log").read_text().splitlines()
+    made = (tmp_path / "bin/apt-get.log").read_text(encoding="utf-8").splitlines()
     assert len(made) == len(calls) and all(map(re.search, calls, made)), made
 
 
@@ -223,7 +223,7 @@ def test_base_from_an_rpm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     place = fake_base(bases.Source(dnf="kernel-source"), monkeypatch, tmp_path)
     assert source.fetch_base(place, lambda line: None).version == "6.12.1"
     assert not (place.root / "download").exists()
-    (tmp_path / "bin/dnf").write_text("#!/bin/sh\necho no such package >&2\nexit 1\n")
+    (tmp_path / "bin/dnf").write_text("#!/bin/sh\necho no such package >&2\nexit 1\n", encoding="utf-8")
     again = Workspace("b", tmp_path / "again")
     with pytest.raises(Infrastructure, match="dnf download kernel-source: no such package"):
         source.fetch_base(again, lambda line: None)
@@ -241,7 +241,7 @@ def test_shadow_is_the_tree_and_a_few_files_of_its_own(tmp_path: Path, monkeypat
     tree = user_tree(tmp_path)
     for name in ("mm/a.c", "mm/b.c", "fs/c.c", "scripts/setlocalversion", ".git/config"):
         (tree.path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tree.path / name).write_text(name)
+        (tree.path / name).write_text(name, encoding="utf-8")
     (tree.path / "scripts/setlocalversion").chmod(0o755)
     before = tree_hash(tree.path)
     workspace = source.tree_workspace(tree)
@@ -253,14 +253,16 @@ def test_shadow_is_the_tree_and_a_few_files_of_its_own(tmp_path: Path, monkeypat
     src = workspace.src("arm64")
     assert not (src / "none").exists()
     assert (src / "fs").is_symlink() and (src / "mm/b.c").is_symlink() and not (src / "mm").is_symlink()
-    assert (src / "fs/c.c").read_text() == "fs/c.c" and not (src / ".git").exists()
+    assert (src / "fs/c.c").read_text(encoding="utf-8") == "fs/c.c" and not (src / ".git").exists()
     (tmp_path / "stage/mm").mkdir(parents=True)
-    (tmp_path / "stage/mm/a.c").write_text("mended")
+    (tmp_path / "stage/mm/a.c").write_text("mended", encoding="utf-8")
     source.install(workspace, "arm64", tmp_path / "stage", ["mm/a.c"])
-    assert (src / "mm/a.c").read_text() == "mended" and (tree.path / "mm/a.c").read_text() == "mm/a.c"
+    assert (src / "mm/a.c").read_text(encoding="utf-8") == "mended" and (tree.path / "mm/a.c").read_text(
+        encoding="utf-8"
+    ) == "mm/a.c"
     workspace.build("arm64").mkdir()
     shadow()
-    assert workspace.build("arm64").exists() and (src / "mm/a.c").read_text() == "mm/a.c"
+    assert workspace.build("arm64").exists() and (src / "mm/a.c").read_text(encoding="utf-8") == "mm/a.c"
     assert tree_hash(tree.path) == before
     # An older file than before, as of another checkout: make would not see it.
     os.utime(tree.path / "fs/c.c", (1, 1))
@@ -273,7 +275,7 @@ def test_shadow_of_a_tree_whose_scripts_cannot_be_run(tmp_path: Path, monkeypatc
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     tree = user_tree(tmp_path)
     (tree.path / "scripts").mkdir(exist_ok=True)
-    (tree.path / "scripts/setlocalversion").write_text("#!/bin/sh\n")
+    (tree.path / "scripts/setlocalversion").write_text("#!/bin/sh\n", encoding="utf-8")
     (tree.path / "scripts/setlocalversion").chmod(0o644)
     before = tree_hash(tree.path)
     workspace = source.Workspace("t", tmp_path / "cache/t/port")

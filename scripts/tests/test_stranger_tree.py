@@ -95,13 +95,13 @@ def everything(root: Path) -> str:
 
 
 def edit(root: Path, **changes: object) -> None:
-    journal = json.loads((root / JOURNAL).read_text())
-    (root / JOURNAL).write_text(json.dumps(journal | changes))
+    journal = json.loads((root / JOURNAL).read_text(encoding="utf-8"))
+    (root / JOURNAL).write_text(json.dumps(journal | changes), encoding="utf-8")
 
 
 def named(root: Path) -> list[dict[str, object]]:
     """Return what the journal says of each file."""
-    return list(json.loads((root / JOURNAL).read_text())["files"])
+    return list(json.loads((root / JOURNAL).read_text(encoding="utf-8"))["files"])
 
 
 def write(name: str, text: str) -> Change:
@@ -109,7 +109,7 @@ def write(name: str, text: str) -> Change:
 
     def change(root: Path) -> None:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
+        (root / name).write_text(text, encoding="utf-8")
 
     return change
 
@@ -197,25 +197,25 @@ def in_git(*commands: str) -> Change:
 
 
 def append(root: Path, text: str = "/* an edit */\n") -> None:
-    with (root / ACCESS).open("a") as stream:
+    with (root / ACCESS).open("a", encoding="utf-8") as stream:
         stream.write(text)
 
 
 def with_ident(root: Path, text: str = "") -> None:
     """Commit a file with $Id$ in it, which a checkout fills in."""
-    (root / ".gitattributes").write_text("*.c ident\n")
-    (root / ACCESS).write_text("/* $Id$ */\n" + access_c())
+    (root / ".gitattributes").write_text("*.c ident\n", encoding="utf-8")
+    (root / ACCESS).write_text("/* $Id$ */\n" + access_c(), encoding="utf-8")
     in_git("add -A", "commit -qm ident")(root)
     (root / ACCESS).unlink()
     git(root, "checkout", "-q", ACCESS)
-    assert "$Id: " in (root / ACCESS).read_text()
+    assert "$Id: " in (root / ACCESS).read_text(encoding="utf-8")
     append(root, text)
 
 
 def with_filter(root: Path) -> None:
     with_ident(root, "/* an edit */\n")
     (root / ".git/info").mkdir(exist_ok=True)
-    (root / ".git/info/attributes").write_text("*.c filter=x\n")
+    (root / ".git/info/attributes").write_text("*.c filter=x\n", encoding="utf-8")
     for key in ("clean", "smudge", "process"):
         git(root, "config", f"filter.x.{key}", f"touch {root.parent}/ran")
     git(root, "config", "filter.x.required", "true")
@@ -361,7 +361,7 @@ CASES = {
     "no commit": Case("", "apply", OK, "applied 1 patch", in_git("init -q")),
     "inside another git tree": Case("", "apply", OK, "applied 1 patch", lambda root: git(root.parent, "init", "-q")),
     "git file that leads nowhere": Case(
-        "git", "apply", USAGE, NO_TELLING, remove(".git", lambda path: path.write_text("gitdir: /nowhere\n"))
+        "git", "apply", USAGE, NO_TELLING, remove(".git", lambda git: git.write_text("gitdir: /nowhere\n", encoding="utf-8"))
     ),
     "garbage in HEAD": Case("git", "apply", USAGE, NO_TELLING, write(".git/HEAD", "garbage\n")),
     "garbage in a branch": Case("git", "apply", USAGE, NO_TELLING, write(MAIN, "garbage\n")),
@@ -369,7 +369,7 @@ CASES = {
     "empty branch": Case("git", "apply", USAGE, NO_TELLING, write(MAIN, "")),
     "objects are gone": Case("git", "apply", USAGE, NO_TELLING, remove(".git/objects")),
     "garbage above": Case(
-        "git", "apply", USAGE, NO_TELLING, remove(".git", lambda git: (git.parents[1] / ".git").write_text("garbage\n"))
+        "git", "apply", USAGE, NO_TELLING, remove(".git", lambda git: (git.parents[1] / ".git").write_text("x\n", encoding="utf-8"))
     ),
     "ident": Case("git", "apply", OK, "applied 1 patch", with_ident),
     "ident and a local change": Case(
@@ -397,7 +397,7 @@ def prepare(make_tree: MakeTree, one: Case) -> Path:
 def own_mounts(tmp_path: Path) -> Iterator[None]:
     """Give what a case mounted or made immutable back."""
     yield
-    for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
+    for line in reversed(Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()):
         if line.split()[4].startswith(f"{tmp_path}/"):
             subprocess.run(["umount", line.split()[4]], check=True)
     subprocess.run(["chattr", "-R", "-f", "-i", "-a", str(tmp_path)], check=False)
@@ -416,10 +416,10 @@ def test_case(make_tree: MakeTree, one: Case) -> None:
         assert len(output.splitlines()) == 1 and "Traceback" not in output
         assert everything(root) == before
     elif one.command == "unapply":
-        assert (root / ACCESS).read_text() == access_c()
+        assert (root / ACCESS).read_text(encoding="utf-8") == access_c()
         assert not [name for name in (STATE, *ADDED) if (root / name).exists()]
     else:
-        assert WAIT_EVENT in (root / ACCESS).read_text()
+        assert WAIT_EVENT in (root / ACCESS).read_text(encoding="utf-8")
     assert not (root.parent / "ran").exists()
 
 
@@ -427,11 +427,11 @@ def test_case(make_tree: MakeTree, one: Case) -> None:
 
 
 def save_in_place(path: Path) -> None:
-    path.write_text("saved\n")
+    path.write_text("saved\n", encoding="utf-8")
 
 
 def save_by_a_rename(path: Path) -> None:
-    path.with_suffix(".swp").write_text("saved\n")
+    path.with_suffix(".swp").write_text("saved\n", encoding="utf-8")
     path.with_suffix(".swp").rename(path)
 
 
@@ -459,7 +459,7 @@ def test_saved_at_every_step(
         if not mark.exists():
             break
         mark.unlink()
-        assert (ready / name).read_text() == "saved\n", step
+        assert (ready / name).read_text(encoding="utf-8") == "saved\n", step
         shutil.rmtree(ready)
         shutil.copytree(kept, ready)
     assert step > 20
@@ -585,6 +585,6 @@ def test_file_system_that_cannot_exchange_files(make_tree: MakeTree, monkeypatch
     before = tree_hash(root)
     monkeypatch.setattr(transaction, "_LIBC", object())
     do_apply(root, with_tests=True)
-    assert WAIT_EVENT in (root / ACCESS).read_text()
+    assert WAIT_EVENT in (root / ACCESS).read_text(encoding="utf-8")
     do_unapply(root)
     assert tree_hash(root) == before

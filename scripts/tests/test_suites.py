@@ -31,11 +31,11 @@ def mirror(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, apt: str = GOOD, mad
     tree = tmp_path / "made/linux-source"
     for name in ("Makefile", "mm/swap.c", "mm/deep/other.c", "fs/nfsd/nfs4state.c"):
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
-        (tree / name).write_text(f"{name}\n")
+        (tree / name).write_text(f"{name}\n", encoding="utf-8")
     unpack = 'mkdir -p "$3/usr/src" && name=$(basename "$2" .deb) && '
     unpack += f'tar -C {tree.parent} -cJf "$3/usr/src/$name.tar.xz" linux-source'
-    (tmp_path / "madison").write_text(madison)
-    (tmp_path / "names").write_text("".join(f"{line.split()[0]}\n" for line in madison.splitlines()))
+    (tmp_path / "madison").write_text(madison, encoding="utf-8")
+    (tmp_path / "names").write_text("".join(f"{line.split()[0]}\n" for line in madison.splitlines()), encoding="utf-8")
     bin = tmp_path / "bin"
     tools(monkeypatch, bin, apt_get=f'echo "$*" >> $0.log\n{apt}', dpkg_deb=unpack)
     answer = f'case "$*" in *pkgnames*) cat {tmp_path}/names;; *) cat {tmp_path}/madison;; esac'
@@ -59,20 +59,20 @@ def test_newest_of_each_line_is_fetched_once(monkeypatch: pytest.MonkeyPatch, tm
         "linux-source-7.2 7.2.11-1~bpo13+1 (trixie-backports): a newer one of its line was audited",
         "linux-source-6.1 6.1.176-1 (bookworm): a newer one of its line was audited",
     ]
-    calls = [line.rpartition(" ")[2] for line in log.read_text().splitlines()]
+    calls = [line.rpartition(" ")[2] for line in log.read_text(encoding="utf-8").splitlines()]
     assert calls == ["update", "linux-source-7.10=7.10.4-1~bpo13+1", "linux-source-7.2=7.2.13-1"]
     for tree in trees.values():
         there = {path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_file()}
         assert there == {"Makefile", "mm/swap.c"}
     assert fetch("6.1.192", "7.2.12", "6.12.117") == (trees, older)
-    assert [line.rpartition(" ")[2] for line in log.read_text().splitlines()[3:]] == ["update"]
+    assert [line.rpartition(" ")[2] for line in log.read_text(encoding="utf-8").splitlines()[3:]] == ["update"]
 
 
 def test_what_no_suite_has_any_more_goes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     mirror(monkeypatch, tmp_path)
     trees, _ = fetch()
     assert set(trees) == {"7.10.4", "7.2.13", "6.1.176"}
-    (tmp_path / "madison").write_text(MADISON.replace("7.10.4-1", "7.10.5-1"))
+    (tmp_path / "madison").write_text(MADISON.replace("7.10.4-1", "7.10.5-1"), encoding="utf-8")
     again, _ = fetch()
     assert set(again) == {"7.10.5", "7.2.13", "6.1.176"}
     assert sorted(os.listdir(cache() / "debian")) == sorted(["fetch.log", *(path.name for path in again.values())])
@@ -101,7 +101,9 @@ def test_package_that_is_cut_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     mirror(monkeypatch, tmp_path)
     (tmp_path / "made/linux-source/mm/other.c").write_bytes(random.Random(1).randbytes(100_000))
     path = tmp_path / "bin/dpkg-deb"
-    path.write_text(path.read_text() + '\ntruncate -s 50000 "$3/usr/src/$name.tar.xz"\n')
+    path.write_text(
+        path.read_text(encoding="utf-8") + '\ntruncate -s 50000 "$3/usr/src/$name.tar.xz"\n', encoding="utf-8"
+    )
     with pytest.raises(Infrastructure, match="cannot unpack linux-source-7.10 7.10.4-1"):
         fetch()
     assert os.listdir(cache() / "debian") == ["fetch.log"]

@@ -83,7 +83,7 @@ def header(text: str) -> dict[str, str]:
 
 def problem(repo: Path, page: Path) -> str:
     """Say what is wrong with a page's header, or how the page has fallen behind; or nothing."""
-    fields = header((repo / page).read_text())
+    fields = header((repo / page).read_text(encoding="utf-8"))
     original, follows = fields.get("Original", ""), fields.get("Follows", "")
     if original != mirrored(page):
         return f"{page}: its original is {mirrored(page)}, not '{original}'"
@@ -179,7 +179,7 @@ def test_every_page_is_translated() -> None:
 
 def test_translated_reference_has_all_that_the_program_has() -> None:
     """The original is made from the program: it can say something else without a change of its text."""
-    terms = re.findall(r"^``(.*)``$", (REPO / FOLDER / "reference.rst").read_text(), re.MULTILINE)
+    terms = re.findall(r"^``(.*)``$", (REPO / FOLDER / "reference.rst").read_text(encoding="utf-8"), re.MULTILINE)
     (commands,) = (each for each in cli.parser()._actions if isinstance(each, argparse._SubParsersAction))
     ours = [f"kmend {name}" for name in commands.choices]
     ours += [str(word.value) for words in (ExitCode, Status, Outcome, Verdict, Has) for word in words]
@@ -200,7 +200,7 @@ def commit(repo: Path) -> str:
 
 def write(repo: Path, name: str | Path, text: str) -> None:
     (repo / name).parent.mkdir(parents=True, exist_ok=True)
-    (repo / name).write_text(text)
+    (repo / name).write_text(text, encoding="utf-8")
 
 
 def translate(repo: Path, follows: str, original: str = ORIGINAL) -> None:
@@ -229,7 +229,7 @@ def test_translation_of_today(repo: Path) -> None:
 
 
 def test_translation_that_has_fallen_behind(repo: Path) -> None:
-    follows = header((repo / PAGE).read_text())["Follows"]
+    follows = header((repo / PAGE).read_text(encoding="utf-8"))["Follows"]
     write(repo, ORIGINAL, "More English\n")
     said = f"{PAGE}: has fallen behind: git diff {follows[:12]} -- {ORIGINAL}"
     # Not even committed yet, and then.
@@ -266,7 +266,7 @@ def test_commit_has_its_full_id(repo: Path, follows: str) -> None:
 
 
 def test_original_must_be_the_one_at_that_path(repo: Path) -> None:
-    follows = header((repo / PAGE).read_text())["Follows"]
+    follows = header((repo / PAGE).read_text(encoding="utf-8"))["Follows"]
     translate(repo, follows, "Documentation/guides/farm.rst")
     assert "its original is Documentation/guides/tree.rst, not 'Documentation/guides/farm.rst'" in problem(repo, PAGE)
     translate(repo, follows)
@@ -275,7 +275,7 @@ def test_original_must_be_the_one_at_that_path(repo: Path) -> None:
 
 
 def test_original_that_is_newer_than_what_is_followed(repo: Path) -> None:
-    follows = header((repo / PAGE).read_text())["Follows"]
+    follows = header((repo / PAGE).read_text(encoding="utf-8"))["Follows"]
     new = FOLDER / "audit.rst"
     write(repo, "Documentation/audit.rst", "English\n")
     assert untranslated(repo) == ["Documentation/audit.rst"]
@@ -285,14 +285,14 @@ def test_original_that_is_newer_than_what_is_followed(repo: Path) -> None:
 
 
 def test_word_that_is_not_to_be_used(repo: Path) -> None:
-    follows = header((repo / PAGE).read_text())["Follows"]
+    follows = header((repo / PAGE).read_text(encoding="utf-8"))["Follows"]
     table = ["====  ======  ==========", "英文  译法    不用", "====  ======  =========="]
     table += ["seal  校验和  封印、封条", "tree  内核树", "====  ======  ==========", "", "封印"]
     write(repo, GLOSSARY, "\n".join(["校验和", *table]))
     assert glossary(repo) == [(["校验和"], ["封印", "封条"]), (["内核树"], [])]
     assert wrong_words(repo) == []
     translate(repo, follows)
-    write(repo, PAGE, (repo / PAGE).read_text() + "结果和封条\n")
+    write(repo, PAGE, (repo / PAGE).read_text(encoding="utf-8") + "结果和封条\n")
     assert wrong_words(repo) == [f"{PAGE}:9: 封条: 校验和"]
 
 

@@ -30,21 +30,22 @@ def test_version(make_tree: MakeTree, version: str, extra: str, release: str) ->
 def test_version_with_comments_and_tabs(make_tree: MakeTree) -> None:
     root = make_tree()
     (root / "Makefile").write_text(
-        "VERSION\t= 4 # four\nPATCHLEVEL = 19\nSUBLEVEL = 36\nEXTRAVERSION = -vhulk1907.1.0\nOPENEULER_LTS = 1\n"
+        "VERSION\t= 4 # four\nPATCHLEVEL = 19\nSUBLEVEL = 36\nEXTRAVERSION = -vhulk1907.1.0\nOPENEULER_LTS = 1\n",
+        encoding="utf-8",
     )
     assert Tree.open(root).release == "4.19.36-vhulk1907.1.0"
 
 
 def test_empty_sublevel_is_zero(make_tree: MakeTree) -> None:
     root = make_tree()
-    (root / "Makefile").write_text("VERSION = 7\nPATCHLEVEL = 2\nSUBLEVEL =\nEXTRAVERSION =\n")
+    (root / "Makefile").write_text("VERSION = 7\nPATCHLEVEL = 2\nSUBLEVEL =\nEXTRAVERSION =\n", encoding="utf-8")
     assert Tree.open(root).version == "7.2.0"
 
 
 def test_later_assignment_is_not_the_version(make_tree: MakeTree) -> None:
     root = make_tree()
-    text = (root / "Makefile").read_text()
-    (root / "Makefile").write_text(text + "VERSION = 9\n")
+    text = (root / "Makefile").read_text(encoding="utf-8")
+    (root / "Makefile").write_text(text + "VERSION = 9\n", encoding="utf-8")
     assert Tree.open(root).version == "4.19.90"
 
 
@@ -83,7 +84,7 @@ def test_what_is_no_tree(make_tree: MakeTree, place: str, says: str) -> None:
     ],
 )
 def test_other_projects_are_no_kernel_tree(tmp_path: Path, makefile: str) -> None:
-    (tmp_path / "Makefile").write_text(makefile)
+    (tmp_path / "Makefile").write_text(makefile, encoding="utf-8")
     with pytest.raises(BadInput, match="no kernel tree") as error:
         Tree.open(tmp_path)
     assert error.value.code is ExitCode.USAGE

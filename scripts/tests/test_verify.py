@@ -57,7 +57,7 @@ def test_states_differ_in_the_bug_alone(
     todo = prepare(tree, BUG, tmp_path / "looked")
     changed = verify.make_stages(tree, todo, tmp_path / "scratch")
     assert [len(todo.patches[state]) for state in STATES] == [before, after]
-    text = {state: (tmp_path / "scratch" / state / ACCESS).read_text() for state in STATES}
+    text = {state: (tmp_path / "scratch" / state / ACCESS).read_text(encoding="utf-8") for state in STATES}
     assert "__add_wait_queue" in text["before"] and "wait_event" not in text["before"]
     assert "wait_event" in text["after"] and "__add_wait_queue" not in text["after"]
     suite = BUG.suites[0].sources[0]
@@ -70,7 +70,7 @@ def test_states_differ_in_the_bug_alone(
 
 def test_tree_that_the_hook_does_not_fit(make_tree: MakeTree, tmp_path: Path) -> None:
     root = make_tree()
-    (root / "drivers/pci/Kconfig").write_text("config PCI\n")
+    (root / "drivers/pci/Kconfig").write_text("config PCI\n", encoding="utf-8")
     reason = not_run(prepare(Tree.open(root), BUG, tmp_path / "looked"))
     assert reason.startswith("no hook of KUnit suite pci_cfg_wait fits 4.19.90 (tried pci-cfg-wait/kunit-")
 
@@ -93,8 +93,8 @@ def test_bug_on_its_test_bed(make_tree: MakeTree, tmp_path: Path) -> None:
     verify.make_stages(Tree.open(root), todo, tmp_path / "scratch")
     for state in STATES:
         assert todo.patches[state][0] == bed.patch and (tmp_path / "scratch" / state).is_dir()
-    assert "__add_wait_queue" in (tmp_path / "scratch/before" / ACCESS).read_text()
-    assert "__add_wait_queue" not in (tmp_path / "scratch/after" / ACCESS).read_text()
+    assert "__add_wait_queue" in (tmp_path / "scratch/before" / ACCESS).read_text(encoding="utf-8")
+    assert "__add_wait_queue" not in (tmp_path / "scratch/after" / ACCESS).read_text(encoding="utf-8")
     assert tree_hash(root) == untouched
 
 
@@ -139,8 +139,8 @@ def fake_make(text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 
 def test_fragment_for_one_architecture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     config = tmp_path / "config"
-    config.write_text("CONFIG_A=m\n")
-    (tmp_path / "config.arm64").write_text("CONFIG_A=y\n")
+    config.write_text("CONFIG_A=m\n", encoding="utf-8")
+    (tmp_path / "config.arm64").write_text("CONFIG_A=y\n", encoding="utf-8")
     test = dataclasses.replace(BUG.selftests[0], config=config, controls=("arm64",))
     bug = dataclasses.replace(BUG, arches=("riscv64",), selftests=(test,))
     tails = {name: build.fragments(arches.load(name), [bug])[3:] for name in ("arm64", "riscv64", "loongarch64")}
@@ -157,20 +157,20 @@ def test_modules_come_in_load_order(tmp_path: Path) -> None:
         (folder / name).mkdir(parents=True)
     for name, needed in needs.items():
         (folder / f"{name}.ko").write_bytes(kernels.module(Path(name).name, depends=needed))
-    (folder / "modules.order").write_text("".join(f"{name}.o\n" for name in needs))
-    (folder / "usr/gen_init_cpio").write_text('#!/bin/sh\ncat "$3"\n')
+    (folder / "modules.order").write_text("".join(f"{name}.o\n" for name in needs), encoding="utf-8")
+    (folder / "usr/gen_init_cpio").write_text('#!/bin/sh\ncat "$3"\n', encoding="utf-8")
     (folder / "usr/gen_init_cpio").chmod(0o755)
     programs = tmp_path / "initramfs.cpio"
-    programs.write_text("file /init\n")
+    programs.write_text("file /init\n", encoding="utf-8")
     archive, order = build.module_archive(place, arches.load("x86_64"), "after", ["kvm_amd"], programs)
-    first, *held = [line.split()[1] for line in archive.read_text().splitlines()]
+    first, *held = [line.split()[1] for line in archive.read_text(encoding="utf-8").splitlines()]
     assert first == "/init" and archive == tmp_path / "x86_64/modules-after/initramfs.cpio"
     modules = [f"/lib/modules/{name}" for name in ("irqbypass.ko", "kvm.ko", "kvm-amd.ko")]
     assert held == ["/lib", "/lib/modules", "/lib/modules/order", *modules]
     assert order == ("irqbypass.ko", "kvm.ko", "kvm-amd.ko")
     with pytest.raises(build.BuildError, match="no module nvme"):
         build.module_archive(place, arches.load("x86_64"), "after", ["nvme"], programs)
-    (folder / "usr/gen_init_cpio").write_text("#!/bin/sh\necho no room >&2\nexit 1\n")
+    (folder / "usr/gen_init_cpio").write_text("#!/bin/sh\necho no room >&2\nexit 1\n", encoding="utf-8")
     with pytest.raises(build.BuildError, match="cannot archive the modules: no room"):
         build.module_archive(place, arches.load("x86_64"), "after", ["kvm"], programs)
 
@@ -180,7 +180,9 @@ def test_option_that_kconfig_drops_is_an_error(monkeypatch: pytest.MonkeyPatch, 
     place = Workspace("t", tmp_path)
     place.src("x86_64").mkdir(parents=True)
     (place.src("x86_64") / "arch/x86").mkdir(parents=True)
-    (place.src("x86_64") / "arch/x86/Kconfig.pci").write_text("config PCI\nconfig PCI_CFG_WAIT_KUNIT_TEST\n")
+    (place.src("x86_64") / "arch/x86/Kconfig.pci").write_text(
+        "config PCI\nconfig PCI_CFG_WAIT_KUNIT_TEST\n", encoding="utf-8"
+    )
     with pytest.raises(build.BuildError, match="does not take CONFIG_PCI_CFG_WAIT_KUNIT_TEST=y .pci_cfg_wait.kunit"):
         build.configure(place, arches.load("x86_64"), [BUG], tmp_path / "log", Jobs())
 
@@ -190,7 +192,7 @@ def test_kernel_that_does_not_build_names_the_first_error(monkeypatch: pytest.Mo
     fake_make("".join(f"echo '{line}'; " for line in said) + "exit 2", monkeypatch, tmp_path)
     place = Workspace("t", tmp_path)
     place.build("x86_64").mkdir(parents=True)
-    (place.build("x86_64") / ".config").write_text("CONFIG_A=y\nCONFIG_B=y\n")
+    (place.build("x86_64") / ".config").write_text("CONFIG_A=y\nCONFIG_B=y\n", encoding="utf-8")
     seen: list[tuple[int, int | None]] = []
     with pytest.raises(build.BuildError, match="^a.c:3:1: error: no such thing$"):
         arch, record = arches.load("x86_64"), Build("kmend:1-x86_64-after", "x86_64")
@@ -202,11 +204,11 @@ def test_option_that_a_line_has_not_is_left_out(monkeypatch: pytest.MonkeyPatch,
     fake_make('grep -v PCI_CFG_WAIT_KUNIT_TEST "$O/allconfig" > "$O/.config"', monkeypatch, tmp_path)
     place = Workspace("t", tmp_path)
     place.src("x86_64").mkdir(parents=True)
-    (place.src("x86_64") / "Kconfig").write_text("# config PCI_CFG_WAIT_KUNIT_TEST\nconfig PCI\n")
+    (place.src("x86_64") / "Kconfig").write_text("# config PCI_CFG_WAIT_KUNIT_TEST\nconfig PCI\n", encoding="utf-8")
     (place.src("x86_64") / "arch/arm").mkdir(parents=True)
-    (place.src("x86_64") / "arch/arm/Kconfig").write_text("config PCI_CFG_WAIT_KUNIT_TEST\n")
+    (place.src("x86_64") / "arch/arm/Kconfig").write_text("config PCI_CFG_WAIT_KUNIT_TEST\n", encoding="utf-8")
     build.configure(place, arches.load("x86_64"), [BUG], tmp_path / "log", Jobs())
-    assert "# not in this tree: CONFIG_PCI_CFG_WAIT_KUNIT_TEST=y" in (tmp_path / "log").read_text()
+    assert "# not in this tree: CONFIG_PCI_CFG_WAIT_KUNIT_TEST=y" in (tmp_path / "log").read_text(encoding="utf-8")
 
 
 # The walk of a plan, with stand-ins for make and QEMU.
@@ -234,7 +236,7 @@ class Steps:
     def file(self, name: str, *lines: str) -> Path:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(" ".join(lines))
+        path.write_text(" ".join(lines), encoding="utf-8")
         return path
 
     def install(self, place: Workspace, arch: str, stage: Path, changed: list[str]) -> None:
@@ -254,7 +256,7 @@ class Steps:
     def modules(
         self, place: Workspace, arch: arches.Arch, state: str, names: list[str], programs: Path
     ) -> tuple[Path, tuple[str, ...]]:
-        archive = self.file(f"modules-{state}/initramfs.cpio", programs.read_text() + "".join(names))
+        archive = self.file(f"modules-{state}/initramfs.cpio", programs.read_text(encoding="utf-8") + "".join(names))
         return archive, tuple(f"{name}.ko" for name in names)
 
     def walk(self, todo: Plan, consume: verify.Consumer | None = None) -> verify.Walk:
@@ -283,11 +285,11 @@ def test_walk_boots_the_whole_plan(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         assert boot.guest.kernel == steps.folder / f"image-{boot.state}"
         wanted = (steps.folder / "initramfs",) if boot.row.kind == "kselftest" else ()
         assert boot.guest.initrd == wanted and not any("kmend.modules" in word for word in boot.guest.words)
-    assert (steps.folder / "initramfs").read_text() == "pci:cfg_reset"
+    assert (steps.folder / "initramfs").read_text(encoding="utf-8") == "pci:cfg_reset"
     (after, before) = steps.evidence.run.builds
     assert (after.id, before.id) == ("kmend:1-x86_64-after", "kmend:1-x86_64-before") and not after.error
     assert after.to_kcidb("kmend:1")["duration"] == 3.75
-    assert (steps.evidence.folder / "x86_64/config").read_text() == "CONFIG_A=y"
+    assert (steps.evidence.folder / "x86_64/config").read_text(encoding="utf-8") == "CONFIG_A=y"
 
 
 def test_walk_starts_with_the_state_that_was_built_last(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -295,7 +297,7 @@ def test_walk_starts_with_the_state_that_was_built_last(monkeypatch: pytest.Monk
     steps.file("x86_64/state", "before")
     steps.walk(planned([BUG], ["x86_64"]))
     assert steps.done == ["install before", "build before", "install after", "build after"]
-    assert (steps.folder / "x86_64/state").read_text() == "after"
+    assert (steps.folder / "x86_64/state").read_text(encoding="utf-8") == "after"
 
 
 def test_kernel_that_does_not_build_is_not_booted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -315,7 +317,7 @@ def test_guest_with_modules_gets_them_behind_its_programs(monkeypatch: pytest.Mo
     (boot,) = [boot for boot in steps.booted if boot.state == "after" and boot.row.kind == "kunit"]
     assert boot.guest.words[-1] == "kmend.modules=kvm.ko"
     assert boot.guest.initrd == (steps.folder / "modules-after/initramfs.cpio",)
-    assert boot.guest.initrd[0].read_text() == "pci:cfg_resetkvm"
+    assert boot.guest.initrd[0].read_text(encoding="utf-8") == "pci:cfg_resetkvm"
 
 
 def test_walk_raises_what_a_boot_raises_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -335,16 +337,16 @@ def test_walk_raises_what_a_boot_raises_and_leaves_nothing(monkeypatch: pytest.M
 
 
 def _older_options(place: Workspace) -> None:
-    (place.build("x86_64") / ".config").write_text("CONFIG_OLD=y\n")
+    (place.build("x86_64") / ".config").write_text("CONFIG_OLD=y\n", encoding="utf-8")
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda place: (place.src("x86_64") / "Kconfig").write_text("config OTHER\n"),
-        lambda place: (place.src("x86_64") / "drivers/Kconfig.more").write_text("config MORE\n"),
-        lambda place: (place.src("x86_64") / "Makefile").write_text("VERSION = 7\n"),
-        lambda place: (place.root.parent / "version").write_text("clang version 20"),
+        lambda place: (place.src("x86_64") / "Kconfig").write_text("config OTHER\n", encoding="utf-8"),
+        lambda place: (place.src("x86_64") / "drivers/Kconfig.more").write_text("config MORE\n", encoding="utf-8"),
+        lambda place: (place.src("x86_64") / "Makefile").write_text("VERSION = 7\n", encoding="utf-8"),
+        lambda place: (place.root.parent / "version").write_text("clang version 20", encoding="utf-8"),
         _older_options,
         lambda place: (place.build("x86_64") / ".config").unlink(),
         lambda place: None,
@@ -358,20 +360,20 @@ def test_configuration_is_made_anew_where_what_it_rests_on_has_changed(
     request: pytest.FixtureRequest,
 ) -> None:
     fake_make(f'echo x >> "{tmp_path}/made"; cp "$O/allconfig" "$O/.config"', monkeypatch, tmp_path)
-    (tmp_path / "version").write_text("clang version 19")
+    (tmp_path / "version").write_text("clang version 19", encoding="utf-8")
     tools(monkeypatch, tmp_path / "bin", clang=f"cat {tmp_path}/version", clang_19=f"cat {tmp_path}/version")
     place = Workspace("t", tmp_path / "work")
     (place.src("x86_64") / "drivers").mkdir(parents=True)
-    (place.src("x86_64") / "Kconfig").write_text("config PCI\n")
-    (place.src("x86_64") / "Makefile").write_text("VERSION = 6\n")
+    (place.src("x86_64") / "Kconfig").write_text("config PCI\n", encoding="utf-8")
+    (place.src("x86_64") / "Makefile").write_text("VERSION = 6\n", encoding="utf-8")
     arch = arches.load("x86_64")
     build.configure(place, arch, [], tmp_path / "log", Jobs())
     build.configure(place, arch, [], tmp_path / "log", Jobs())
-    assert (tmp_path / "made").read_text() == "x\n"
+    assert (tmp_path / "made").read_text(encoding="utf-8") == "x\n"
     change(place)
     build.configure(place, arch, [], tmp_path / "log", Jobs())
     again = "nothing" not in request.node.name
-    assert (tmp_path / "made").read_text() == ("x\nx\n" if again else "x\n")
+    assert (tmp_path / "made").read_text(encoding="utf-8") == ("x\nx\n" if again else "x\n")
 
 
 @pytest.mark.parametrize("race", [False, True])
