@@ -22,7 +22,7 @@ from kmendlib.proof.evidence import Evidence
 from kmendlib.proof.jobs import Jobs
 from kmendlib.proof.verify import Bench
 from kmendlib.run import SHIPPED, BootResult, Claim, Ending, Forced, Judgement, Proof, RaceEnd, Row, Run, race_case
-from kmendlib.tree import manifest, package, source
+from kmendlib.tree import arches, manifest, package, source
 from kmendlib.tree.config import Config
 from kmendlib.tree.package import Shipped
 
@@ -91,6 +91,18 @@ def test_a_forced_boot_is_asked_for_its_race_alone(tmp_path: Path) -> None:
     for row in rows:
         cases = {case for claim in row.claims for case in claim.cases}
         assert not row.race or cases == {race_case(row.race)}
+
+
+def test_what_is_not_forced_takes_as_long_as_in_verify_on_a_clock_of_its_own(tmp_path: Path) -> None:
+    """A test that waits for what RCU frees passes if it waits for too short a time."""
+    programs = tmp_path / "programs"
+    programs.touch()
+    kernel, arch = kernel_of(tmp_path, kvm=None), arches.load("x86_64")
+    for row, test in shipped.plan(kernel, MANIFEST.bugs, 1):
+        if test:
+            spec = shipped.spec_of(kernel, arch, row, test, MANIFEST.bug(row.bug), programs)
+            assert spec.timed == (None if row.race else arch.timed)
+            assert row.race or f"kmend.seconds={test.seconds}" in spec.words
 
 
 def test_symbols_of_a_console() -> None:

@@ -33,8 +33,6 @@ from kmendlib.tree.package import Given, Shipped
 
 # What unpacking takes, in MiB.
 UNPACKING = 128
-# A load puts less on than in `verify`: what decides is forced, or happens in the first seconds.
-SECONDS = 3
 # What is longer on a busy host is so up to this factor.
 BUSY = 4.0
 # Of a configuration: what makes a fault show.
@@ -140,16 +138,17 @@ def _claims(bug: Bug, test: Selftest, ids: Sequence[str]) -> tuple[Claim, ...]:
     return tuple(claim for claim in found if claim.finding in ids)
 
 
-def spec_of(kernel: Shipped, arch: Arch, test: Selftest, bug: Bug, programs: Path) -> GuestSpec:
-    """Return the guest for a test, its initramfs made.
+def spec_of(kernel: Shipped, arch: Arch, row: Row, test: Selftest, bug: Bug, programs: Path) -> GuestSpec:
+    """Return the guest for a row of a test, its initramfs made.
 
     Raises:
         BadInput: a module that it needs is missing, or of another kernel.
     """
-    # A race needs the load for as long as it takes, and a busy host gets less done in a guest's second.
-    busy = min(proc.slowness(), BUSY)
-    seconds = round(test.seconds * busy) if test.races else min(test.seconds, SECONDS)
-    spec = guest_of(replace(test, seconds=seconds), arch, test.guest.cpus[0])
+    # A race needs the load for as long as it takes, and a busy host gets less done in a guest's second. All else has
+    # a clock of its own.
+    timed = None if row.race else arch.timed
+    busy = min(proc.slowness(), BUSY) if timed is None else 1.0
+    spec = guest_of(replace(test, seconds=round(test.seconds * busy)), arch, test.guest.cpus[0])
     loads = kernel.order((*test.guest.loads, *spec.load))
     modules = loads | kernel.order(test.guest.modules.get(arch.name, ()))
     words = (*spec.words, *PLAIN, *(arch.image.words if arch.image else ()))
@@ -165,7 +164,7 @@ def spec_of(kernel: Shipped, arch: Arch, test: Selftest, bug: Bug, programs: Pat
         out.write(programs.read_bytes())
         if modules:
             out.write(_archive(kernel.scratch, modules))
-    return replace(spec, kernel=kernel.image, words=words, initrd=(whole,))
+    return replace(spec, kernel=kernel.image, words=words, initrd=(whole,), timed=timed)
 
 
 def _archive(scratch: Path, modules: dict[str, Path]) -> bytes:
@@ -234,7 +233,9 @@ class Trial(Walk):
             bugs = {bug.id: bug for bug in self.request.bugs}
             rows = plan(kernel, bugs.values(), self.request.repeat)
             with naming(scratch):
-                specs = {row.key: spec_of(kernel, arch, test, bugs[row.bug], programs) for row, test in rows if test}
+                specs = {
+                    row.key: spec_of(kernel, arch, row, test, bugs[row.bug], programs) for row, test in rows if test
+                }
         except BadInput as error:
             if len(self.request.given) == 1:
                 raise
@@ -250,7 +251,7 @@ class Trial(Walk):
         for row, test in rows:
             if test:
                 for each in range(1, row.boots + 1):
-                    boot = Boot(row, SHIPPED, each, test.id, specs[row.key])
+                    boot = Boot(row, SHIPPED, each, test.id, replace(specs[row.key], seed=each))
                     id = kept.run.builds[0].id
                     self.pending.append(self.boots.submit(self.try_boot, bench, boot, id, kernel.addresses))
 
