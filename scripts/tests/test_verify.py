@@ -15,11 +15,12 @@ from conftest import ACCESS, UNLOCKED, WAIT_EVENT, MakeTree, access_c, planned, 
 from kmendlib.host import proc
 from kmendlib.host.errors import BadInput, Infrastructure
 from kmendlib.host.progress import Display
+from kmendlib.host.words import Verdict
 from kmendlib.proof import build, ktap, verify
 from kmendlib.proof.evidence import Evidence
 from kmendlib.proof.jobs import Jobs
 from kmendlib.proof.plan import Plan, Request, plan
-from kmendlib.run import STATES, Boot, Build, Run
+from kmendlib.run import STATES, Boot, Build, Judgement, Run
 from kmendlib.tree import arches, bases, manifest
 from kmendlib.tree.apply import apply, refuse_prepared
 from kmendlib.tree.audit import Status, audit
@@ -396,3 +397,18 @@ def test_forced_race_has_a_job_for_each_cpu(race: bool, monkeypatch: pytest.Monk
     with pytest.raises(BadInput, match="it would begin"):
         verify.result_of(verify.Bench(Workspace("t", tmp_path), tmp_path, parse, kept, Asked(4), Display()), boot, "k")
     assert asked == [(boot.guest.memory + 512, 2 if race else 1)]
+
+
+def test_a_clock_that_qemu_cannot_keep_is_the_hosts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    qemu = tmp_path / "qemu"
+    fatal = f'case "$*" in *-icount*) echo "qemu: fatal: {verify.guest.LOSES_COUNT}" >&2; exit 134 ;; esac'
+    qemu.write_text(f"#!/bin/sh\n{fatal}\necho up\n", encoding="utf-8")
+    qemu.chmod(0o755)
+    boot = planned([BUG], ["x86_64"]).targets[0].boots[0]
+    boot = dataclasses.replace(boot, guest=dataclasses.replace(boot.guest, emulator=str(qemu), timed=()))
+    kept = Evidence(tmp_path, Run("kmend:1", "t", (), qemu={"x86_64": "10"}))
+    (tmp_path / boot.console).parent.mkdir(parents=True)
+    monkeypatch.setattr(verify.ktap, "judge_row", lambda *_: Judgement(Verdict.PASS, ""))
+    result = verify.result_of(verify.Bench(Workspace("t", tmp_path), tmp_path, list, kept, Jobs(1), Display()), boot, "k")
+    assert result.ending.code == 0 and "-icount" not in result.ending.command
+    assert (tmp_path / boot.console).read_text(encoding="utf-8") == "up\n" and not result.printed
