@@ -41,32 +41,32 @@ rule.step(p, f)
 // Whatever may hold a pib is a pib.
 
 @holds@
-identifier x;
+identifier held;
 expression E;
 @@
 (
-x = <+... E->pib ...+>
+held = <+... E->pib ...+>
 |
-E->pib = x
+E->pib = held
 |
-rcu_assign_pointer(E->pib, x)
+rcu_assign_pointer(E->pib, held)
 |
-RCU_INIT_POINTER(E->pib, x)
+RCU_INIT_POINTER(E->pib, held)
 )
 
 @script:python@
-x << holds.x;
+held << holds.held;
 @@
-rule.pibs.add(x)
+rule.pibs.add(held)
 
 @free@
 identifier f =~ "free|call_rcu";
-identifier x : script:python() { x in rule.pibs };
+identifier held : script:python() { held in rule.pibs };
 expression E;
 position p;
 @@
 (
-f@p(x, ...)
+f@p(held, ...)
 |
 f@p(<+... E->pib ...+>, ...)
 )
@@ -111,16 +111,16 @@ q << late.q;
 rule.late.add(key(p))
 
 @read exists@
-identifier free.f, x;
+identifier free.f, held;
 expression E, X;
 position free.p, q;
 @@
 ieee802154_unregister_hw@q(...)
 ... when any
-x = <+... E->pib ...+>;
-... when != x = X
+held = <+... E->pib ...+>;
+... when != held = X
     when any
-f@p(x, ...)
+f@p(held, ...)
 
 @script:python@
 p << free.p;
@@ -129,14 +129,14 @@ q << read.q;
 rule.late.add(key(p))
 
 @stale exists@
-identifier free.f, x;
+identifier free.f, held;
 expression X;
 position free.p, q;
 @@
 ieee802154_unregister_hw@q(...)
-... when != x = X
+... when != held = X
     when any
-f@p(x, ...)
+f@p(held, ...)
 
 @script:python@
 p << free.p;

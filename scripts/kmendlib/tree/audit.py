@@ -6,9 +6,7 @@ from __future__ import annotations
 import io
 import re
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +34,8 @@ class Status(Word):
     NOT_APPLICABLE = "not-applicable", "the tree has not got the code that could be at fault"
 
 
+# What a kernel calls its files, of which Coccinelle gets a list.
+_PLAIN = re.compile(r"[\w.+-]+")
 _ORDER = tuple(Status)
 _STYLE = {
     Status.AFFECTED: "red",
@@ -243,36 +243,74 @@ def audit(tree: Tree, bugs: Sequence[Bug], *, latent: bool = False, config: Conf
         Infrastructure: Coccinelle or patch is missing or failed.
     """
     view = _View(tree)
-    findings = [finding for bug in bugs for finding in bug.findings]
-    # Most of the time is waiting for Coccinelle: of all rules at once, the first answers in the order of the bugs.
-    with ThreadPoolExecutor(len(findings) + len(bugs) or 1) as pool:
-        judged = {finding.id: pool.submit(_judge, view, finding) for finding in findings}
-        audits = tuple(pool.map(lambda bug: _judge_bug(view, bug, judged, latent, config), bugs))
-    return Audit(tree, audits)
+    # All rules at once, and then all that tells whether a fix mends what they found.
+    rules.prepare(_question(view, finding) for bug in bugs for finding in bug.findings)
+    judged = {finding.id: _judge(view, finding) for bug in bugs for finding in bug.findings}
+    bad = {Status.AFFECTED, Status.LATENT} if latent else {Status.AFFECTED}
+    fixes = [_fixes(view, [each for each in bug.findings if judged[each.id][0] in bad]) for bug in bugs]
+    rules.prepare(_question(mended, finding) for mended, tried in fixes for finding, _ in tried)
+    each = zip(bugs, fixes, strict=True)
+    return Audit(tree, tuple(_judge_bug(view, bug, judged, *tried, bad, config) for bug, tried in each))
 
 
 _Judged = tuple[Status, list[Evidence]]
+# For each finding a variant of its fix, less what the findings before it bring; None if no variant fits.
+_Fixes = list[tuple[Finding, tuple[str, ...] | None]]
+
+
+def _variants(finding: Finding, chosen: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return what may mend a finding: others may have brought its first patches, or all, or the tree has them."""
+    left = [tuple(name for name in names if name not in chosen) for names in finding.fix]
+    return [names[first:] for names in left for first in range(len(names) + bool(chosen))]
+
+
+def _fixes(view: _View, findings: Iterable[Finding]) -> tuple[_View, _Fixes]:
+    """Return for each of these findings the first variant that fits, and the view with all of them.
+
+    Nobody knows yet whether they mend what they are for. No patch at all is tried last.
+    """
+    found: _Fixes = []
+    mended, chosen = view, tuple[str, ...]()
+    for finding in findings:
+        found.append((finding, None))
+        for names in sorted(_variants(finding, chosen), key=lambda names: not names):
+            patched = None if _depends(view, finding, names) else view.patched((*chosen, *names))
+            if patched:
+                mended, chosen = patched, (*chosen, *names)
+                found[-1] = finding, names
+                break
+    return mended, found
 
 
 def _judge_bug(
-    view: _View, bug: Bug, judged: Mapping[str, Future[_Judged]], latent: bool, config: Config | None
+    view: _View,
+    bug: Bug,
+    judged: Mapping[str, _Judged],
+    mended: _View,
+    fixes: _Fixes,
+    bad: set[Status],
+    config: Config | None,
 ) -> BugAudit:
+    # Most often they do mend it, all together; else each is tried by itself.
+    mends = all(_judge(mended, each)[0] is Status.FIXED for each, names in fixes if names is not None)
+    known = iter([names for _, names in fixes] if mends else [])
     chosen: list[str] = []
     findings = []
     for finding in bug.findings:
-        status, evidence = judged[finding.id].result()
+        status, evidence = judged[finding.id]
         fix: tuple[str, ...] = ()
         covered = False
-        if status is Status.AFFECTED or (latent and status is Status.LATENT):
-            # Another finding may have brought the first patches of a variant, or all, or the tree has them.
-            left = [tuple(name for name in names if name not in chosen) for names in finding.fix]
-            left = [names[first:] for names in left for first in range(len(names) + bool(chosen))]
-            able = [names for names in left if not _depends(view, finding, names)]
-            fitting = next((names for names in able if _mends(view, finding, (*chosen, *names))), None)
+        if status in bad:
+            variants = _variants(finding, chosen)
+            whole = [names for names in variants if not _depends(view, finding, names)]
+            fitting = next(known, None)
+            if fitting is None:
+                fitting = next((names for names in whole if _mends(view, finding, (*chosen, *names))), None)
             fix, covered = fitting or (), fitting == ()
             chosen += fix
             if status is Status.AFFECTED and fitting is None:
-                unable = (names for names in left if names not in able and _mends(view, finding, (*chosen, *names)))
+                rest = (names for names in variants if names not in whole)
+                unable = (names for names in rest if _mends(view, finding, (*chosen, *names)))
                 without = next((_depends(view, finding, names) for names in unable), "")
                 place = evidence[0].file
                 evidence = [*evidence, Evidence(place, 0, without) if without else _unfit(view, finding, place)]
@@ -320,9 +358,12 @@ class _View:
         self.tree = tree
         self._sources = sources or {}
 
-    def replace(self, replaced: dict[str, rules.Source]) -> _View:
-        """Return the view with these files in it."""
-        return _View(self.tree, self._sources | replaced)
+    def patched(self, patches: Sequence[str]) -> _View | None:
+        """Return the view with these patches on; None if they do not apply without fuzz."""
+        files = series.patched(lambda name: source.data if (source := self.source(name)) else None, patches)
+        if files is None:
+            return None
+        return _View(self.tree, self._sources | {name: rules.Source(data) for name, data in files.items()})
 
     def get(self, name: str) -> rules.Source | OSError | None:
         """Return a file, why it cannot be read, or None if there is none."""
@@ -345,7 +386,7 @@ class _View:
         source = self.source(name)
         if not wanted or (source and code.defines(source.text, wanted)):
             return (name,)
-        siblings = sorted((self.tree.path / name).parent.glob("*.c"))
+        siblings = sorted(path for path in (self.tree.path / name).parent.glob("*.c") if _PLAIN.fullmatch(path.name))
         others = [each for path in siblings if (each := str(path.relative_to(self.tree.path))) != name]
         found = [each for each in others if (other := self.source(each)) and code.defines(other.text, wanted)]
         return tuple(([name] if source else []) + found) or (name,)
@@ -358,30 +399,33 @@ class _View:
 
 def _mends(view: _View, finding: Finding, patches: Sequence[str]) -> bool:
     """Return whether `patches` apply without fuzz and the finding is then fixed; the tree is only read."""
-    with tempfile.TemporaryDirectory(prefix="kmend-") as folder:
-        scratch = Path(folder).resolve()
-        try:
-            names = series.materialize(view.tree.path, [PATCHES / name for name in patches], scratch)
-        except series.DoesNotFit:
-            return False
-        mended = view.replace({name: rules.Source((scratch / name).read_bytes()) for name in names})
-    return _judge(mended, finding)[0] is Status.FIXED
+    mended = view.patched(patches)
+    return mended is not None and _judge(mended, finding)[0] is Status.FIXED
 
 
-def _judge(view: _View, finding: Finding) -> _Judged:
+def _read(view: _View, finding: Finding) -> tuple[list[str], list[str], dict[str, rules.Source]]:
+    """Return the names of a finding's context and its files, and what there is of them."""
     rule = rules.load(finding.rule)
     # Code that has gone to another file of the folder is judged there.
     context, places = (
         [place for name in names for place in view.places(rule, name)] for names in (finding.context, finding.files)
     )
-    files = {name: source for name in (*context, *places) if (source := view.source(name))}
+    return context, places, {name: source for name in (*context, *places) if (source := view.source(name))}
+
+
+def _question(view: _View, finding: Finding) -> rules.Question:
+    # One for all files: a rule may have to know of one what it needs to judge another.
+    return rules.Question(rules.load(finding.rule), _read(view, finding)[2], finding.symbol)
+
+
+def _judge(view: _View, finding: Finding) -> _Judged:
+    context, places, files = _read(view, finding)
     if pointers := [name for name, source in files.items() if source.pointer]:
         reason = "a Git LFS pointer in the place of the source: git lfs pull brings it"
         return Status.UNKNOWN, [Evidence(name, 0, reason) for name in pointers]
     answer, refused = rules.Answer((), {}, {}), ""
     try:
-        # One run for all files: a rule may have to know of one what it needs to judge another.
-        answer = rules.ask(rule, files, finding.symbol) if files else answer
+        answer = rules.ask(_question(view, finding)) if files else answer
     except rules.Refused as error:
         refused = f"Coccinelle cannot read it: {error}"
     lines = [item for item in answer.said if item.finding == finding.id]

@@ -13,22 +13,17 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import subprocess
-import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from kmendlib.host import files, paths, proc
+from kmendlib.host import files, paths
 from kmendlib.host.errors import Infrastructure
-from kmendlib.tree import code
-
-# A rule needs less than a second; more than this, in seconds on an idle host, is a file that it cannot work on.
-_LIMIT = 60
+from kmendlib.tree import cocci, code
 
 # What was said is kept for this many texts, each of a few kilobytes.
 _KEPT = 2000
@@ -127,27 +122,78 @@ class Answer:
     uses: Mapping[str, Sequence[tuple[int, int]]]
 
 
-def ask(rule: Rule, files: Mapping[str, Source], symbol: str) -> Answer:
-    """Return what a rule says of some files, all at once and in this order, and where a name is used in them.
+@dataclass(frozen=True)
+class Question:
+    """What a rule is asked: some files, in this order, and a name whose uses are looked for in them."""
+
+    rule: Rule
+    files: Mapping[str, Source]
+    symbol: str
+
+    @property
+    def key(self) -> str:
+        """All that the answer depends on."""
+        parts = [part for name, source in self.files.items() for part in (name.encode(), source.data)]
+        return _key(self.rule.path, self.symbol.encode(), *parts)
+
+    def texts(self) -> list[dict[str, str]]:
+        """Return what Coccinelle is given, by file: each reading of one goes with the first reading of the others."""
+        readings = [source.readings(self.rule, name) for name, source in self.files.items()]
+        return [
+            {name: each[min(number, len(each) - 1)] for name, each in zip(self.files, readings, strict=True)}
+            for number in range(max(map(len, readings), default=0))
+        ]
+
+
+def prepare(questions: Iterable[Question]) -> None:
+    """Look for the answers to all of these at once, for `ask`: to start Coccinelle takes most of its time."""
+    unknown = [each for each in questions if not _known(each.key)]
+    asked = [(each.rule.path, text) for each in unknown for text in each.texts()]
+    wanted = {_text_key(rule, text): (rule, text) for rule, text in asked}
+    wanted = {key: each for key, each in wanted.items() if not _known(key)}
+    # All texts of a rule go together, the largest first to who has least.
+    texts: dict[Path, list[str]] = {}
+    for key, (rule, _) in wanted.items():
+        texts.setdefault(rule, []).append(key)
+    size = {rule: sum(_weight(wanted[key][1]) for key in keys) for rule, keys in texts.items()}
+    shares: list[list[str]] = [[] for _ in range(_CPUS)]
+    loads = [0] * _CPUS
+    for rule in sorted(texts, key=size.__getitem__, reverse=True):
+        least = loads.index(min(loads))
+        shares[least] += texts[rule]
+        loads[least] += size[rule]
+    with ThreadPoolExecutor(_CPUS) as pool:
+        found = list(pool.map(lambda keys: _together([wanted[key] for key in keys]), shares))
+    for keys, said in zip(shares, found, strict=True):
+        for key, each in zip(keys, said, strict=True):
+            if each is not None:
+                _kept(key, functools.partial(str, each))
+
+
+def _weight(text: Mapping[str, str]) -> int:
+    """Return how much work a text is: a rule, by itself, is as much as some functions."""
+    return 6000 + sum(len(each.split()) for each in text.values())
+
+
+def ask(question: Question) -> Answer:
+    """Return what a rule says of some files, all at once, and where a name is used in them.
 
     Raises:
         Refused: Coccinelle gave up on these files.
         Infrastructure: Coccinelle is missing or does not work at all.
     """
+    rule, files = question.rule, question.files
 
     def find() -> str:
         lines: dict[str, None] = {}
-        texts = [source.readings(rule, name) for name, source in files.items()]
-        # Files do not share their #ifs: each reading of one goes with the first reading of the others.
-        for number in range(max(map(len, texts), default=0)):
-            given = {name: each[min(number, len(each) - 1)] for name, each in zip(files, texts, strict=True)}
-            lines |= dict.fromkeys(_spatch(rule.path, given).splitlines())
+        for text in question.texts():
+            lines |= dict.fromkeys(_spatch(rule.path, text).splitlines())
         torn = {name: source.torn(rule, name) for name, source in files.items()}
+        symbol = question.symbol
         uses = {name: code.uses(source.clean, symbol) if symbol else [] for name, source in files.items()}
         return json.dumps([list(lines), {name: at for name, at in torn.items() if at}, uses])
 
-    parts = [part for name, source in files.items() for part in (name.encode(), source.data)]
-    lines, torn, uses = json.loads(_kept(_key(rule.path, symbol.encode(), *parts), find))
+    lines, torn, uses = json.loads(_kept(question.key, find))
     matches = [match for match in map(_LINE.fullmatch, lines) if match]
     return Answer([Said(match[1], int(match[2]), int(match[3]), *match.groups()[3:]) for match in matches], torn, uses)
 
@@ -199,19 +245,25 @@ class Source:
         return None
 
 
-# The interpreter for the Python in rules: not one that PATH leads to by a detour.
-_PYTHON = "/usr/bin/python3" if os.access("/usr/bin/python3", os.X_OK) else "python3"
-
 # One for each processor, whoever asks.
-_room = threading.Semaphore(len(os.sched_getaffinity(0)))
+_CPUS = len(os.sched_getaffinity(0))
+_room = threading.Semaphore(_CPUS)
 _memo: dict[str, Future[str]] = {}
 _lock = threading.Lock()
 
 
-def _spatch(rule: Path, texts: Mapping[str, str]) -> str:
-    """Return what Coccinelle prints of a rule on files with these texts."""
-    parts = [part for name, text in texts.items() for part in (name.encode(), text.encode("latin-1"))]
-    return _kept(_key(rule, *parts), lambda: _run(rule, texts))
+def _text_key(rule: Path, text: Mapping[str, str]) -> str:
+    return _key(rule, *(part for name, each in text.items() for part in (name.encode(), each.encode("latin-1"))))
+
+
+def _spatch(rule: Path, text: Mapping[str, str]) -> str:
+    """Return what Coccinelle prints of a rule on files with this text."""
+    return _kept(_text_key(rule, text), lambda: _alone(rule, text))
+
+
+def _known(key: str) -> bool:
+    """Return whether there is an answer already, or somebody looks for it."""
+    return key in _memo or _recall(paths.cache() / "audit" / key) is not None
 
 
 def _kept(key: str, find: Callable[[], str]) -> str:
@@ -234,23 +286,16 @@ def _kept(key: str, find: Callable[[], str]) -> str:
     return future.result()
 
 
-def _program() -> Path:
-    program = shutil.which("spatch")
-    if program is None:
-        raise Infrastructure("spatch (Coccinelle) is not installed: run kmend setup")
-    return Path(program)
-
-
 def _key(rule: Path, *parts: bytes) -> str:
     """All that an answer depends on: the program, the rule with what it imports, this module, and the files."""
     total = hashlib.sha256(_FORMAT)
-    program = _program()
+    program = cocci.program()
     status = program.stat()
     own = rule.read_bytes()
     modules = sorted(rule.parent.glob("*.py")) if b"\nimport " in own else []
     # What makes a text of a file is part of the answer, too.
-    read = [each.read_bytes() for each in (*modules, Path(__file__), Path(code.__file__))]
-    who = f"{program}\0{status.st_size}\0{status.st_mtime_ns}\0{_PYTHON}".encode()
+    read = [each.read_bytes() for each in (*modules, Path(__file__), Path(code.__file__), Path(cocci.__file__))]
+    who = f"{program}\0{status.st_size}\0{status.st_mtime_ns}\0{cocci.PYTHON}".encode()
     for part in (who, rule.name.encode(), own, *read, b"", *parts):
         total.update(b"%d\0" % len(part) + part)
     return total.hexdigest()
@@ -282,38 +327,29 @@ def _remember(path: Path, said: str) -> None:
 _NO_ROOM = re.compile(r"No space left|Cannot allocate|[Oo]ut of memory|Out_of_memory|quota exceeded|Read-only file")
 
 
-def _run(rule: Path, texts: Mapping[str, str]) -> str:
-    command = [str(_program()), "-D", "audit", "--very-quiet", "--no-show-diff", "--no-includes", "--python", _PYTHON]
-    command += ["--cocci-file", f".rules/{rule.name}"]
-    with tempfile.TemporaryDirectory(prefix="kmend-") as folder:
-        for name, text in texts.items():
-            Path(folder, name).parent.mkdir(parents=True, exist_ok=True)
-            Path(folder, name).write_text(text, encoding="latin-1")
-        # Its Python takes no path that is not UTF-8: it sees none but these.
-        Path(folder, ".rules").symlink_to(rule.parent)
-        # A .cocciconfig of the user's own must not change what the rule does.
-        environment = proc.environment({"HOME": folder, "TMPDIR": ".", "PYTHONDONTWRITEBYTECODE": "1"})
-        limit = _LIMIT * proc.slowness()
-
-        def run(*names: str) -> tuple[int, str, str]:
-            done = proc.run([*command, *names], cwd=folder, env=environment, limit=limit)
-            return done.returncode, done.stdout.decode("latin-1"), done.stderr.decode(errors="replace")
-
+def _together(texts: Sequence[cocci.Text]) -> Sequence[str | None]:
+    """Return what rules say of these texts, None where nothing is known: that is looked at by itself."""
+    with _room:
         try:
-            with _room:
-                code, said, errors = run(*texts)
-            words = (errors.strip().splitlines() or [f"exit status {code}"])[-1]
-            # Not for the code that it read.
-            if code < 0 or _NO_ROOM.search(errors):
-                raise Infrastructure(f"spatch was cut off: {words}")
-            # Is it these files, or Coccinelle itself?
-            Path(folder, "empty.c").touch()
-            if code:
-                if run("empty.c")[0]:
-                    raise Infrastructure(f"spatch does not work with {rule}: {words}")
-                raise Refused(words)
-            if not said and "version" not in (proc.output([*command[:1], "--version"]) or ""):
-                raise Infrastructure(f"spatch does not work: {command[0]} --version says nothing")
-        except subprocess.TimeoutExpired as error:
-            raise Refused(f"no answer after {limit:.0f} s") from error
-    return said
+            return cocci.run(texts).lines if texts else []
+        except (OSError, subprocess.TimeoutExpired, Infrastructure):
+            return [None] * len(texts)
+
+
+def _alone(rule: Path, text: Mapping[str, str]) -> str:
+    """Return what a rule says of a text; if it says nothing, tell why."""
+    try:
+        with _room:
+            done = cocci.run([(rule, text)])
+        if done.lines[0] is not None:
+            return done.lines[0]
+        words = (done.errors.strip().splitlines() or [f"exit status {done.code}"])[-1]
+        # Not for the code that it read.
+        if done.code < 0 or _NO_ROOM.search(done.errors):
+            raise Infrastructure(f"spatch was cut off: {words}")
+        # Is it these files, or Coccinelle itself?
+        if cocci.run([(rule, {"empty.c": ""})]).lines[0] is None:
+            raise Infrastructure(f"spatch does not work with {rule}: {words}")
+    except subprocess.TimeoutExpired as error:
+        raise Refused(f"no answer after {error.timeout:.0f} s") from error
+    raise Refused(words)

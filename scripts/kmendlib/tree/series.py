@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from kmendlib.host import proc
@@ -111,6 +112,72 @@ def materialize(tree_path: Path, patches: Sequence[Path], dest: Path) -> list[st
             (dest / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(scratch / name, dest / name)
     return files
+
+
+_HUNK = re.compile(rb"@@ -\d+(?:,(\d+))? \+(\d+)(?:,(\d+))? @@.*\n")
+_LINE = re.compile(rb"[^\n]*\n|[^\n]+")
+# Where it starts in the new text, and the old and the new lines.
+_Hunk = tuple[int, list[bytes], list[bytes]]
+
+
+@functools.cache
+def _hunks(patch: Path) -> list[tuple[str, list[_Hunk]]]:
+    """Return each file that a patch changes, with its hunks."""
+    text = patch.read_bytes()
+    headers = list(_HEADER.finditer(text))
+    ends = [*(match.start() for match in headers[1:]), len(text)]
+    found = []
+    for header, end in zip(headers, ends, strict=True):
+        hunks = []
+        for match in _HUNK.finditer(text, header.end(2), end):
+            old: list[bytes] = []
+            new: list[bytes] = []
+            most = int(match[1] or 1), int(match[3] or 1)
+            for line in _LINE.findall(text, match.end(), end):
+                if (len(old), len(new)) == most:
+                    break
+                # An empty line may have lost its blank.
+                old += [line[1:] or line] if line[:1] in b" -\n" else []
+                new += [line[1:] or line] if line[:1] in b" +\n" else []
+            hunks.append((int(match[2]), old, new))
+        found.append((os.fsdecode(header[2].strip()).partition("/")[2], hunks))
+    return found
+
+
+def patched(read: Callable[[str], bytes | None], patches: Iterable[str]) -> dict[str, bytes] | None:
+    """Return the files that patches change as they are with these on, or None if one of them does not apply.
+
+    It does in memory what `materialize` does with patch, for who asks of many whether they fit.
+
+    Args:
+        read: returns a file of the tree; None if there is none.
+        patches: the patches as paths below patches/, in order.
+    """
+    files: dict[str, bytes] = {}
+    for patch in patches:
+        for name, hunks in _hunks(PATCHES / patch):
+            old = files[name] if name in files else read(name)
+            new = _with_hunks(old, hunks) if old is not None else None
+            if new is None:
+                return None
+            files[name] = new
+    return files
+
+
+def _with_hunks(text: bytes, hunks: Iterable[_Hunk]) -> bytes | None:
+    """Return a text with hunks applied, each as near to its line as it fits."""
+    lines = _LINE.findall(text)
+    moved = first = 0
+    for number, old, new in hunks:
+        wanted = number - 1 + moved
+        places = range(first, len(lines) - len(old) + 1)
+        there = [at for at in places if lines[at] == old[0] and lines[at : at + len(old)] == old]
+        if not there:
+            return None
+        _, _, at = min((abs(at - wanted), at < wanted, at) for at in there)
+        lines[at : at + len(old)] = new
+        moved, first = moved + at - wanted, at + len(new)
+    return b"".join(lines)
 
 
 def fits(tree_path: Path, patch: Path, after: Sequence[Path] = ()) -> bool:
