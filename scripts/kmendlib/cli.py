@@ -16,7 +16,6 @@ from kmendlib.host import files, proc, setup, streams
 from kmendlib.host.errors import BadInput, ExitCode, KmendError
 from kmendlib.host.words import Has, Outcome, Verdict, Word, visible
 from kmendlib.tree import arches, manifest, series
-from kmendlib.tree.apply import apply, unapply
 from kmendlib.tree.audit import Status, audit, table, worst_code
 from kmendlib.tree.config import Config
 from kmendlib.tree.tree import Tree
@@ -302,6 +301,8 @@ def _apply(arguments: argparse.Namespace) -> ExitCode:
     A tree is refused, and stays as it is, where a file that would be patched has local changes, where a finding is
     unknown, and where one is affected and no fix fits. TREE/.kmend keeps what unapply needs.
     """
+    from kmendlib.tree.apply import apply
+
     tree = Tree.open(arguments.tree, need_makefile=True)
     found = audit(tree, _bugs(arguments), latent=arguments.latent)
     _tell(apply(tree, found, dry_run=arguments.dry_run, with_tests=arguments.with_tests).to_text())
@@ -314,6 +315,8 @@ def _unapply(arguments: argparse.Namespace) -> ExitCode:
 
     The very bytes come back.
     """
+    from kmendlib.tree.apply import unapply
+
     _tell(unapply(Tree.open(arguments.tree, need_makefile=True)).to_text())
     return ExitCode.OK
 

@@ -14,7 +14,7 @@ import pytest
 
 from conftest import ACCESS, WAIT_EVENT, MakeTree, access_c
 from kmendlib.host.errors import BadInput
-from kmendlib.tree import code, manifest, rules
+from kmendlib.tree import cocci, code, manifest, rules, series
 from kmendlib.tree.apply import apply
 from kmendlib.tree.audit import Status, audit, table, worst_code
 from kmendlib.tree.config import Config
@@ -127,7 +127,7 @@ def again(root: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Audit in a process that knows nothing by itself, and without Coccinelle."""
     monkeypatch.setattr(rules, "_memo", {})
     with monkeypatch.context() as context:
-        context.setattr(rules, "_run", lambda *_: pytest.fail("Coccinelle was asked"))
+        context.setattr(cocci, "run", lambda *_: pytest.fail("Coccinelle was asked"))
         return said(root)
 
 
@@ -173,6 +173,51 @@ def test_two_at_once(make_tree: MakeTree, cache: Path) -> None:
         found = [each.bugs[0].findings[0] for each in pool.map(lambda root: audit(Tree.open(root), BUGS), roots)]
     assert len(set(found)) == 1 and found[0].status is Status.AFFECTED
     assert not [path for path in cache.iterdir() if path.name.startswith(".")]
+
+
+def test_one_start_says_what_each_alone_says(make_tree: MakeTree) -> None:
+    """No rule sees another one's names, and no text another one's files."""
+    known = [manifest.RULES / f"{name}.cocci" for name in ("pci-cfg-wait", "prog-array-clear", "hwsim-del")]
+    texts = [{ACCESS: access_c()}, {ACCESS: access_c(WAIT_EVENT)}, {"empty.c": ""}]
+    asked = [(rule, text) for rule in known for text in texts]
+    together = cocci.run(asked)
+    assert together.code == 0 and together.lines[0] != together.lines[1] and together.lines[2] == ""
+    assert together.lines == [cocci.run([each]).lines[0] for each in asked]
+
+
+SMALL = """\
+Subject: more
+
+diff --git a/f.c b/f.c
+--- a/f.c
++++ b/f.c
+@@ -2,3 +2,4 @@ a
+ two
+-three
++3
++3.5
+
+@@ -8 +9 @@
+-eight
++8
+-- 
+2.39
+"""
+
+
+@pytest.mark.parametrize("start", [0, 3, 30])
+@pytest.mark.parametrize("patch", [SMALL, SMALL.replace("-eight", "-nine")])
+def test_patch_in_memory_does_as_patch_does(tmp_path: Path, start: int, patch: str) -> None:
+    lines = ["two", "three", "", *["other"] * start, "one", "two", "three", "", "5", "6", "7", "eight"]
+    (tmp_path / "f.c").write_text("\n".join(["x"] * start + lines) + "\n")
+    (tmp_path / "p.patch").write_text(patch)
+    made = series.patched(lambda name: (tmp_path / name).read_bytes(), [str(tmp_path / "p.patch")])
+    try:
+        series.materialize(tmp_path, [tmp_path / "p.patch"], tmp_path / "to")
+    except series.DoesNotFit:
+        assert made is None and "nine" in patch
+    else:
+        assert made == {"f.c": (tmp_path / "to/f.c").read_bytes()}
 
 
 # Every rule looks at what the audit holds it to, and its header can be read.
