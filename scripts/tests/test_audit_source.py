@@ -209,8 +209,8 @@ diff --git a/f.c b/f.c
 @pytest.mark.parametrize("patch", [SMALL, SMALL.replace("-eight", "-nine")])
 def test_patch_in_memory_does_as_patch_does(tmp_path: Path, start: int, patch: str) -> None:
     lines = ["two", "three", "", *["other"] * start, "one", "two", "three", "", "5", "6", "7", "eight"]
-    (tmp_path / "f.c").write_text("\n".join(["x"] * start + lines) + "\n")
-    (tmp_path / "p.patch").write_text(patch)
+    (tmp_path / "f.c").write_text("\n".join(["x"] * start + lines) + "\n", encoding="utf-8")
+    (tmp_path / "p.patch").write_text(patch, encoding="utf-8")
     made = series.patched(lambda name: (tmp_path / name).read_bytes(), [str(tmp_path / "p.patch")])
     try:
         series.materialize(tmp_path, [tmp_path / "p.patch"], tmp_path / "to")
