@@ -29,7 +29,6 @@ from kmendlib.show.report import print_report
 from kmendlib.tree import arches, bases, manifest, source, suites
 from kmendlib.tree.tree import version_key
 
-
 # Where the suites run under both KUnits: the guest that boots fastest.
 KUNIT_ARCH = "loongarch64"
 _NO_RESULT = (Verdict.MISS, Verdict.TIMEOUT, Verdict.ERROR)

@@ -117,7 +117,8 @@ class Lab:
         tools |= {"clang-19": 'echo "clang version 19.1.7"\n', "ld.lld-19": 'echo "LLD 19.1.7"\n'}
         tools.pop("libpython", None)
         (root / "stub").write_text(
-            f'#!/bin/sh\nPYTHONPATH={KMEND.parent} exec {sys.executable} -B {Path(__file__).with_name("stub_guest.py")} "$@"\n',
+            f"#!/bin/sh\nPYTHONPATH={KMEND.parent} exec {sys.executable} -B "
+            f'{Path(__file__).with_name("stub_guest.py")} "$@"\n',
             encoding="utf-8",
         )
         (root / "stub").chmod(0o755)

@@ -11,16 +11,19 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from test_lava import BOOTS, GREEN, RED, console, parse, render, take, waiting  # noqa: F401
 
 from kmendlib.host.errors import ExitCode
 from kmendlib.host.files import digest
 from kmendlib.proof import ktap
 from kmendlib.proof.evidence import Evidence
-from test_lava import BOOTS, GREEN, RED, console, parse, render, take, waiting  # noqa: F401
 
 
-def test_lava_run(  # noqa: F811
-    waiting: Evidence, tmp_path: Path, parse: ktap.Parser, monkeypatch: pytest.MonkeyPatch
+def test_lava_run(
+    waiting: Evidence,  # noqa: F811
+    tmp_path: Path,
+    parse: ktap.Parser,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bin = tmp_path / "bin"
     bin.mkdir()

@@ -17,12 +17,12 @@ import difflib
 import re
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kmendlib.tree import bases, rules, series
-from kmendlib.tree.audit import Status, _View, audit
+from kmendlib.tree.audit import Status, _question, _View, audit
 from kmendlib.tree.manifest import PATCHES, Bug, Finding
 from kmendlib.tree.tree import Tree, version_key
 
@@ -54,7 +54,7 @@ class Mutant:
     group: the kind of change, one of GROUPS.
     change: what was changed.
     right: the verdicts that are right.
-    files: the files that the rule reads, as they are in this mutant.
+    make: makes the files, which takes most of the time that a mutant takes.
     """
 
     finding: str
@@ -62,7 +62,12 @@ class Mutant:
     group: str
     change: str
     right: frozenset[Status]
-    files: Files
+    make: Callable[[], Files] = dataclasses.field(compare=False)
+
+    @property
+    def files(self) -> Files:
+        """The files that the rule reads, as they are in this mutant."""
+        return self.make()
 
     @property
     def id(self) -> str:
@@ -104,27 +109,32 @@ def truth(tree: Tree, name: str) -> dict[str, Status]:
     return {finding: Status(status) for finding, status in found.items()}
 
 
-def judge(tree: Tree, bug: Bug, finding: Finding, files: Files) -> Status:
-    """Return the audit's verdict on `files` in a tree that is otherwise `tree`."""
+def judge(tree: Tree, bug: Bug, finding: Finding, texts: Sequence[Files]) -> list[Status]:
+    """Return the audit's verdict on each of these texts in a tree that is otherwise `tree`: all in one start."""
     alone = dataclasses.replace(bug, findings=(dataclasses.replace(finding, fix=()),))
     with tempfile.TemporaryDirectory(prefix="kmend-") as folder:
-        root = Path(folder).resolve()
-        for name in _names(finding):
-            # Which folders there are tells which features a tree has.
-            for above in (Path(name).parent, Path(name).parent.parent):
-                if (tree.path / above).is_dir():
-                    (root / above).mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            (root / name).write_bytes(text.encode("latin-1"))
-        there = Tree.open(root) if "Makefile" in files else Tree(root, tree.version, tree.extraversion)
-        (found,) = audit(there, [alone]).bugs[0].findings
-    return found.status
+        trees = [_lay(tree, finding, files, Path(folder).resolve() / str(number)) for number, files in enumerate(texts)]
+        rules.prepare(_question(_View(each), finding) for each in trees)
+        return [audit(each, [alone]).bugs[0].findings[0].status for each in trees]
+
+
+def _lay(tree: Tree, finding: Finding, files: Files, root: Path) -> Tree:
+    """Lay the part of a tree that a rule reads."""
+    root.mkdir()
+    for name in _names(finding):
+        # Which folders there are tells which features a tree has.
+        for above in (Path(name).parent, Path(name).parent.parent):
+            if (tree.path / above).is_dir():
+                (root / above).mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(text.encode("latin-1"))
+    return Tree.open(root) if "Makefile" in files else Tree(root, tree.version, tree.extraversion)
 
 
 def verdict(tree: Tree, bug: Bug, finding: Finding) -> Status:
     """Return the audit's verdict on a tree as it is."""
-    return judge(tree, bug, finding, _read(tree, finding, []))
+    return judge(tree, bug, finding, [_read(tree, finding, [])])[0]
 
 
 def mutants(tree: Tree, bug: Bug, finding: Finding, known: Mapping[str, Status]) -> Iterator[Mutant]:
@@ -193,40 +203,45 @@ def _names(finding: Finding) -> tuple[str, ...]:
 def _of_one(finding: Finding, state: str, files: Files, right: set[Status]) -> Iterator[Mutant]:
     """What must not change a verdict, and what must not make it better."""
 
-    def make(group: str, change: str, right: set[Status], changed: Files) -> Mutant:
+    def make(group: str, change: str, right: set[Status], changed: Callable[[], Files]) -> Mutant:
         return Mutant(finding.id, state, group, change, frozenset(right), changed)
 
-    yield make("unchanged", "unchanged", right, files)
-    files = {name: _part(finding, text) for name, text in files.items()}
+    yield make("unchanged", "unchanged", right, lambda: files)
+    parts = {name: _part(finding, text) for name, text in files.items()}
     for change, noise in _NOISE.items():
-        yield make("noise", change, right, {name: noise(text) for name, text in files.items()})
+        yield make("noise", change, right, lambda noise=noise: {name: noise(text) for name, text in parts.items()})
     for change, turn in _TURNS.items():
-        turned = {name: turn(text) for name, text in files.items()}
-        if turned != files:
-            yield make("the other way round", change, right, turned)
+        turned = {name: turn(text) for name, text in parts.items()}
+        if turned != parts:
+            yield make("the other way round", change, right, lambda turned=turned: turned)
     for name, _ in rules.load(finding.rule).homes:
-        if name in files:
-            rest = {other: text for other, text in files.items() if other != name}
+        if name in parts:
+            rest = _without(parts, name)
             moved = f"{name.rpartition('/')[0]}/frob.c"
-            yield make("moved", f"{name} is {moved}", right, rest | {moved: files[name]})
+            changed = rest | {moved: parts[name]}
+            yield make("moved", f"{name} is {moved}", right, lambda changed=changed: changed)
     for version in ("2.6.32", "9.9.9"):
         major, patchlevel, sublevel = version.split(".")
         lie = f"VERSION = {major}\nPATCHLEVEL = {patchlevel}\nSUBLEVEL = {sublevel}\n"
-        yield make("another version", f"called {version}", right, files | {"Makefile": lie})
+        yield make("another version", f"called {version}", right, lambda lie=lie: parts | {"Makefile": lie})
     for number, old in enumerate(_RENAMES.get(finding.id, ()), 1):
         word = re.compile(rf"\b{old}\b")
-        if any(word.search(code(text)) for text in files.values()):
-            changed = {name: word.sub(f"frob_{number}", text) for name, text in files.items()}
-            yield make("renamed", f"{old}() renamed", right, changed)
-    for name in list(files):
+        if any(word.search(code(text)) for text in parts.values()):
+            changed = {name: word.sub(f"frob_{number}", text) for name, text in parts.items()}
+            yield make("renamed", f"{old}() renamed", right, lambda changed=changed: changed)
+    for name in parts:
         # Without all of the code nothing may be called sound; what can be seen to be wrong may be called so.
         less = right - ({Status.FIXED} if name in finding.files else set()) | {Status.UNKNOWN}
-        rest = {other: text for other, text in files.items() if other != name}
-        yield make("part missing", f"no {name}", less, rest)
-        half = _half(files[name])
+        yield make("part missing", f"no {name}", less, lambda name=name: _without(parts, name))
+        half = _half(parts[name])
         if half:
             less = right - {Status.FIXED} | {Status.UNKNOWN}
-            yield make("part missing", f"half of {name}", less, files | {name: half})
+            changed = parts | {name: half}
+            yield make("part missing", f"half of {name}", less, lambda changed=changed: changed)
+
+
+def _without(files: Files, name: str) -> Files:
+    return {other: text for other, text in files.items() if other != name}
 
 
 def _part(finding: Finding, text: str) -> str:
@@ -263,30 +278,37 @@ def _of_both(
     side = [block for block in blocks if _matters_not(finding, faulty, sound, block)]
     main = [block for block in blocks if block not in side]
 
-    def make(group: str, change: str, right: set[Status], changed: Files) -> Mutant:
+    def make(group: str, change: str, right: set[Status], changed: Callable[[], Files]) -> Mutant:
         return Mutant(finding.id, state, group, change, frozenset(right), changed)
 
     # Of a whole series nobody can say what each line is for.
     if 1 < len(main) <= _PIECES:
         for number, one in enumerate(main, 1):
             change = f"change {number} of {len(main)}"
-            yield make("half a fix", f"{change} alone", {status}, _swap(faulty, sound, [*side, one]))
+            kept = [*side, one]
+            yield make("half a fix", f"{change} alone", {status}, lambda kept=kept: _swap(faulty, sound, kept))
             rest = [block for block in blocks if block is not one]
             if len(main) > 2:
-                yield make("half a fix", f"all but {change}", {status}, _swap(faulty, sound, rest))
+                yield make("half a fix", f"all but {change}", {status}, lambda rest=rest: _swap(faulty, sound, rest))
+
+    def swapped(merge: Callable[[list[str], list[str]], list[str]]) -> Callable[[], Files]:
+        return lambda: _swap(faulty, sound, blocks, merge)
+
     for change, hide in _HIDDEN.items():
-        hidden = _swap(faulty, sound, blocks, lambda bad, good, hide=hide: [*hide(good), *bad])
+        hidden = swapped(lambda bad, good, hide=hide: [*hide(good), *bad])
         yield make("no code", f"fix {change}", {status}, hidden)
-        hidden = _swap(faulty, sound, blocks, lambda bad, good, hide=hide: [*good, *hide(bad)])
+        hidden = swapped(lambda bad, good, hide=hide: [*good, *hide(bad)])
         yield make("no code", f"fault {change}", right, hidden)
     good = [line for name, _, _, c, d in blocks for line in _cut(sound[name], (c, d))]
     bad = [line for name, a, b, _, _ in blocks for line in _cut(faulty[name], (a, b))]
     for change, write in (("in strings", _strings), ("in a comment elsewhere", _comment)):
-        text = write(good)
-        yield make("no code", f"fix {change}", {status}, {name: each + text for name, each in faulty.items()})
-        text = write(bad)
-        yield make("no code", f"fault {change}", right, {name: each + text for name, each in sound.items()})
-    yield make("#ifdef", "fix under #ifdef", {status}, _swap(faulty, sound, blocks, _either))
+        for what, verdict, files, text in (
+            ("fix", {status}, faulty, write(good)),
+            ("fault", right, sound, write(bad)),
+        ):
+            added = {name: each + text for name, each in files.items()}
+            yield make("no code", f"{what} {change}", verdict, lambda added=added: added)
+    yield make("#ifdef", "fix under #ifdef", {status}, swapped(_either))
 
 
 _PIECES = 12

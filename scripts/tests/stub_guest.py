@@ -182,7 +182,10 @@ SYMBOLS = {
 # A call of a function so many bytes away, and how long it is, by architecture.
 _CALL = {
     "x86_64": (5, lambda away: b"\xe8" + (away - 5).to_bytes(4, "little", signed=True)),
-    "loongarch64": (4, lambda away: (0x15 << 26 | (away >> 2 & 0xFFFF) << 10 | away >> 18 & 0x3FF).to_bytes(4, "little")),
+    "loongarch64": (
+        4,
+        lambda away: (0x15 << 26 | (away >> 2 & 0xFFFF) << 10 | away >> 18 & 0x3FF).to_bytes(4, "little"),
+    ),
 }
 _QUEUER = [(TICK, 0, 0), (WAIT, 0, 0x10), (WAIT + 0x10, ENTRY, 0), (WAIT + 0x20, 0, 0)]
 _LOCKS = [(LOCK, QUEUE, WAKE + 0x10), (LOCK + 4, 0, 1), (WAKE + 0x10, 0, 0)]

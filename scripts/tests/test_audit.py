@@ -25,8 +25,8 @@ from conftest import (
     by_status,
     coccicheck,
     edit,
-    tree_hash,
     tools,
+    tree_hash,
 )
 from kmendlib.host.errors import BadInput, ExitCode, Infrastructure
 from kmendlib.tree import code, manifest
@@ -212,9 +212,7 @@ def test_no_variant_fits(make_tree: MakeTree) -> None:
     [("int wait_event_frob(void);\n", False), ("int wait_event_frobs(void);\n", True), (None, True), ("", False)],
     ids=["there", "another word", "no such file", "nobody knows"],
 )
-def test_a_variant_that_would_not_compile_is_not_chosen(
-    make_tree: MakeTree, header: str | None, refused: bool
-) -> None:
+def test_a_variant_that_would_not_compile_is_not_chosen(make_tree: MakeTree, header: str | None, refused: bool) -> None:
     """Where it fits, it says what it depends on; of a tree without the folder nobody knows."""
     root = make_tree(version="3.4.0")
     if header != "":

@@ -94,7 +94,10 @@ CASES = by_status(
         "no work": edit(FAULTY, QUEUE, "").replace("bpf_map_inc(map);", ""),
         "a work that waits": queued("schedule_delayed_work(&aux->work, 1);"),
     },
-    NOT_APPLICABLE={"cleared at once": OF_OLD, "not static": "void bpf_fd_array_map_clear(struct bpf_map *map)\n{\n}\n"},
+    NOT_APPLICABLE={
+        "cleared at once": OF_OLD,
+        "not static": "void bpf_fd_array_map_clear(struct bpf_map *map)\n{\n}\n",
+    },
 )
 
 

@@ -122,9 +122,10 @@ FIXED = {
     "no local": driver(f"rcu_read_unlock();\n\t{GONE}\n\tkfree_rcu(rcu_access_pointer(phy->pib), rcu);"),
     "at once": driver(edit(LATE, FREE, "kfree(pib);")),
     "something in between": driver(edit(LATE, GONE, f'{GONE}\n\tpr_info("gone");')),
-    "another name": driver(LATE).replace("pib;", "last;").replace("pib = rcu_a", "last = rcu_a").replace(
-        FREE, "kfree_rcu(last, rcu);"
-    ),
+    "another name": driver(LATE)
+    .replace("pib;", "last;")
+    .replace("pib = rcu_a", "last = rcu_a")
+    .replace(FREE, "kfree_rcu(last, rcu);"),
 }
 UNKNOWN = {
     "nothing is freed": driver(f"rcu_read_unlock();\n\t{GONE}"),

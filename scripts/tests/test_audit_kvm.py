@@ -166,7 +166,9 @@ int kvm_ioeventfd(struct kvm *kvm, struct kvm_ioeventfd *args)
 	return kvm_assign_ioeventfd(kvm, args);
 }
 """
-BOTH = "	if (args->flags & (KVM_IOEVENTFD_FLAG_BATCH_BEGIN | KVM_IOEVENTFD_FLAG_BATCH_END))\n		return -EINVAL;\n"
+BOTH = (
+    "	if (args->flags & (KVM_IOEVENTFD_FLAG_BATCH_BEGIN | KVM_IOEVENTFD_FLAG_BATCH_END))\n		return -EINVAL;\n"
+)
 DEASSIGN = "	if (args->flags & KVM_IOEVENTFD_FLAG_DEASSIGN)"
 ALONE = edit(ENTRY, ("flags & KVM_IOEVENTFD_FLAG_B", "flags == KVM_IOEVENTFD_FLAG_B"), (DEASSIGN, BOTH + DEASSIGN))
 PLAIN_ENTRY = ENTRY[: ENTRY.index("	if (args")] + ENTRY[ENTRY.index(DEASSIGN) :]
@@ -216,7 +218,13 @@ static inline struct kvm_io_bus *kvm_get_bus(struct kvm *kvm, enum kvm_bus idx)
 SHADOW_GET = edit(
     GET, ("{\n", "{\n	if (is_kvm_in_shadow(kvm))\n		return kvm_find_shadow(kvm)->buses_shadow[idx];\n")
 )
-OWN = "	if (is_ioeventfd) {\n		ks = kvm_find_shadow(kvm);\n		if (ks)\n			return ks->buses_shadow[idx];\n	}\n"
+OWN = """\
+	if (is_ioeventfd) {
+		ks = kvm_find_shadow(kvm);
+		if (ks)
+			return ks->buses_shadow[idx];
+	}
+"""
 THREE_GET = edit(GET, ("enum kvm_bus idx)", "enum kvm_bus idx, bool is_ioeventfd)"), ("{\n", "{\n" + OWN))
 
 KEPT = "			/* vCPUs still find it: it stays queued for END to free. */\n			continue;\n"
@@ -296,7 +304,10 @@ CHANGED: dict[str, tuple[Files, str]] = {
     "END does not wait": ((edit(OURS, (SYNC, "")), OURS_MAIN, GET), EARLY),
     "END waits after it has freed": ((edit(OURS, (SYNC, CLOSE + SYNC)), OURS_MAIN, GET), EARLY),
     "END does not look for memory": ((edit(OURS, (MEMORY, "")), OURS_MAIN, GET), ANSWERS),
-    "removed at once": ((edit(OURS, (STATES, "		ret = 0;\n		ioeventfd_release(p);\n")), OURS_MAIN, GET), EARLY),
+    "removed at once": (
+        (edit(OURS, (STATES, "		ret = 0;\n		ioeventfd_release(p);\n")), OURS_MAIN, GET),
+        EARLY,
+    ),
     "BEGIN takes no lock": ((edit(OURS, (LOCK + OPEN, OPEN)), OURS_MAIN, GET), LIST),
     "VMs leave a batch behind": ((OURS, edit(MAIN_C, CAP), GET), LIST),
     "no look for duplicates": ((edit(OURS, (LOOK, "")), OURS_MAIN, GET), ANSWERS),

@@ -462,9 +462,7 @@ UNKNOWN = {
     "no reclaim in sight": v54(vmscan="void f(void)\n{\n}\n"),
     "no put_page() in sight": v54(swap="void f(void)\n{\n}\n"),
     "a path of reclaim renamed": v54(vmscan=edit(LATE_VMSCAN, "move_active_pages_to_lru", "move_some")),
-    "a path of reclaim that does not parse": v54(
-        vmscan=edit(LATE_VMSCAN, "nr_moved += nr_pages;", "%% (( nr_moved;")
-    ),
+    "a path of reclaim that does not parse": v54(vmscan=edit(LATE_VMSCAN, "nr_moved += nr_pages;", "%% (( nr_moved;")),
     "put_page() renamed": v54(swap=edit(LATE_SWAP, "__put_compound_page", "put_it")),
     "destructor behind a helper": v54(vmscan=edit(only(2), END, "free_huge(page);", 2)),
     "uncharge behind a pointer": v54(

@@ -341,7 +341,10 @@ HALF = {
     "probe queued past the count": (
         edit(
             COUNTED,
-            ("cl_flags);\n	nfsd4_run_cb(&clp->cl_cb_null);\n}", "cl_flags);\n	nfsd4_queue_cb(&clp->cl_cb_null);\n}"),
+            (
+                "cl_flags);\n	nfsd4_run_cb(&clp->cl_cb_null);\n}",
+                "cl_flags);\n	nfsd4_queue_cb(&clp->cl_cb_null);\n}",
+            ),
         ),
         "nfsd4_probe_callback() queues a callback that it has not counted",
     ),
@@ -388,7 +391,10 @@ HALF = {
         "nfsd4_cb_release() counts a callback again",
     ),
     "queued again and ended": (
-        edit(COUNTED, (REQUEUE, "	if (cb->cb_need_restart)\n		nfsd4_queue_cb(cb);\n	nfsd41_destroy_cb(cb);\n")),
+        edit(
+            COUNTED,
+            (REQUEUE, "	if (cb->cb_need_restart)\n		nfsd4_queue_cb(cb);\n	nfsd41_destroy_cb(cb);\n"),
+        ),
         "ends the count of a callback that it has queued again",
     ),
     "written out, wait missing": (edit(INLINE, (INLINE[INLINE.index(FLUSH) :].split("}")[0], FLUSH)), "does not wait"),
@@ -422,7 +428,10 @@ SOUND = {
     ),
     "queued, said at once": edit(
         COUNTED,
-        (LAST, "	if (nfsd4_queue_cb(cb))\n		return true;\n	nfsd41_cb_inflight_end(clp);\n	return false;\n"),
+        (
+            LAST,
+            "	if (nfsd4_queue_cb(cb))\n		return true;\n	nfsd41_cb_inflight_end(clp);\n	return false;\n",
+        ),
     ),
     "no flush, a wait alone": edit(COUNTED, (FLUSH, "")),
     "who runs a callback renamed": renamed(COUNTED),
@@ -774,7 +783,10 @@ RECALLS = {
     "at each break": (BREAKS, OWNER, Status.AFFECTED),
     "at each break, for reading alone": (BREAKS, READS, Status.LATENT),
     "at the first": (
-        edit(BREAKS, (RAISE, "	if (!dp->dl_recalled) {\n		" + RAISE.replace("\n	", "\n		")[1:] + "	}\n")),
+        edit(
+            BREAKS,
+            (RAISE, "	if (!dp->dl_recalled) {\n		" + RAISE.replace("\n	", "\n		")[1:] + "	}\n"),
+        ),
         OWNER,
         Status.FIXED,
     ),
@@ -789,7 +801,9 @@ RECALLS = {
         Status.UNKNOWN,
     ),
     "at the first, by an exchange": (
-        edit(BREAKS, (RAISE, "	if (!xchg(&dp->dl_recalled, true))\n		atomic_inc(&clp->cl_delegs_in_recall);\n")),
+        edit(
+            BREAKS, (RAISE, "	if (!xchg(&dp->dl_recalled, true))\n		atomic_inc(&clp->cl_delegs_in_recall);\n")
+        ),
         OWNER,
         Status.UNKNOWN,
     ),
@@ -834,7 +848,13 @@ TELLS = {
     "after the lock, by another name": (edit(NOTIFIES, ("nfsd4_run_cb(", "nfsd4_try_run_cb(")), Status.AFFECTED),
     "under the lock": (IN_TIME, Status.FIXED),
     "under the lock on one path": (
-        edit(IN_TIME, ("		nfsd4_run", "		if (lo)\n			spin_unlock(&nn->blocked_locks_lock);\n		nfsd4_run")),
+        edit(
+            IN_TIME,
+            (
+                "		nfsd4_run",
+                "		if (lo)\n			spin_unlock(&nn->blocked_locks_lock);\n		nfsd4_run",
+            ),
+        ),
         Status.AFFECTED,
     ),
     "the lock taken again": (
@@ -842,7 +862,11 @@ TELLS = {
         Status.FIXED,
     ),
     "without a lock": (
-        edit(NOTIFIES, ("	spin_lock(&nn->blocked_locks_lock);\n", ""), ("	spin_unlock(&nn->blocked_locks_lock);\n", "")),
+        edit(
+            NOTIFIES,
+            ("	spin_lock(&nn->blocked_locks_lock);\n", ""),
+            ("	spin_unlock(&nn->blocked_locks_lock);\n", ""),
+        ),
         Status.UNKNOWN,
     ),
     "nobody is told": ("", Status.NOT_APPLICABLE),

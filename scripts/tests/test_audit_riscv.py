@@ -237,7 +237,7 @@ WRONG = {
         "\tundo_all();\n\tkvm_exit();\n",
         teardown=TEARDOWN + "static void undo_all(void)\n{\n\tkvm_riscv_teardown();\n}\n",
     ),
-    "something in between": early(edit(EARLY_WRONG, "\n\n", "\n\tpr_info(\"bye\\n\");\n")),
+    "something in between": early(edit(EARLY_WRONG, "\n\n", '\n\tpr_info("bye\\n");\n')),
 }
 RIGHT = {
     "early shape": early(),
@@ -263,9 +263,9 @@ ORDER_UNKNOWN = {
     "behind a macro": "#define LEAVE() do { kvm_riscv_aia_exit(); kvm_exit(); } while (0)\n" + early("\tLEAVE();\n"),
     "behind a pointer": early("\tvoid (*leave)(void) = kvm_riscv_aia_exit;\n\n\tleave();\n\tkvm_exit();\n"),
     "does not parse": early(edit(EARLY_WRONG, "\n\n", "\n\t%% ((\n")),
-    "no module_init(), no module_exit()": early().replace("module_init(riscv_kvm_init);", "").replace(
-        "module_exit(riscv_kvm_exit);", ""
-    ),
+    "no module_init(), no module_exit()": early()
+    .replace("module_init(riscv_kvm_init);", "")
+    .replace("module_exit(riscv_kvm_exit);", ""),
 }
 
 
@@ -386,12 +386,8 @@ TAKEN = {
     "AIA fails, nested acceleration stays": edit(
         late(undo=UNDO_LATE), "\t\tkvm_riscv_nacl_exit();\n\t\treturn rc;\n", "\t\treturn rc;\n"
     ),
-    "a check after the mode": edit(
-        early(undo=UNDO_EARLY), VMID, "\tif (!probe())\n\t\treturn -EINVAL;\n\n" + VMID
-    ),
-    "a failure after kvm_init()": edit(
-        early(undo=UNDO_EARLY), END, "\tif (probe())\n\t\treturn -EINVAL;\n\n" + END
-    ),
+    "a check after the mode": edit(early(undo=UNDO_EARLY), VMID, "\tif (!probe())\n\t\treturn -EINVAL;\n\n" + VMID),
+    "a failure after kvm_init()": edit(early(undo=UNDO_EARLY), END, "\tif (probe())\n\t\treturn -EINVAL;\n\n" + END),
 }
 SOUND = {
     "early shape": early(undo=UNDO_EARLY),
@@ -420,7 +416,9 @@ INIT_UNKNOWN = {
     ),
     "undoes what was not set up": early(undo=UNDO_LATE),
     "undone under #ifdef": early(undo="#ifdef CONFIG_X\n\t\tkvm_riscv_aia_exit();\n#endif\n"),
-    "undone by a function with another name": early(undo=UNDO_EARLY).replace("kvm_riscv_aia_exit", "kvm_riscv_aia_undo"),
+    "undone by a function with another name": early(undo=UNDO_EARLY).replace(
+        "kvm_riscv_aia_exit", "kvm_riscv_aia_undo"
+    ),
     "does not parse": edit(early(), "\tdefault:", "\t%% ((\n\tdefault:"),
     "no module_init()": early(undo=UNDO_EARLY).replace("module_init(riscv_kvm_init);", ""),
 }

@@ -202,7 +202,7 @@ diff --git a/f.c b/f.c
 +8
 -- 
 2.39
-"""
+"""  # noqa: W291
 
 
 @pytest.mark.parametrize("start", [0, 3, 30])

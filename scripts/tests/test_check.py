@@ -11,8 +11,8 @@ from typing import Any
 from xml.sax.saxutils import quoteattr
 
 import pytest
-from conftest import planned
 
+from conftest import planned
 from kmendlib import check
 from kmendlib.host.errors import ExitCode, Infrastructure
 from kmendlib.host.words import Verdict

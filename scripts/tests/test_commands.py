@@ -140,7 +140,8 @@ QUEUE = "^pci-cfg-wait/unlocked-queue +"
 SKIPPED, PANIC, FAILED, BROKEN, OTHER = "kunit_all_skipped", "kunit_oops", "kunit_fail", "empty!", "list_corruption"
 TIMEOUT = ('"verdict": "FAIL"', '"verdict": "TIMEOUT"')
 PAGE = ("page.html", "page.junit.xml", "page.summary.md")
-SUITE, SELFTEST = "^pci-cfg-wait +x86_64 +pci_cfg_wait +", "^pci-cfg-wait +x86_64 +pci:cfg_reset *(?:.unlocked-queue.)? +"
+SUITE = "^pci-cfg-wait +x86_64 +pci_cfg_wait +"
+SELFTEST = "^pci-cfg-wait +x86_64 +pci:cfg_reset *(?:.unlocked-queue.)? +"
 
 CASES = [
     # The command line itself.

@@ -13,8 +13,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from browser import CONTRAST, PROGRAM, Browser
 
+from browser import CONTRAST, PROGRAM, Browser
 from kmendlib import cli
 from kmendlib.host.errors import ExitCode
 from kmendlib.host.words import Outcome, Verdict

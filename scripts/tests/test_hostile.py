@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ACCESS, MakeTree
 
+from conftest import ACCESS, MakeTree
 from kmendlib.host import proc
 from kmendlib.host.paths import SCRIPTS
 from made import PLAN, edit_results, leave

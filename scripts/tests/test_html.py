@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import CONTRAST, OUTSIDE, PROGRAM, Browser
 
+from browser import CONTRAST, OUTSIDE, PROGRAM, Browser
 from kmendlib import cli
 from kmendlib.host.errors import BadInput, ExitCode
 from kmendlib.host.text import visible

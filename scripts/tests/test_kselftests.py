@@ -18,7 +18,6 @@ from kmendlib.tree import manifest
 from kmendlib.tree.manifest import SELFTESTS
 
 
-
 def _is_new(tree: Path) -> bool:
     return [int(number) for number in re.findall(r"\d+", tree.name)[:2]] >= [5, 10]
 

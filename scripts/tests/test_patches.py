@@ -241,6 +241,8 @@ def test_series_prefix_builds(
 ) -> None:
     """What a patch changes compiles where the series ends with it, as a bisection may."""
     (tmp_path / "kmend").mkdir()
+    # On a new machine nothing was compiled yet.
+    (paths.cache() / "ccache").mkdir(parents=True, exist_ok=True)
     (tmp_path / "kmend/ccache").symlink_to(paths.cache() / "ccache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     names = entries(PATCHES / "series" / name)[: last + 1]

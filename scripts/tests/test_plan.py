@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import audited, planned
 
+from conftest import audited, planned
 from kmendlib.host.errors import BadInput
 from kmendlib.proof.plan import KERNEL, MODULES, PROGRAMS, Bed, Plan, guest_of, plan_bug, variants
 from kmendlib.run import Boot, Row

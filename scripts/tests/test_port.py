@@ -12,7 +12,17 @@ from pathlib import Path
 import pytest
 
 from conftest import (
-    ACCESS, UNLOCKED, WAIT_EVENT, MakeTree, access_c, commit_all, edit, git, real_trees, tools, tree_hash,
+    ACCESS,
+    UNLOCKED,
+    WAIT_EVENT,
+    MakeTree,
+    access_c,
+    commit_all,
+    edit,
+    git,
+    real_trees,
+    tools,
+    tree_hash,
 )  # fmt: skip
 from kmendlib import cli
 from kmendlib.host import setup

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ACCESS, tree_hash
 from test_apply import at_step, do_apply, do_unapply, in_child, patched_once
 
+from conftest import ACCESS, tree_hash
 from kmendlib.tree.transaction import STATE
 
 __all__ = ["patched_once"]

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stub_guest import Guest, State
 
+from kmendlib.host.words import Verdict
 from kmendlib.proof import race, stub
 from kmendlib.proof.race import Race
-from kmendlib.host.words import Verdict
 from kmendlib.run import Forced, Judgement, RaceEnd
 from kmendlib.tree import arches, diagram, manifest
+from stub_guest import Guest, State
 
 REGISTERS = arches.Registers((0, 1, 2, 3), 4, 5, 6, lambda code, at: (4, 64) if code[at : at + 2] == b"C\0" else None)
 LOCK, LIST = 0x8000, 0x9000

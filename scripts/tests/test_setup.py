@@ -12,7 +12,6 @@ from conftest import tools
 from kmendlib.host import setup
 from kmendlib.host.errors import Infrastructure
 
-
 MIRROR = "http://mirror.example/debian"
 KEY = "/usr/share/keyrings/debian-archive-keyring.gpg"
 SOURCES = {

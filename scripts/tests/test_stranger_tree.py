@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import ACCESS, WAIT_EVENT, MakeTree, access_c, commit_all, git, tree_hash
 from test_apply import (
     ADDED,
     STEPS,
@@ -36,6 +35,7 @@ from test_apply import (
     run_struck,
 )
 
+from conftest import ACCESS, WAIT_EVENT, MakeTree, access_c, commit_all, git, tree_hash
 from kmendlib import cli
 from kmendlib.host import proc
 from kmendlib.tree import transaction
@@ -287,7 +287,10 @@ CASES = {
     "linked folder of the journal": Case("apply", "unapply", USAGE, UNREADABLE, outside("link/more")),
     **{
         f"files: {path}": Case(
-            "apply", "unapply", USAGE, UNREADABLE,
+            "apply",
+            "unapply",
+            USAGE,
+            UNREADABLE,
             lambda root, path=path: edit(root, files=[named(root)[0] | {"name": path}]),
         )
         for path in PATHS_OUT
@@ -361,7 +364,11 @@ CASES = {
     "no commit": Case("", "apply", OK, "applied 1 patch", in_git("init -q")),
     "inside another git tree": Case("", "apply", OK, "applied 1 patch", lambda root: git(root.parent, "init", "-q")),
     "git file that leads nowhere": Case(
-        "git", "apply", USAGE, NO_TELLING, remove(".git", lambda git: git.write_text("gitdir: /nowhere\n", encoding="utf-8"))
+        "git",
+        "apply",
+        USAGE,
+        NO_TELLING,
+        remove(".git", lambda git: git.write_text("gitdir: /nowhere\n", encoding="utf-8")),
     ),
     "garbage in HEAD": Case("git", "apply", USAGE, NO_TELLING, write(".git/HEAD", "garbage\n")),
     "garbage in a branch": Case("git", "apply", USAGE, NO_TELLING, write(MAIN, "garbage\n")),
@@ -369,7 +376,11 @@ CASES = {
     "empty branch": Case("git", "apply", USAGE, NO_TELLING, write(MAIN, "")),
     "objects are gone": Case("git", "apply", USAGE, NO_TELLING, remove(".git/objects")),
     "garbage above": Case(
-        "git", "apply", USAGE, NO_TELLING, remove(".git", lambda git: (git.parents[1] / ".git").write_text("x\n", encoding="utf-8"))
+        "git",
+        "apply",
+        USAGE,
+        NO_TELLING,
+        remove(".git", lambda git: (git.parents[1] / ".git").write_text("x\n", encoding="utf-8")),
     ),
     "ident": Case("git", "apply", OK, "applied 1 patch", with_ident),
     "ident and a local change": Case(

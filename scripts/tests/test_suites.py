@@ -8,9 +8,9 @@ import random
 from pathlib import Path
 
 import pytest
-from conftest import tools
 from test_source import BAD
 
+from conftest import tools
 from kmendlib.host.errors import Infrastructure
 from kmendlib.host.paths import cache
 from kmendlib.tree import manifest, source, suites

@@ -4,8 +4,8 @@
 The originals of that commit and of today are compared by their content, so it does not matter how many commits lie
 between, or how they were put together.  All that needs history, which a shallow clone has not got.
 
-What does not need it: a page has the commands, names and figures of its original, and the words of the glossary, a table
-in the index page: a term, the words for it, and those that are not to be used.
+What does not need it: a page has the commands, names and figures of its original, and the words of the glossary, a
+table in the index page: a term, the words for it, and those that are not to be used.
 """
 
 from __future__ import annotations

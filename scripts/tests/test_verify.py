@@ -409,6 +409,8 @@ def test_a_clock_that_qemu_cannot_keep_is_the_hosts(monkeypatch: pytest.MonkeyPa
     kept = Evidence(tmp_path, Run("kmend:1", "t", (), qemu={"x86_64": "10"}))
     (tmp_path / boot.console).parent.mkdir(parents=True)
     monkeypatch.setattr(verify.ktap, "judge_row", lambda *_: Judgement(Verdict.PASS, ""))
-    result = verify.result_of(verify.Bench(Workspace("t", tmp_path), tmp_path, list, kept, Jobs(1), Display()), boot, "k")
+    result = verify.result_of(
+        verify.Bench(Workspace("t", tmp_path), tmp_path, list, kept, Jobs(1), Display()), boot, "k"
+    )
     assert result.ending.code == 0 and "-icount" not in result.ending.command
     assert (tmp_path / boot.console).read_text(encoding="utf-8") == "up\n" and not result.printed

@@ -111,7 +111,7 @@ def caught_signals() -> Iterator[list[int]]:
 
 
 def stop() -> None:
-    """End the children of all threads, be they willing or not: each thread's wait for its own raises InterruptedError."""
+    """End the children of all threads, be they willing or not: each wait for them raises InterruptedError."""
     with _starting:
         stopping.set()
         ours = list(_children)

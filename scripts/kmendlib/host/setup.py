@@ -105,7 +105,7 @@ def debian_line(wanted: str, root: Path = Path("/")) -> str | None:
 
 
 def _apt(missing: list[Need], say: Callable[[str], None]) -> list[list[str]]:
-    """Return the steps that install what is missing in Debian; where they need its backports, add these to its sources."""
+    """Return the steps that install what is missing in Debian; add its backports to apt's sources if it takes them."""
     suite = os_release().get("VERSION_CODENAME", "")
     # Where the release's own version of a package is too old, all that is taken from it comes from the backports.
     versioned = {need.apt for need in needs() if need.version}

@@ -4,12 +4,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from kmendlib.host.text import template
 from kmendlib.host.words import Verdict, visible
 from kmendlib.proof.evidence import Evidence
 from kmendlib.run import Proof
 from kmendlib.show.page import NAME
 from kmendlib.show.report import counts
-from kmendlib.host.text import template
 
 _EXCERPT = 4000
 

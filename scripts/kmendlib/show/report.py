@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from kmendlib.host.text import template
 from kmendlib.host.words import Has, Outcome, Verdict, visible
 from kmendlib.proof.evidence import Evidence
 from kmendlib.run import Found, Proof, RaceEnd, Run
-from kmendlib.host.text import template
 from kmendlib.tree import manifest
 
 _STYLE: dict[str, str] = dict.fromkeys((Outcome.PROVED, Outcome.PASS), "green")

@@ -385,7 +385,9 @@ def _release(path: Path) -> str:
     return ""
 
 
-def find(paths: Sequence[Path], modules: Path | None, installed: bool, say: Callable[[str], None] = print) -> list[Given]:
+def find(
+    paths: Sequence[Path], modules: Path | None, installed: bool, say: Callable[[str], None] = print
+) -> list[Given]:
     """Tell which kernels there are in packages, folders and images; nothing is unpacked yet.
 
     Args:
