@@ -45,6 +45,7 @@
 #define NCS_MAX_DELEGS	8
 #define NCS_MAX_CLIENTS	2
 #define NCS_THREADS	(NCS_MAX_DELEGS + 4)
+#define NCS_OWNER_HASH_SIZE	256		/* nfs4state.c's own */
 #define NCS_XPRT_IDENT	0x6e63		/* no real transport has this number */
 
 struct ncs_client;
@@ -335,11 +336,6 @@ static void ncs_need_count(struct kunit *test)
 #endif
 
 #ifdef NCS_NO_COURTESY
-static void ncs_set_courtesy(struct kunit *test, struct ncs_client *nc)
-{
-	kunit_skip(test, "no courtesy clients here");
-}
-
 static bool ncs_make_expirable(struct ncs_client *nc)
 {
 	return false;
@@ -349,11 +345,6 @@ static void ncs_set_active(struct ncs_client *nc)
 {
 }
 #else
-static void ncs_set_courtesy(struct kunit *test, struct ncs_client *nc)
-{
-	nc->clp.cl_state = NFSD4_COURTESY;
-}
-
 /* What nfsd_break_deleg_cb() does with a courtesy client, before it recalls. */
 static bool ncs_make_expirable(struct ncs_client *nc)
 {
@@ -474,6 +465,7 @@ static struct ncs_client *ncs_client_new(struct kunit *test)
 	idr_init(&clp->cl_stateids);
 	spin_lock_init(&clp->cl_lock);
 	INIT_LIST_HEAD(&clp->cl_delegations);
+	INIT_LIST_HEAD(&clp->cl_openowners);
 	INIT_LIST_HEAD(&clp->cl_lru);
 	INIT_LIST_HEAD(&clp->cl_sessions);
 	rpc_init_wait_queue(&clp->cl_cb_waitq, "Backchannel slot table");
@@ -788,13 +780,53 @@ static void nfsd_cb_shutdown_test_restart_meets_second_run(struct kunit *test)
 		ncs_expect_gone(test, nc);
 }
 
+#ifdef NCS_NO_COURTESY
+static void ncs_set_courtesy(struct kunit *test, struct ncs_client *nc)
+{
+	kunit_skip(test, "no courtesy clients here");
+}
+#else
+static void ncs_net_new(struct kunit *test, struct ncs_client *nc)
+{
+	nc->nn = kunit_kzalloc(test, sizeof(*nc->nn), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, nc->nn);
+	spin_lock_init(&nc->nn->client_lock);
+	INIT_LIST_HEAD(&nc->nn->client_lru);
+}
+
+/* Its lease is over, and nobody waits for what it has: it has a delegation. */
+static void ncs_set_courtesy(struct kunit *test, struct ncs_client *nc)
+{
+	struct nfs4_client *clp = &nc->clp;
+	LIST_HEAD(reaplist);
+	int i;
+
+	clp->cl_ownerstr_hashtbl = kunit_kcalloc(test, NCS_OWNER_HASH_SIZE,
+						 sizeof(struct list_head),
+						 GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, clp->cl_ownerstr_hashtbl);
+	for (i = 0; i < NCS_OWNER_HASH_SIZE; i++)
+		INIT_LIST_HEAD(&clp->cl_ownerstr_hashtbl[i]);
+	ncs_net_new(test, nc);
+	nc->nn->nfs4_max_clients = 2;
+	atomic_set(&nc->nn->nfs4_client_count, 1);
+	clp->cl_time = ktime_get_boottime_seconds();
+	list_add(&ncs_deleg_new(test, nc)->dp.dl_perclnt, &clp->cl_delegations);
+	list_add(&clp->cl_lru, &nc->nn->client_lru);
+	ncs_get_client_reaplist(nc->nn, &reaplist);
+	KUNIT_ASSERT_TRUE(test, list_empty(&reaplist));
+	KUNIT_ASSERT_EQ(test, (int)clp->cl_state, (int)NFSD4_COURTESY);
+	list_del_init(&clp->cl_lru);
+}
+#endif
+
 /* Nothing is sent to a courtesy client: nobody would answer. */
 static void nfsd_cb_shutdown_test_courtesy_client(struct kunit *test)
 {
 	struct ncs_client *nc = ncs_client_new(test);
 
 	ncs_set_courtesy(test, nc);
-	ncs_let_go(ncs_deleg_new(test, nc));
+	ncs_let_go(nc->delegs[0]);
 	KUNIT_ASSERT_TRUE(test, ncs_recall(nc->delegs[0]));
 	flush_workqueue(ncs_wq(nc));
 	KUNIT_EXPECT_EQ(test, ncs_count(nc), 0);
@@ -817,7 +849,7 @@ static void nfsd_cb_shutdown_test_expirable_client(struct kunit *test)
 
 	ncs_set_courtesy(test, nc);
 	KUNIT_ASSERT_TRUE(test, ncs_make_expirable(nc));
-	ncs_let_go(ncs_deleg_new(test, nc));
+	ncs_let_go(nc->delegs[0]);
 	KUNIT_ASSERT_TRUE(test, ncs_recall(nc->delegs[0]));
 	KUNIT_EXPECT_TRUE_MSG(test, ncs_until(ncs_await_reply, nc, 1),
 			      "its recall is not sent");
@@ -1207,10 +1239,7 @@ static struct ncs_client *ncs_reapable_new(struct kunit *test)
 	struct ncs_client *nc = ncs_client_new(test);
 	struct nfs4_client *clp = &nc->clp;
 
-	nc->nn = kunit_kzalloc(test, sizeof(*nc->nn), GFP_KERNEL);
-	KUNIT_ASSERT_NOT_NULL(test, nc->nn);
-	spin_lock_init(&nc->nn->client_lock);
-	INIT_LIST_HEAD(&nc->nn->client_lru);
+	ncs_net_new(test, nc);
 	nc->guard = &nc->nn->client_lock;
 	ncs_disconnect(nc);
 	kref_init(&clp->cl_nfsdfs.cl_ref);

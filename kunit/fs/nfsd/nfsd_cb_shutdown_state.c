@@ -19,6 +19,21 @@ void ncs_deleg_reaper(struct nfsd_net *nn)
 }
 #endif
 
+#ifndef NCS_NO_COURTESY
+struct laundry_time;
+static void nfs4_get_client_reaplist(struct nfsd_net *nn,
+				     struct list_head *reaplist,
+				     struct laundry_time *lt);
+
+void ncs_get_client_reaplist(struct nfsd_net *nn, struct list_head *reaplist)
+{
+	/* Leases that began before the first are over; the second is when. */
+	time64_t lt[2] = { ktime_get_boottime_seconds() + 1, 1 };
+
+	nfs4_get_client_reaplist(nn, reaplist, (struct laundry_time *)lt);
+}
+#endif
+
 static void nfsd4_lm_notify(struct file_lock *fl);
 
 void ncs_lm_notify(struct file_lock *fl)

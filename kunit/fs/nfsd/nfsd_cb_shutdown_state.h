@@ -17,6 +17,9 @@ extern const struct kv_lease_ops *const ncs_lease_ops;
 
 void ncs_deleg_reaper(struct nfsd_net *nn);
 
+/* What the laundromat does with clients, all of whose leases are over. */
+void ncs_get_client_reaplist(struct nfsd_net *nn, struct list_head *reaplist);
+
 void ncs_lm_notify(struct file_lock *fl);
 
 #endif /* _NFSD_CB_SHUTDOWN_STATE_H */
