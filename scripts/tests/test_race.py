@@ -3,8 +3,9 @@
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ import pytest
 from kmendlib.host.words import Verdict
 from kmendlib.proof import race, stub
 from kmendlib.proof.race import Race
-from kmendlib.run import Forced, Judgement, RaceEnd
+from kmendlib.run import Forced, GuestSpec, Judgement, RaceEnd
+from kmendlib.show.timeline import timelines
 from kmendlib.tree import arches, diagram, manifest
 from stub_guest import Guest, State
 
@@ -291,6 +293,24 @@ def test_kernel_without_the_functions(tmp_path: Path) -> None:
     assert outcome.why == "this kernel has none of: enter waker if arg0 is the_list" and not outcome.fault
 
 
+def test_kernel_without_the_functions_is_booted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever did not come may come the next time; what the kernel has not got it will not get."""
+    boots = []
+
+    def boot(words: list[Path], console: Path, limit: float, hear: Callable[[str], None]) -> SimpleNamespace:
+        boots.append(words)
+        play(words[-1], QUEUER, WAKER_BROKEN)
+        hear("kmend-symbol: end")
+        console.touch()
+        return SimpleNamespace()
+
+    monkeypatch.setattr(race.guest, "boot", boot)
+    monkeypatch.setattr(race.guest, "stub_words", lambda path: [path])
+    spec = GuestSpec("x86_64", "qemu-system-x86_64", (), 2, 512, Path("bzImage"), ())
+    _, forced = race.force(spec, "pci-cfg-wait/unlocked-queue", tmp_path / "console.log")
+    assert forced.why == f"this kernel has no {diagram.TICK}" and len(boots) == 1
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -324,12 +344,19 @@ def test_scripts_are_of_findings() -> None:
     assert found and set(found) <= findings and len(set(found)) == len(found)
 
 
+def test_drawing_knows_which_is_forced() -> None:
+    """Of two diagrams of a finding one is the script: what was seen is drawn beside that one."""
+    for bug in manifest.load().bugs:
+        forced = [line.forced for line in timelines(bug.id)]
+        assert forced == [diagram.script(item) is not None for item in diagram.diagrams(bug.id)]
+    assert [line.forced for line in timelines("hwsim-del")] == [False, True, False]
+
+
 def test_place_stands_in_its_row() -> None:
     """The diagram is the script: a reader finds each function where the machine looks for it."""
     for script in all_scripts():
-        rows = next(
-            item["rows"] for item in diagram.diagrams(script.finding.split("/")[0]) if item["finding"] == script.finding
-        )
+        items = diagram.diagrams(script.finding.split("/")[0])
+        rows = next(item["rows"] for item in items if diagram.script(item) == script)
         for step in (*script.steps, *script.then, script.held, script.control, script.passed):
             cell = rows[step.row][step.lane]
             names = {name for place in step.places for name in (*place.functions, *place.callers)}

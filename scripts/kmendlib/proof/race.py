@@ -379,6 +379,8 @@ class Race:
         """
         self.script = what
         self.outcome = Forced(what.finding, RaceEnd.NO_CONTACT, why="the guest printed no symbols")
+        # What the kernel has not got, so that another boot would end the same way.
+        self.lacking = ""
         self.path = path
         self._registers = registers
         self._symbols: dict[str, Symbol] = {}
@@ -453,8 +455,9 @@ class Race:
         return known and bool([*machine.addresses(self.script.held, one)] or kept.intersection(one.functions))
 
     def _force(self, machine: Machine) -> None:
-        self.outcome = replace(self.outcome, why=self._missing(machine))
-        if not self.outcome.why:
+        self.lacking = self._missing(machine)
+        self.outcome = replace(self.outcome, why=self.lacking)
+        if not self.lacking:
             last = max(number for number, step in enumerate(self.script.steps) if step.what == "park")
             if self._repeat(machine, (*self.script.steps[:last], self.script.control, self.script.passed), "control"):
                 self.outcome = replace(self.outcome, end=RaceEnd.NO_CONTACT, seen=())
@@ -550,7 +553,7 @@ def force(
             words = guest.command(replace(spec, words=(*spec.words, *running.words())))
             ending = guest.boot([*words, *guest.stub_words(running.path)], console, guest.limit(spec), running.hear)
             forced = running.finish()
-        if forced.end is not RaceEnd.NO_CONTACT or forced.fault:
+        if forced.end is not RaceEnd.NO_CONTACT or forced.fault or running.lacking:
             break
     functions = next(each.reported for each in manifest.load().bug(bug).findings if each.id == finding)
     text = console.read_text(encoding="utf-8", errors="replace")

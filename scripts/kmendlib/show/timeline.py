@@ -20,6 +20,7 @@ class Timeline:
         lanes: the two actors.
         rows: from top to bottom, what each lane does at a moment; leading spaces say what calls what.
         wrong: the numbers of the rows in which it goes wrong.
+        forced: whether a race is forced by it.
     """
 
     finding: str
@@ -27,6 +28,7 @@ class Timeline:
     lanes: tuple[str, str]
     rows: tuple[tuple[str, str], ...]
     wrong: frozenset[int]
+    forced: bool
 
     def to_text(self, widths: tuple[int, int] | None = None) -> str:
         """Return it as the bug's page has it.
@@ -112,4 +114,5 @@ def timelines(bug: str) -> list[Timeline]:
 
 def _timeline(finding: str, title: str, lanes: tuple[str, str], rows: tuple[Any, ...], **_: Any) -> Timeline:
     wrong = (at for at, row in enumerate(rows) if any(what == "wrong" or "mark" in what for what in row[2:]))
-    return Timeline(finding, title, lanes, tuple((row[0], row[1]) for row in rows), frozenset(wrong))
+    forced = any(isinstance(what, dict) for row in rows for what in row[2:])
+    return Timeline(finding, title, lanes, tuple((row[0], row[1]) for row in rows), frozenset(wrong), forced)
