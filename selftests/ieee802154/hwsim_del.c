@@ -54,13 +54,6 @@ static int scan(unsigned int index)
  * Cases
  */
 
-static int failed(const char *what, int ret)
-{
-	if (ret < 0)
-		ksft_print_msg("%s: %s\n", what, strerror(-ret));
-	return ret < 0;
-}
-
 /*
  * A radio comes, its interface is up, and it goes.  Returns 1 if all that
  * succeeds and the kernel log stays clean, or -1 if it cannot scan.

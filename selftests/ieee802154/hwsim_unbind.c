@@ -98,13 +98,6 @@ static int delete_edge(unsigned int from, unsigned int to)
 	return ask(generic);
 }
 
-static int failed(const char *what, int ret)
-{
-	if (ret < 0)
-		ksft_print_msg("%s: %s\n", what, strerror(-ret));
-	return ret < 0;
-}
-
 /* The driver is bound, its radios' channels are set, and it is unbound. */
 static int come_and_go(unsigned int id)
 {

@@ -208,6 +208,14 @@ static inline int delete_radio(unsigned int id)
 	return ask(generic);
 }
 
+/* Says what did not succeed. */
+static inline int failed(const char *what, int ret)
+{
+	if (ret < 0)
+		ksft_print_msg("%s: %s\n", what, strerror(-ret));
+	return ret < 0;
+}
+
 /* Waits until what was freed by RCU is freed; ends early where that is bad. */
 static inline int is_clean(struct ksft_klog *klog, int seconds)
 {
