@@ -98,16 +98,12 @@ static int delete_edge(unsigned int from, unsigned int to)
 	return ask(generic);
 }
 
-/* The driver is bound, its radios' channels are set, and it is unbound. */
-static int come_and_go(unsigned int id)
+/* The channels of the newest radios are set, and the driver is unbound. */
+static int set_and_unbind(void)
 {
 	unsigned long set = shared->set;
 	int ok;
 
-	if (failed("bind", ksft_write_file(DRIVER "/bind", DEVICE)) ||
-	    failed("an edge", delete_edge(id, id + 1)) ||
-	    failed("an edge", delete_edge(id + 1, id)))
-		return 0;
 	memset(indices, 0, sizeof(indices));
 	ksft_for_each(NETS, keep_newest);
 	memcpy(shared->index, indices, sizeof(indices));
@@ -117,6 +113,14 @@ static int come_and_go(unsigned int id)
 	return ok && !shared->err;
 }
 
+/* The driver brings radios with this id and the next one, and they go. */
+static int come_and_go(unsigned int id)
+{
+	return !failed("bind", ksft_write_file(DRIVER "/bind", DEVICE)) &&
+	       !failed("an edge", delete_edge(id, id + 1)) &&
+	       !failed("an edge", delete_edge(id + 1, id)) && set_and_unbind();
+}
+
 static int test_unbind(void)
 {
 	struct ksft_child setter;
@@ -124,12 +128,11 @@ static int test_unbind(void)
 	long long end;
 	int id, ok;
 
+	if (failed("a process", ksft_child_start(&setter, run_setter, shared)))
+		return 0;
 	/* Ids are never used again: those of the driver's radios come next. */
 	id = add_radio();
-	if (failed("a new radio", id) ||
-	    failed("its end", delete_radio(id)) ||
-	    failed("unbind", ksft_write_file(DRIVER "/unbind", DEVICE)) ||
-	    failed("a process", ksft_child_start(&setter, run_setter, shared)))
+	if (failed("a new radio", id) || !set_and_unbind())
 		return 0;
 	end = ksft_now_ns() + seconds * 1000000000LL;
 	do {
