@@ -51,10 +51,6 @@ static int scan(unsigned int index)
 }
 
 /*
- * Cases
- */
-
-/*
  * A radio comes, its interface is up, and it goes.  Returns 1 if all that
  * succeeds and the kernel log stays clean, or -1 if it cannot scan.
  */

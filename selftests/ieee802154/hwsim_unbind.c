@@ -6,8 +6,8 @@
  * binds the driver, which brings the radios, and unbinds it.  Each has a CPU of
  * its own.  DEL_RADIO would not do: generic netlink does one command at a time.
  *
- * The radios have no edges here, so that all that one of them gives to RCU as it
- * goes is what the driver has of its channel.
+ * The radios that are bound here have no edges, so that all that one of them gives
+ * to RCU as it goes is what the driver has of its channel.
  */
 #include "radio.h"
 
