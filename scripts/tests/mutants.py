@@ -54,7 +54,7 @@ class Mutant:
     group: the kind of change, one of GROUPS.
     change: what was changed.
     right: the verdicts that are right.
-    make: makes the files, which takes most of the time that a mutant takes.
+    make: makes the files; of most mutants only a share is looked at.
     """
 
     finding: str
