@@ -6,8 +6,10 @@
  * binds the driver, which brings the radios, and unbinds it.  Each has a CPU of
  * its own.  DEL_RADIO would not do: generic netlink does one command at a time.
  *
- * The radios that are bound here have no edges, so that all that one of them gives
- * to RCU as it goes is what the driver has of its channel.
+ * Whenever the driver is unbound, it has two radios, and the channels of both are
+ * set: before the first one is gone every channel can be set.  The radios that are
+ * bound here have no edges, so that all that one of them gives to RCU as it goes is
+ * what the driver has of its channel.
  */
 #include "radio.h"
 
@@ -132,7 +134,8 @@ static int test_unbind(void)
 		return 0;
 	/* Ids are never used again: those of the driver's radios come next. */
 	id = add_radio();
-	if (failed("a new radio", id) || !set_and_unbind())
+	if (failed("a new radio", id) ||
+	    failed("deleting it", delete_radio(id)) || !set_and_unbind())
 		return 0;
 	end = ksft_now_ns() + seconds * 1000000000LL;
 	do {
