@@ -28,7 +28,6 @@
 
 /* With the queue's lock held. */
 #define PCW_WATCH_MS	1000
-#define PCW_STEP_US	10
 
 /* Stress case. */
 #define PCW_READERS	4
@@ -343,14 +342,15 @@ static bool pcw_trylock_pci_lock(struct kunit_actor *actor)
 static bool pcw_spin_until(bool (*cond)(struct kunit_actor *),
 			   struct pcw_actor *a)
 {
-	int i;
+	u64 start = ktime_get_mono_fast_ns();
 
-	for (i = 0; i < PCW_WATCH_MS * USEC_PER_MSEC / PCW_STEP_US; i++) {
-		if (cond(&a->actor))
-			return true;
-		udelay(PCW_STEP_US);
+	while (!cond(&a->actor)) {
+		if (ktime_get_mono_fast_ns() - start >
+		    PCW_WATCH_MS * (u64)NSEC_PER_MSEC)
+			return false;
+		kunit_actor_moment();
 	}
-	return false;
+	return true;
 }
 
 static const char *pcw_moved(struct kunit_actor *actor)

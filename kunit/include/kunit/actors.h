@@ -23,6 +23,7 @@
 #define _KUNIT_ACTORS_H
 
 #include <kunit/test.h>
+#include <linux/compiler.h>
 #include <linux/completion.h>
 #include <linux/cpumask.h>
 #include <linux/debug_locks.h>
@@ -30,13 +31,14 @@
 #include <linux/jiffies.h>
 #include <linux/kthread.h>
 #include <linux/lockdep.h>
+#include <linux/processor.h>
 #include <linux/sched.h>
 #include <linux/sched/task.h>
 #include <linux/smp.h>
 #include <linux/timekeeping.h>
 
 #define KUNIT_ACTOR_PATIENCE	(30 * HZ)	/* for being let go */
-#define KUNIT_ACTOR_STEP_US	10
+#define KUNIT_ACTOR_SPINS	10000
 #define KUNIT_ACTOR_STILL_NS	(10 * NSEC_PER_MSEC)
 
 struct kunit_actor {
@@ -237,6 +239,19 @@ static inline bool kunit_actor_at(struct kunit_actor *a,
 }
 
 /*
+ * Pass some microseconds with interrupts off.  udelay() would look at the clock
+ * all the time, for which an emulator that counts instructions stops each time.
+ */
+static inline void kunit_actor_moment(void)
+{
+	int i;
+
+	cpu_relax();
+	for (i = 0; i < KUNIT_ACTOR_SPINS; i++)
+		barrier();
+}
+
+/*
  * With the lock held, and interrupts off or on: watch until the actor has come
  * to the lock and a while longer, for @ms milliseconds at most.  @moved names
  * what has changed, which ends the watch, else it returns NULL.
@@ -253,7 +268,7 @@ kunit_actor_watch(struct kunit_actor *a,
 		seen.moved = moved(a);
 		if (seen.moved)
 			break;
-		udelay(KUNIT_ACTOR_STEP_US);
+		kunit_actor_moment();
 		now = ktime_get_mono_fast_ns();
 		if (!arrived && at_lock(a))
 			arrived = now;
