@@ -20,6 +20,7 @@
 #endif
 
 #define NETS		"/sys/class/net"
+#define LOOK_MS		100	/* between looks at the kernel's log */
 /* The smallest kmalloc() cache that there is everywhere */
 #define SLAB		"/sys/kernel/slab/kmalloc-128"
 
@@ -219,9 +220,11 @@ static inline int failed(const char *what, int ret)
 /* Waits until what was freed by RCU is freed; ends early where that is bad. */
 static inline int is_clean(struct ksft_klog *klog, int seconds)
 {
-	int faults = 0;
+	long long end = ksft_now_ms() + seconds * 1000LL;
+	int faults;
 
-	ksft_until((faults = ksft_klog_faults(klog)), seconds * 1000LL);
+	while (!(faults = ksft_klog_faults(klog)) && ksft_now_ms() < end)
+		ksft_pause_ms(LOOK_MS);
 	return !faults;
 }
 

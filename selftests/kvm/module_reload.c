@@ -25,7 +25,7 @@
 #define MAX_MODULES	16
 
 static const char *order = ORDER;
-static int reloads = 20, seconds;
+static int reloads = 8, seconds;
 
 static char *modules[MAX_MODULES];	/* file names in load order */
 static int nr_modules;

@@ -46,8 +46,8 @@
 #define MOVE_MS		20
 #define QUEUE_PAGES	4	/* huge pages to look at a queue with */
 #define MAX_PAGES	4	/* huge pages of a process under load */
-#define SPLITTERS	4
-#define SPAWNERS	2
+#define SPLITTERS	2
+#define SPAWNERS	1
 #define READERS		1	/* SCSI generic */
 #define MAX_WORKERS	(SPLITTERS + SPAWNERS + READERS + 1)
 #define SG_MAX		0x40000
