@@ -36,6 +36,12 @@ HOST_CLOCK = ("-accel", "tcg,thread=multi")
 # The guest's clock is its count of instructions, a nanosecond each, and what waits for it does not wait on the host:
 # what a guest does depends on nothing outside.  A slower machine (a larger shift) would be no cheaper.
 OWN_CLOCK = ("-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-rtc", "base=2026-01-01,clock=vm")
+# A vCPU that spins with its interrupts off keeps its turn up to the next timer, a tenth of a second if there is no other,
+# and the one that has the lock waits.  A filter for packets, of which there are none, has a timer each 500 microseconds.
+TURNS = (
+    *("-netdev", "hubport,id=idle,hubid=0", "-netdev", "hubport,id=turns,hubid=1,netdev=idle"),
+    *("-object", "filter-buffer,id=turn,netdev=turns,queue=all,interval=500"),
+)
 # What QEMU 10 ends with where a guest of loongarch64 interrupts its own CPU on that clock, as SRCU of v7.x does.
 LOSES_COUNT = "Raised interrupt while not in I/O function"
 # The kernel begins each line with its clock, and does not look up names for those who read traces: nobody does, and it
@@ -73,7 +79,7 @@ def stub_words(socket: Path) -> list[str]:
 
 def command(spec: GuestSpec) -> list[str]:
     """Return the QEMU command for a guest, whose clock stands before each line of its console."""
-    clock = HOST_CLOCK if spec.timed is None else [*OWN_CLOCK, "-seed", str(spec.seed)]
+    clock = HOST_CLOCK if spec.timed is None else [*OWN_CLOCK, *TURNS, "-seed", str(spec.seed)]
     timed = replace(spec, words=(*spec.words, *WORDS, *(spec.timed or ())))
     words = [spec.emulator, *FIXED, *clock, *spec.machine, *size_words(spec), *kernel_words(timed)]
     return [*words, *initrd_words(spec), *device_words(spec)]
