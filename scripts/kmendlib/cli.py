@@ -85,6 +85,16 @@ _Command = Callable[[argparse.Namespace], ExitCode]
 _COMMANDS: dict[_Command, tuple[tuple[_Argument | list[_Argument], ...], str | None]] = {}
 
 
+class _Once(argparse.Action):
+    """An option with a value; of two of them argparse takes the last, and says nothing."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
+        if self.dest in (given := vars(namespace).setdefault("given", set())):
+            raise argparse.ArgumentError(self, "given more than once")
+        given.add(self.dest)
+        setattr(namespace, self.dest, values)
+
+
 def _argument(usage: str, text: str, **more: Any) -> _Argument:
     """Describe an argument of a command.
 
@@ -94,8 +104,9 @@ def _argument(usage: str, text: str, **more: Any) -> _Argument:
         more: what else add_argument() is to know.
     """
     name, _, value = usage.partition(" ")
-    known = {"metavar": value, "type": _TYPES.get(value, str)} if value else {"action": "store_true"}
-    return name, {**known, "help": text, **more}
+    known: dict[str, Any] = {"metavar": value, "type": _TYPES.get(value, str)} if value else {"action": "store_true"}
+    once = {"action": _Once} if value and name.startswith("--") else {}
+    return name, {**known, **once, "help": text, **more}
 
 
 def _command(*arguments: _Argument | list[_Argument], epilog: str | None = None) -> Callable[[_Command], _Command]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import random
 import subprocess
 import tarfile
 from collections.abc import Mapping, Sequence
@@ -90,6 +91,9 @@ def write_all(place: Path) -> None:
     deb(place / "doc.deb", archive({"usr/share/doc/x": b"x"}))
     whole = (place / "good.deb").read_bytes()
     (place / "cut.deb").write_bytes(whole[: len(whole) - 60])
+    # Cut off within a file, and not in what ends the archive.
+    large = rpm(place / "cut.rpm", good | {f"lib/modules/{RELEASE}/large.ko": random.Random(1).randbytes(1 << 18)})
+    large.write_bytes(large.read_bytes()[: 1 << 17])
     bomb = archive(good | {f"lib/modules/{RELEASE}/big.ko": bytes(80 << 20)})
     deb(place / "bomb.deb", bomb)
     built_in = CONFIG.replace("# CONFIG_NFSD is not set", "CONFIG_NFSD=y\nCONFIG_NFSD_V4=y")

@@ -414,6 +414,7 @@ CASES = [
     error(2, "verify --patch: no patch", f"{VERIFY} --patch tree/Makefile", "tree/Makefile: no patch in it", base=True),
     error(2, "verify --patch: no such file", f"{VERIFY} --patch no", "no: cannot be read", base=True),
     error(2, "lava --patch", f"{LAVA} --patch mine.patch", "unrecognized arguments"),
+    error(2, "verify: --arch twice", "verify --arch arm64 --arch riscv64", "argument --arch: given more than once"),
     error(2, "verify --repeat 0", f"{VERIFY} --repeat 0", "--repeat 0: .*1 or more"),
     error(2, "verify --repeat many", f"{VERIFY} --repeat many", "--repeat: invalid int"),
     error(2, "verify --seed 0", f"{VERIFY} --seed 0", "--seed 0: give a number"),
@@ -552,6 +553,10 @@ CASES = [
     error(2, "try: no such file", "try none.deb", "none.deb: cannot be read: No such file"),
     error(2, "try: no kernel in it", "try pkgs/doc.deb", "pkgs/doc.deb: no kernel in this package"),
     error(2, "try: cut off", "try pkgs/cut.deb", "pkgs/cut.deb: a package that is cut off or damaged"),
+    Case(
+        "try: an RPM that is cut off", "try pkgs/cut.rpm", 2, base=True,
+        err=(r"\A6\.12\.99-lab: unpack\n(kmend: error: [^\n]*damaged: it ends too soon)\n\Z",),
+    ),
     error(2, "try: a tree", "try tree", "tree: no boot/vmlinuz-VERSION in this folder"),
     error(2, "try: --modules without an image", "try pkgs/good.deb --modules pkgs", "--modules goes with one image"),
     error(2, "try: --modules without modules", "try pkgs/bzImage --modules here", "here: no modules below it"),

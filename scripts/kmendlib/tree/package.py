@@ -144,7 +144,8 @@ def _tool(
 def _complaint(errors: IO[bytes]) -> str:
     errors.seek(0)
     lines = errors.read(1 << 16).decode(errors="replace").strip().splitlines()
-    return lines[0].strip() if lines else "nothing in it"
+    # What bsdtar says where a compressed archive ends too soon, and it found no words for that.
+    return lines[0].strip().replace("bsdtar: (null)", "it ends too soon") if lines else "nothing in it"
 
 
 def _head(path: Path) -> bytes:
