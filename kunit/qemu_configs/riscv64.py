@@ -2,7 +2,8 @@
 """riscv64 for kunit.py, with two CPUs: kunit.py --qemu_config=.../riscv64.py
 
 The firmware is named by its path: without it QEMU loads one of its own, or
-none, and then no test runs.
+none, and then no test runs.  Without frame pointers a stack trace names every
+word on the stack that may be an address in code, and takes that long.
 """
 import os.path
 import sys
@@ -18,6 +19,7 @@ QEMU_ARCH = QemuArchParams(linux_arch='riscv',
 			   kconfig='''
 CONFIG_ARCH_VIRT=y
 CONFIG_FPU=y
+CONFIG_FRAME_POINTER=y
 CONFIG_RISCV_ISA_C=y
 CONFIG_RISCV_SBI=y
 CONFIG_SERIAL_8250=y
