@@ -161,6 +161,26 @@ def test_command_has_what_every_guest_needs(name: str) -> None:
     assert words[words.index("-append") + 1] == " ".join(["console=ttyS0 panic=-1", *guest.WORDS, "nolapic_timer"])
 
 
+def test_no_word_of_init_is_cut_off(tmp_path: Path) -> None:
+    """A kernel of loongarch64 takes 511 characters: what has no room is in the initramfs, behind what was there."""
+    (tmp_path / "rd").write_bytes(b"programs")
+    spec = GuestSpec("x", "qemu", (), 2, 64, Path("Image"), ("panic=-1", "kmend.parked"), (tmp_path / "rd",))
+    with guest.ready(spec) as words:
+        assert words == guest.command(spec)
+    symbols = "kmend.symbols=" + ",".join(f"a_long_name_{number}" for number in range(40))
+    long = replace(spec, words=("panic=-1", "kmend.parked", symbols))
+    with guest.ready(long) as words:
+        line, whole = (words[words.index(word) + 1] for word in ("-append", "-initrd"))
+        data = Path(whole).read_bytes()
+    assert line == " ".join(["panic=-1", *guest.WORDS]) and not Path(whole).exists()
+    assert data.startswith(b"programs")
+    done = proc.tool(["cpio", "--quiet", "-i", "--to-stdout", "kmend.words"], stdin=data.removeprefix(b"programs"))
+    assert done.stdout.decode() == f"kmend.parked {symbols}"
+    # The same words are the same bytes, so that a boot is the same again.
+    with guest.ready(long) as words:
+        assert Path(words[words.index("-initrd") + 1]).read_bytes() == data
+
+
 def test_a_guest_has_a_clock_and_chance_of_its_own(tmp_path: Path) -> None:
     """A forced race alone is on the host's clock: what stops it comes from there."""
     spec = GuestSpec("x", "qemu", (), 2, 64, Path("Image"), ("panic=-1",), timed=("word",), seed=7)

@@ -14,6 +14,9 @@
  *				to wait for the CPU that it slept on
  *	printk.devkmsg=on	needed: the stream goes through the kernel log
  *
+ * Words that begin with kmend. may stand in /kmend.words as well: what the
+ * kernel has no room for is cut off its command line without a word.
+ *
  * The programs are /kselftest/COLLECTION/NAME.  A program's limit is `timeout`
  * of /kselftest/COLLECTION/settings, or 45 seconds, plus kmend.seconds.
  *
@@ -185,9 +188,12 @@ static void read_cmdline(void)
 	static char cmdline[8192];
 	int devkmsg = 0;
 	char *word, *next, *arg;
+	int len;
 
-	if (read_file("/proc/cmdline", cmdline, sizeof(cmdline)) < 0)
+	len = read_file("/proc/cmdline", cmdline, sizeof(cmdline));
+	if (len < 0)
 		give_up("cannot read /proc/cmdline", "");
+	read_file("/kmend.words", cmdline + len, sizeof(cmdline) - len);
 
 	for (word = cmdline; *word; word = next) {
 		for (next = word; *next && *next != ' ' && *next != '\n'; next++)

@@ -9,8 +9,9 @@ import re
 import selectors
 import shutil
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,6 +48,8 @@ LOSES_COUNT = "Raised interrupt while not in I/O function"
 # The kernel begins each line with its clock, and does not look up names for those who read traces: nobody does, and it
 # takes a second of each boot.
 WORDS = ("printk.time=1", "initcall_blacklist=trace_eval_init")
+# Kernels of loongarch64 cut their command line behind this many characters, and no other that is known does sooner.
+_ROOM = 511
 _STAMP = re.compile(rb"\[ *(\d+\.\d{6})\] ")
 _RESULT = re.compile(rb"(?:not )?ok ")
 
@@ -55,6 +58,11 @@ def size_words(spec: GuestSpec) -> list[str]:
     """Return QEMU's words for what is a guest's own of the machine, and for its console."""
     # Of several -smp options the last one counts.
     return ["-smp", str(spec.cpus), "-m", str(spec.memory), "-serial", "stdio"]
+
+
+def _words(spec: GuestSpec) -> tuple[str, ...]:
+    """Return the words of a guest's command line, with those that every one gets here."""
+    return (*spec.words, *WORDS, *(spec.timed or ()))
 
 
 def kernel_words(spec: GuestSpec) -> list[str]:
@@ -80,9 +88,28 @@ def stub_words(socket: Path) -> list[str]:
 def command(spec: GuestSpec) -> list[str]:
     """Return the QEMU command for a guest, whose clock stands before each line of its console."""
     clock = HOST_CLOCK if spec.timed is None else [*OWN_CLOCK, *TURNS, "-seed", str(spec.seed)]
-    timed = replace(spec, words=(*spec.words, *WORDS, *(spec.timed or ())))
-    words = [spec.emulator, *FIXED, *clock, *spec.machine, *size_words(spec), *kernel_words(timed)]
+    kernel = kernel_words(replace(spec, words=_words(spec)))
+    words = [spec.emulator, *FIXED, *clock, *spec.machine, *size_words(spec), *kernel]
     return [*words, *initrd_words(spec), *device_words(spec)]
+
+
+@contextlib.contextmanager
+def ready(spec: GuestSpec) -> Iterator[list[str]]:
+    """Yield the QEMU command for a guest; words of its init that a kernel might cut off are in its initramfs."""
+    words = command(spec)
+    own = [word for word in spec.words if word.startswith("kmend.")]
+    if not own or not spec.initrd or len(" ".join(_words(spec))) <= _ROOM:
+        yield words
+        return
+    with tempfile.TemporaryDirectory(prefix="kmend-guest-") as folder:
+        Path(folder, "kmend.words").write_text(" ".join(own), encoding="utf-8")
+        os.utime(Path(folder, "kmend.words"), (0, 0))
+        done = proc.tool(["cpio", "--quiet", "-o", "-H", "newc", "--reproducible"], cwd=folder, stdin=b"kmend.words\n")
+        if done.returncode:
+            raise Infrastructure(f"cannot archive init's words: {done.stderr.decode(errors='replace').strip()}")
+        whole = Path(folder, "initramfs.cpio")
+        whole.write_bytes(b"".join(part.read_bytes() for part in spec.initrd) + done.stdout)
+        yield command(replace(spec, words=tuple(word for word in spec.words if word not in own), initrd=(whole,)))
 
 
 def limit(spec: GuestSpec) -> float:

@@ -550,8 +550,8 @@ def force(
         # The stub's socket lies in a private folder.
         with tempfile.TemporaryDirectory(prefix="kmend-race-") as folder:
             running = Race(script, registers, Path(folder) / "gdb", known)
-            words = guest.command(replace(spec, words=(*spec.words, *running.words())))
-            ending = guest.boot([*words, *guest.stub_words(running.path)], console, guest.limit(spec), running.hear)
+            with guest.ready(replace(spec, words=(*spec.words, *running.words()))) as words:
+                ending = guest.boot([*words, *guest.stub_words(running.path)], console, guest.limit(spec), running.hear)
             forced = running.finish()
         if forced.end is not RaceEnd.NO_CONTACT or forced.fault or running.lacking:
             break

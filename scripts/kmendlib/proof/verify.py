@@ -68,11 +68,13 @@ def result_of(bench: Bench, boot: Boot, kernel: str, known: Mapping[str, tuple[i
         if boot.row.race:
             ending, forced = race.force(boot.guest, boot.row.race, console, known)
         else:
-            ending = guest.boot(guest.command(boot.guest), console, guest.limit(boot.guest))
+            with guest.ready(boot.guest) as words:
+                ending = guest.boot(words, console, guest.limit(boot.guest))
             if boot.guest.timed is not None and guest.LOSES_COUNT in ending.qemu_stderr:
                 # The host's clock is all that is left.
                 boot = replace(boot, guest=replace(boot.guest, timed=None))
-                ending = guest.boot(guest.command(boot.guest), console, guest.limit(boot.guest))
+                with guest.ready(boot.guest) as words:
+                    ending = guest.boot(words, console, guest.limit(boot.guest))
     judged = ktap.judge_row(ending, boot.row, boot.test, bench.parse)
     judged = race.judge(judged, forced) if forced else judged
     result = boot.result(ending, judged, kernel, start, forced)
