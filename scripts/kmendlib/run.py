@@ -321,6 +321,7 @@ class Forced:
         why: why there was no contact, in a line; else empty.
         fault: the stub's, not the guest's.
         reported: whether the console shows the functions of the report, below a kernel's complaint.
+        ended: the guest was ended when its race was held.
     """
 
     finding: str
@@ -332,6 +333,7 @@ class Forced:
     why: str = ""
     fault: bool = False
     reported: bool = False
+    ended: bool = False
 
 
 @dataclass(frozen=True)

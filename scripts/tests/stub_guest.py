@@ -57,6 +57,7 @@ class Guest:
         self.packets = 0
         self.writes: set[int] = set()
         self.released = False
+        self.ended = False
         self.hangs = threading.Event()
         self.path = path
         self.server = socket.socket(socket.AF_UNIX)
@@ -128,6 +129,8 @@ class Guest:
             return self.go_on([int(part[2:]) - 1 for part in text.split(";")[1:]])
         if text == "D":
             self.released = True
+        if text == "k":
+            self.ended = True
         return "T02thread:01;" if text == "\x03" else "OK"
 
     def values(self) -> list[int]:

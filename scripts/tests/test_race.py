@@ -71,17 +71,19 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stub, "REPLY_LIMIT", 1.0)
 
 
-def force(tmp_path: Path, waker: list[State], fault: str = "", at: int = 40) -> tuple[Forced, Guest]:
-    return force_rows(tmp_path, TIMELINE["rows"], [QUEUER, waker], fault, at)
+def force(
+    tmp_path: Path, waker: list[State], fault: str = "", at: int = 40, whole: bool = True
+) -> tuple[Forced, Guest]:
+    return force_rows(tmp_path, TIMELINE["rows"], [QUEUER, waker], fault, at, whole)
 
 
 def force_rows(
-    tmp_path: Path, rows: object, programs: list[list[State]], fault: str = "", at: int = 40
+    tmp_path: Path, rows: object, programs: list[list[State]], fault: str = "", at: int = 40, whole: bool = True
 ) -> tuple[Forced, Guest]:
     script = diagram.script({**TIMELINE, "rows": rows})
     assert script
     guest = play(tmp_path / "gdb", *programs, fault=fault, at=at)
-    running = Race(script, REGISTERS, guest.path)
+    running = Race(script, REGISTERS, guest.path, whole=whole)
     for name, (address, size) in SYMBOLS.items():
         running.hear(f"[    1.0] kmend-symbol: {address:x} {size:x} {name}\r")
     running.hear("kmend-symbol: end")
@@ -110,6 +112,19 @@ def test_lane_that_is_seen_to_wait_is_held(tmp_path: Path) -> None:
     assert outcome.end is RaceEnd.HELD and guest.released
     assert outcome.seen[-1].where == "waits in lock" and outcome.seen[-1].row == 3
     assert [seen.what for seen in outcome.control] == ["park", "control", "pass"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_guest_of_which_no_more_is_asked_is_ended(tmp_path: Path) -> None:
+    """When its race was held; one that was lost shows what the report has after that."""
+    outcome, guest = force(tmp_path, WAKER_HELD, whole=False)
+    guest.thread.join(5)
+    assert outcome.end is RaceEnd.HELD and outcome.ended and guest.ended and not guest.released
+    judged = race.judge(Judgement(Verdict.ERROR, "no plan", {"one": "PASS"}), outcome)
+    assert judged.verdict is Verdict.PASS and not judged.reason
+    (tmp_path / "gdb").unlink()
+    outcome, guest = force(tmp_path, WAKER_BROKEN, whole=False)
+    assert outcome.end is RaceEnd.BROKEN and not outcome.ended and guest.released and not guest.ended
 
 
 @pytest.mark.parametrize(

@@ -362,12 +362,21 @@ class Machine:
         """Let all vCPUs go on, for good."""
         self.stub.order("D")
 
+    def end(self) -> None:
+        """End the guest."""
+        self.stub.send("k")
+
 
 class Race:
     """A race in one boot: collects symbols from the console, then forces it from a thread of its own."""
 
     def __init__(
-        self, what: Script, registers: Registers, path: Path, addresses: Mapping[str, tuple[int, int]] | None = None
+        self,
+        what: Script,
+        registers: Registers,
+        path: Path,
+        addresses: Mapping[str, tuple[int, int]] | None = None,
+        whole: bool = True,
     ) -> None:
         """Prepare it.
 
@@ -376,6 +385,7 @@ class Race:
             registers: the architecture's.
             path: the stub's socket.
             addresses: address and size of each symbol of a System.map, for what the guest's own list leaves out.
+            whole: let the guest go on when its race was held.
         """
         self.script = what
         self.outcome = Forced(what.finding, RaceEnd.NO_CONTACT, why="the guest printed no symbols")
@@ -385,6 +395,7 @@ class Race:
         self._registers = registers
         self._symbols: dict[str, Symbol] = {}
         self._addresses = addresses or {}
+        self._whole = whole
         self._complete = threading.Event()
         self._thread = threading.Thread(target=self._main, daemon=True)
         self._lanes: dict[int, int] = {}
@@ -462,6 +473,9 @@ class Race:
             if self._repeat(machine, (*self.script.steps[:last], self.script.control, self.script.passed), "control"):
                 self.outcome = replace(self.outcome, end=RaceEnd.NO_CONTACT, seen=())
                 self._repeat(machine, self.script.steps, "seen")
+                if self.outcome.end is RaceEnd.HELD and not self._whole:
+                    self.outcome = replace(self.outcome, ended=True)
+                    return machine.end()
             else:
                 why = f"the control never passed in {ATTEMPTS} attempts"
                 self.outcome = replace(self.outcome, why=why, attempts=0)
@@ -528,7 +542,11 @@ class Race:
 
 
 def force(
-    spec: GuestSpec, finding: str, console: Path, known: Mapping[str, tuple[int, int]] | None = None
+    spec: GuestSpec,
+    finding: str,
+    console: Path,
+    known: Mapping[str, tuple[int, int]] | None = None,
+    whole: bool = True,
 ) -> tuple[Ending, Forced]:
     """Boot a guest and force a race in it; boot again where nobody came to it, `BOOTS` times at the most.
 
@@ -537,6 +555,7 @@ def force(
         finding: the finding whose race it is.
         console: file that takes the console of the last boot.
         known: address and size of each symbol of the kernel's System.map, if there is one.
+        whole: let it go on when its race was held, to see all else pass.
 
     Raises:
         Infrastructure: QEMU cannot be started.
@@ -549,7 +568,7 @@ def force(
     for _ in range(BOOTS):
         # The stub's socket lies in a private folder.
         with tempfile.TemporaryDirectory(prefix="kmend-race-") as folder:
-            running = Race(script, registers, Path(folder) / "gdb", known)
+            running = Race(script, registers, Path(folder) / "gdb", known, whole)
             with guest.ready(replace(spec, words=(*spec.words, *running.words()))) as words:
                 ending = guest.boot([*words, *guest.stub_words(running.path)], console, guest.limit(spec), running.hear)
             forced = running.finish()
@@ -566,6 +585,8 @@ def judge(judged: Judgement, forced: Forced) -> Judgement:
     said = replace(judged, cases=cases)
     if forced.fault:
         return replace(said, verdict=Verdict.ERROR, reason=forced.why)
+    if forced.ended:
+        return replace(said, verdict=Verdict.PASS, reason="")
     if forced.end is RaceEnd.NO_CONTACT and judged.verdict is Verdict.PASS:
         return replace(said, verdict=Verdict.MISS, reason=f"the race was not forced: {forced.why}")
     if forced.end is RaceEnd.BROKEN and judged.verdict is Verdict.PASS:

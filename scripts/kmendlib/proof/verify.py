@@ -18,7 +18,7 @@ from kmendlib.proof import build, evidence, guest, ktap, race
 from kmendlib.proof.evidence import Evidence
 from kmendlib.proof.jobs import GUEST_EXTRA, Jobs
 from kmendlib.proof.plan import MODULES, PROGRAMS, Bed, Facts, Plan, Request, Target, plan, plan_bug, variants
-from kmendlib.run import ORIGIN, STATES, Boot, BootResult, Build, GuestSpec, Run
+from kmendlib.run import ORIGIN, SHIPPED, STATES, Boot, BootResult, Build, GuestSpec, Run
 from kmendlib.tree import arches, bases, overlay, own, series, source
 from kmendlib.tree.apply import refuse_prepared
 from kmendlib.tree.audit import BugAudit, audit
@@ -66,7 +66,9 @@ def result_of(bench: Bench, boot: Boot, kernel: str, known: Mapping[str, tuple[i
     with bench.jobs.slot(boot.guest.memory + GUEST_EXTRA, jobs):
         start = evidence.now()
         if boot.row.race:
-            ending, forced = race.force(boot.guest, boot.row.race, console, known)
+            # Of a kernel that was shipped nothing else is asked in that boot.
+            whole = boot.state != SHIPPED
+            ending, forced = race.force(boot.guest, boot.row.race, console, known, whole)
         else:
             with guest.ready(boot.guest) as words:
                 ending = guest.boot(words, console, guest.limit(boot.guest))
