@@ -305,17 +305,25 @@ def _audit(arguments: argparse.Namespace) -> ExitCode:
     _argument("--latent", "push the fixes of what is only latent as well"),
     _argument("--dry-run", "say what would be done"),
     _argument("--with-tests", "put the KUnit suites and kselftests in as well"),
+    _argument("--compile", "first compile what the fixes touch, out of tree"),
 )
 def _apply(arguments: argparse.Namespace) -> ExitCode:
     """Push the fixes that the audit chooses onto a tree, all or nothing.
 
     A tree is refused, and stays as it is, where a file that would be patched has local changes, where a finding is
-    unknown, and where one is affected and no fix fits. TREE/.kmend keeps what unapply needs.
+    unknown, where one is affected and no fix fits, and where, with --compile, a fix that fits does not compile.
+    TREE/.kmend keeps what unapply needs.
     """
     from kmendlib.tree.apply import apply
 
     tree = Tree.open(arguments.tree, need_makefile=True)
     found = audit(tree, _bugs(arguments), latent=arguments.latent)
+    if arguments.compile:
+        from kmendlib.proof import touched
+
+        # It takes minutes: whatever else is in the way is said before.
+        apply(tree, found, dry_run=True, with_tests=arguments.with_tests)
+        touched.check(found, _say)
     _tell(apply(tree, found, dry_run=arguments.dry_run, with_tests=arguments.with_tests).to_text())
     return ExitCode.OK
 

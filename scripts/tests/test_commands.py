@@ -56,7 +56,7 @@ class Case:
         not_calls: an expression that they do not have.
         base: whether the cache has the default base.
         logs: what boots print where it is not as usual; with a ! where QEMU complains.
-        fails: the state whose kernel does not build.
+        fails: the states whose kernel does not build.
         lacks: a program that is not installed.
         brings: one that an installation brings.
     """
@@ -178,6 +178,19 @@ CASES = [
         "apply --with-tests --dry-run", f"{APPLY} --with-tests --dry-run", 0,
         out=("would apply 2 patches", "pci_cfg_wait_kunit.c"),
     ),
+    Case(
+        "apply --compile", f"{APPLY} --compile", 0, out=("applied 1 patch$", FIX), wrote=MENDED,
+        err=(r"compiling drivers/pci/access\.o for x86_64",), calls=(r"^make .*drivers/pci/access\.o$",),
+    ),
+    Case(
+        "apply --compile: it does not", f"{APPLY} --compile", 2, fails="after-without-suite",
+        err=("compiling", f"^kmend: error: .*{FIX}: does not compile: .*: error: no such thing; the tree is as it was"),
+    ),
+    Case(
+        "apply --compile: nothing does", f"{APPLY} --compile", 5, fails="after-without-suite before-without-suite",
+        err=("compiling", "^kmend: error: .* does not build here without the fix, either"),
+    ),
+    error(4, "apply --compile: twice", f"{APPLY} --compile", "applied already", first=APPLY, not_calls="make"),
     error(4, "apply: fixed", APPLY, "nothing to apply", tree="fixed"),
     error(2, "apply: unknown", APPLY, "is unknown", tree="unknown"),
     error(2, "apply: no fix fits", APPLY, "affected, but no fix fits", tree="reformatted"),
@@ -622,8 +635,8 @@ def lab_of(case: Case, root: Path, make_tree: MakeTree) -> Lab:
         lab.console(name, log.rstrip("!"), "qemu: no firmware\n" if log.endswith("!") else "")
     for state, plays in case.races.items():
         lab.race(state, plays)
-    if case.fails:
-        (root / f"make.fails.{case.fails}").write_text(
+    for state in case.fails.split():
+        (root / f"make.fails.{state}").write_text(
             "drivers/pci/access.c:7:1: error: no such thing\n", encoding="utf-8"
         )
     if case.lacks:

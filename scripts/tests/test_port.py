@@ -27,7 +27,7 @@ from conftest import (
 from kmendlib import cli
 from kmendlib.host import setup
 from kmendlib.host.errors import BadInput, ExitCode, Infrastructure, KmendError, NothingToDo
-from kmendlib.proof import build, port
+from kmendlib.proof import build, port, touched
 from kmendlib.proof.jobs import Jobs
 from kmendlib.proof.port import Ported
 from kmendlib.tree import manifest, series
@@ -57,7 +57,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def compiled(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, bytes]]:
     """Made-up trees do not compile: take it that they do, and keep what was to be compiled."""
     seen: list[dict[str, bytes]] = []
-    monkeypatch.setattr(port, "_compile", lambda tree, bug, finding, files, say: seen.append(files) or "")
+    monkeypatch.setattr(touched, "problem_of", lambda tree, bug, finding, files, say: seen.append(files) or "")
     return seen
 
 
@@ -242,7 +242,7 @@ def test_guess_that_does_not_mend_is_shown(make_tree: MakeTree, compiled: list[d
 
 
 def test_merge_that_does_not_compile_is_a_conflict(make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(port, "_compile", lambda *_: "does not compile: access.c:1: error: no")
+    monkeypatch.setattr(touched, "problem_of", lambda *_: "does not compile: access.c:1: error: no")
     (done,) = do_port(make_tree(access_c(COMMENTED)), BUG)
     assert (done.code, done.problem) == (ExitCode.FAILED, "does not compile: access.c:1: error: no")
     assert "&&&&&&& resolution\n" in (done.wrote / "files" / ACCESS).read_text(encoding="utf-8")
@@ -254,7 +254,7 @@ def test_without_a_compiler_it_is_not_done(make_tree: MakeTree, monkeypatch: pyt
     def fails(*_: object) -> None:
         raise Infrastructure("no compiler here")
 
-    monkeypatch.setattr(port, "_compile", fails)
+    monkeypatch.setattr(touched, "problem_of", fails)
     root = make_tree(access_c(COMMENTED))
     (done,) = do_port(root, BUG)
     assert (done.code, done.problem) == (ExitCode.INFRASTRUCTURE, "was not compiled: no compiler here")
@@ -262,7 +262,7 @@ def test_without_a_compiler_it_is_not_done(make_tree: MakeTree, monkeypatch: pyt
     with pytest.raises(Infrastructure, match="^no compiler here$"):
         port.resume(done.wrote, None, quiet)
     assert not Path(f"{DEFAULT}.patch").exists()
-    monkeypatch.setattr(port, "_compile", lambda *_: "")
+    monkeypatch.setattr(touched, "problem_of", lambda *_: "")
     assert port.resume(done.wrote, None, quiet).code is ExitCode.OK
     assert series.fits(root, Path(f"{DEFAULT}.patch").absolute())
 
@@ -488,7 +488,7 @@ class Make:
         self.workspaces: list[Workspace] = []
         monkeypatch.setenv("XDG_CACHE_HOME", str(src))
         monkeypatch.setattr(setup, "ensure", lambda *_: None)
-        monkeypatch.setattr(port.source, "need_space", lambda *_: None)
+        monkeypatch.setattr(touched.source, "need_space", lambda *_: None)
         monkeypatch.setattr(build, "configure", lambda *_: 0.0)
         monkeypatch.setattr(build, "objects", self.objects)
 
@@ -525,7 +525,7 @@ def test_whose_fault_it_is(make_tree: MakeTree, tmp_path: Path, monkeypatch: pyt
     (root / ACCESS).write_text(access_c(COMMENTED), encoding="utf-8")
     tree = Tree.open(root)
     (bug,) = manifest.load().select([BUG])
-    problem = port._compile(tree, bug, bug.findings[0], {ACCESS: b"broken"}, quiet)
+    problem = touched.problem_of(tree, bug, bug.findings, {ACCESS: b"broken"}, quiet)
     assert problem == "does not compile: drivers/pci/access.o: error: broken"
 
 
@@ -539,7 +539,8 @@ def test_targets(make_tree: MakeTree) -> None:
 
     def targets(id: str, *files: str) -> list[str]:
         (bug,) = manifest.load().select([id])
-        return port._objects(tree, bug, bug.findings[0], files, "x86")
+        seen = [*bug.findings[0].files, *bug.findings[0].context]
+        return touched._objects(tree, bug, seen, files, "x86")
 
     assert targets("nfsd-cb-shutdown/no-wait", "fs/nfsd/nfs4callback.c") == ["fs/nfsd/nfs4callback.o"]
     both = ["fs/nfsd/nfs4callback.o", "fs/nfsd/nfs4state.o"]

@@ -8,7 +8,6 @@ what was not exact is told. The tree itself is only read.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -27,9 +26,8 @@ from kmendlib.host import proc, setup
 from kmendlib.host.errors import BadInput, ExitCode, Infrastructure, KmendError, NothingToDo
 from kmendlib.host.files import digest, write
 from kmendlib.host.paths import SCRIPTS
-from kmendlib.proof import build
-from kmendlib.proof.jobs import Jobs
-from kmendlib.tree import arches, bases, manifest, series, source
+from kmendlib.proof import touched
+from kmendlib.tree import manifest, series
 from kmendlib.tree.audit import BugAudit, FindingAudit, Status, audit
 from kmendlib.tree.manifest import PATCHES, Bug, Finding
 from kmendlib.tree.tree import Tree
@@ -272,7 +270,7 @@ def _port(tree: Tree, audited: BugAudit, finding: Finding, out: Path, variant: s
         problem = merge.problem or _judge(tree, audited, finding, merge.files)
         done = Ported(tree.path, tree.release, finding.id, merge.name, why, _notes(tree, merge), problem, _folder(out))
         try:
-            done = replace(done, problem=problem or _compile(tree, audited.bug, finding, merge.files, say))
+            done = replace(done, problem=problem or touched.problem_of(tree, audited.bug, [finding], merge.files, say))
         except KmendError as error:
             done = replace(done, problem=f"was not compiled: {error}", code=error.code)
         if not done.problem:
@@ -327,7 +325,7 @@ def _run(command: Sequence[str], files: Mapping[str, bytes], stdin: bytes = b"")
     """Run a tool in a folder with some files; return its exit code, what it prints, and the files there then."""
     with tempfile.TemporaryDirectory(prefix="kmend-") as temporary:
         folder = Path(temporary)
-        _lay(folder, files)
+        touched.lay(folder, files)
         # The user's own settings of git must not change what is done here.
         git = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
         git["GIT_CEILING_DIRECTORIES"] = str(folder.parent)
@@ -340,7 +338,7 @@ def _merge(tree: Tree, name: str, say: Say) -> _Merge:
     patch = str(PATCHES / name)
     hunks = _hunks(Path(patch).read_bytes())
     wanted = _by_file(hunks)
-    there = _own(tree, wanted)
+    there = touched.own(tree, wanted)
     _, _, files = _run([*series.COMMAND, patch, f"--reject-file={_REJECTS}"], there)
     refused = [hunk.lines for hunk in _hunks(files.get(_REJECTS, b""))]
     unfit = [hunk for hunk in hunks if hunk.file not in there or hunk.lines in refused]
@@ -359,20 +357,9 @@ def _merge(tree: Tree, name: str, say: Say) -> _Merge:
     return _Merge(name, hunks, unfit, merged, marked)
 
 
-def _lay(folder: Path, files: Mapping[str, bytes]) -> None:
-    for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
-
-
 def _files(folder: Path) -> dict[str, bytes]:
     paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
-
-
-def _own(tree: Tree, names: Iterable[str]) -> dict[str, bytes]:
-    """Return those of some files that a tree has."""
-    return {name: (tree.path / name).read_bytes() for name in names if (tree.path / name).is_file()}
 
 
 def _judge(tree: Tree, audited: BugAudit, finding: Finding, files: dict[str, bytes]) -> str:
@@ -380,7 +367,7 @@ def _judge(tree: Tree, audited: BugAudit, finding: Finding, files: dict[str, byt
     needed = {name for each in audited.bug.findings for name in (*each.files, *each.context)}
     with tempfile.TemporaryDirectory(prefix="kmend-") as folder:
         mended = Path(folder).resolve()
-        _lay(mended, _own(tree, needed) | files)
+        touched.lay(mended, touched.own(tree, needed) | files)
         (after,) = audit(Tree(mended, tree.version, tree.extraversion), [audited.bug]).bugs
     for each, was in zip(after.findings, audited.findings, strict=True):
         # That something is fixed which could not be there before is no harm.
@@ -392,68 +379,9 @@ def _judge(tree: Tree, audited: BugAudit, finding: Finding, files: dict[str, byt
     return ""
 
 
-def _compile(tree: Tree, bug: Bug, finding: Finding, files: dict[str, bytes], say: Say) -> str:
-    """Compile what some files changed, out of tree; return what is wrong, or nothing.
-
-    Raises:
-        KmendError: nothing can be compiled here, with or without the files.
-    """
-    base, _ = bases.nearest(tree)
-    name = next((name for name in bug.arches if base.has(name)), None)
-    if not name:
-        raise Infrastructure(f"{base.name} is not built for {', '.join(bug.arches)}")
-    setup.ensure(say)
-    arch = base.adapt(arches.load(name))
-    setup.ensure(say, [build.compiler(arch)])
-    workspace = source.tree_workspace(tree)
-    # Beside what verify builds, which would have to be built anew after this.
-    scratch = replace(workspace, root=workspace.root / "port")
-    objects = _objects(tree, bug, finding, files, arch.folder)
-    log, src = scratch.root / "build.log", scratch.src(name)
-
-    def error(files: Mapping[str, bytes]) -> str:
-        for each in files:
-            # A link to the tree's own.
-            (src / each).unlink(missing_ok=True)
-        _lay(src, files)
-        try:
-            build.objects(scratch, arch, objects, log, jobs)
-        except build.BuildError as wrong:
-            return str(wrong)
-        return ""
-
-    with source.locked(workspace), contextlib.closing(Jobs()) as jobs:
-        source.shadow(scratch, name, tree, [*files, *finding.files, *finding.context], say)
-        source.need_space(scratch, [name])
-        log.unlink(missing_ok=True)
-        say(f"compiling {', '.join(objects)} for {name}")
-        try:
-            build.configure(scratch, arch, [bug], log, jobs)
-        except build.BuildError as wrong:
-            raise Infrastructure(f"{tree.path} does not build here: {wrong}") from wrong
-        problem = error(files)
-        if problem and (own := error(_own(tree, files))):
-            raise Infrastructure(f"{tree.path} does not build here without the fix, either: {own}")
-    return problem and f"does not compile: {problem}"
-
-
-def _objects(tree: Tree, bug: Bug, finding: Finding, files: Iterable[str], folder: str) -> list[str]:
-    """Return make's targets for some changed files: a header is seen where the finding's own files include it."""
-    names = list(files)
-    if any(name.endswith(".h") for name in names):
-        names += [name for name in (*finding.files, *finding.context) if (tree.path / name).is_file()]
-    targets = []
-    for name in names:
-        if place := bug.built_from.get(os.path.dirname(name)):
-            targets.append(place.format(arch=folder) + "/")
-        elif name.endswith(".c"):
-            targets.append(f"{name.removesuffix('.c')}.o")
-    return list(dict.fromkeys(targets))
-
-
 def _diff(tree: Tree, files: Mapping[str, bytes]) -> bytes:
     """Return the patch from a tree's files to others, with its diffstat above."""
-    both = {f"a/{name}": content for name, content in _own(tree, files).items()}
+    both = {f"a/{name}": content for name, content in touched.own(tree, files).items()}
     both |= {f"b/{name}": content for name, content in files.items()}
     code, diff, _ = _run(["git", "diff", "--no-index", "--no-prefix", "--no-renames", "--text", "a", "b"], both)
     if code not in (0, 1):
@@ -530,7 +458,7 @@ def _write_conflict(done: Ported, merge: _Merge, out: Path) -> None:
     notes = "".join(f"- {note}\n" for note in done.notes)
     with tempfile.TemporaryDirectory(prefix=".kmend-", dir=done.wrote.absolute().parent) as temporary:
         new = Path(temporary, "new")
-        _lay(new / _FILES, shown)
+        touched.lay(new / _FILES, shown)
         shutil.copyfile(PATCHES / merge.name, new / Path(merge.name).name)
         text = readme.format(done=done, copy=Path(merge.name).name, problem=problem, notes=notes, out=out)
         (new / "README").write_text(text, encoding="utf-8", errors="surrogateescape")
@@ -579,7 +507,7 @@ def resume(folder: Path, out: Path | None = None, say: Say = print) -> Ported:
     problem = f"has conflicts left: {', '.join(places)}" if marks else "" if files else "changes no file"
     if not problem:
         (audited,) = audit(tree, [_whole(bug)], latent=True).bugs
-        problem = _judge(tree, audited, finding, files) or _compile(tree, bug, finding, files, say)
+        problem = _judge(tree, audited, finding, files) or touched.problem_of(tree, bug, [finding], files, say)
     done = Ported(tree.path, tree.release, finding.id, variant, "by hand", (), problem, folder)
     if problem:
         return done
