@@ -2,7 +2,7 @@
 """kunit.py takes our kunitconfigs and qemu_configs in trees as they come: each option that they ask for is there.
 
 On each tree each kunitconfig and each qemu_config is tried once. KMEND_KUNIT=all tries each pair of them, with the
-tree's own makefiles and a compiler, and builds a kernel of the first.
+tree's own makefiles and a compiler, and builds a kernel of the first that is arm64's, which have the fewest files.
 """
 
 from __future__ import annotations
@@ -96,6 +96,7 @@ def test_options_are_there(tree: Path, tmp_path: Path, monkeypatch: pytest.Monke
         pairs = [(suite, name) for (suite, _), name in zip(suites, chosen, strict=True)]
     assert {name for _, name in pairs} == set(machines) and len(suites) >= 3
     lost = []
+    built = next(pair for pair in pairs if pair[1] == "arm64") if ALL else None
     for suite, name in pairs:
         (tmp_path / "build/.config").unlink(missing_ok=True)
         (tmp_path / f"{name}.py").write_text(machines[name], encoding="utf-8")
@@ -104,7 +105,7 @@ def test_options_are_there(tree: Path, tmp_path: Path, monkeypatch: pytest.Monke
         options += [] if ALL else [f"--make_options=CC={tmp_path / 'bin/cc'}"]
         # What the file itself says that kunit.py has to be told besides.
         options += re.findall(r"--kconfig_add=\S+", suite.kunitconfig.read_text(encoding="utf-8"))
-        for word in ("config", "build") if ALL and (suite, name) == pairs[0] else ("config",):
+        for word in ("config", "build") if (suite, name) == built else ("config",):
             command = [sys.executable, "-B", "tools/testing/kunit/kunit.py", word, *options]
             done = subprocess.run(command, cwd=root, capture_output=True, text=True)
             lost += [f"{suite.name}, {name}: {done.stdout}{done.stderr}"] if done.returncode else []
