@@ -20,3 +20,7 @@ hwsim-del/early-free-v4.19-v7.x-edges.patch
 # prog-array-clear: a reference for a work that is pending already is given back.
 # No upstream fix up to v7.3.
 prog-array-clear/v5.5-v7.x.patch
+
+# flow-block-list: a driver's list of flow blocks is walked and changed under a
+# mutex. No upstream fix up to v7.3.
+flow-block-list/v5.3-v7.x.patch

@@ -611,6 +611,7 @@ _RENAMES: Mapping[str, tuple[str, ...]] = {
     "hwsim-del/early-free": ("hwsim_del", "ieee802154_unregister_hw", "hwsim_free_edge"),
     "hwsim-del/stale-pib": ("hwsim_add_one", "ieee802154_register_hw", "hwsim_subscribe_all_others"),
     "prog-array-clear/pending-work": ("prog_array_map_clear", "prog_array_map_clear_deferred"),
+    "flow-block-list/unlocked-list": ("flow_block_cb_setup_simple", "flow_block_cb_is_busy"),
 }
 
 # What functions of large files are about that count.
@@ -645,4 +646,5 @@ _SIDE: Mapping[str, re.Pattern[str]] = {
     "kvm-shadow/shared-list": re.compile(""),
     # What was read is read once more.
     "hwsim-del/early-free": re.compile(r"pib = rcu_dereference\(phy->pib\)|: $"),
+    "flow-block-list/unlocked-list": re.compile(r"int err = 0;"),
 }
