@@ -15,7 +15,7 @@ import pytest
 
 from conftest import real_trees
 from kmendlib.host import paths
-from kmendlib.proof import port
+from kmendlib.proof import touched
 from kmendlib.tree import bases, manifest, overlay, series
 from kmendlib.tree.audit import Status, audit
 from kmendlib.tree.manifest import PATCHES
@@ -249,7 +249,7 @@ def test_series_prefix_builds(
     bug, finding = next((bug, each) for bug in BUGS for each in bug.findings if names[-1] in each.fix_patches)
     changed = series.materialize(tree, [PATCHES / each for each in names], tmp_path / "files")
     files = {each: (tmp_path / "files" / each).read_bytes() for each in changed}
-    port._compile(Tree.open(tree.resolve()), bug, finding, files, print)
+    assert touched.problem_of(Tree.open(tree.resolve()), bug, [finding], files, print) == ""
     objects = [path.name for path in (tmp_path / "kmend/work").glob("*/port/*/build/*/**/*.o")]
     shutil.rmtree(tmp_path / "kmend")
     assert {Path(each).with_suffix(".o").name for each in changed if each.endswith(".c")} <= set(objects)
