@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import real_trees
+from conftest import lay, real_trees
 from kmendlib.tree import manifest, overlay
 from kmendlib.tree.manifest import KUNIT
 from kmendlib.tree.tree import Tree
@@ -73,6 +73,14 @@ def test_goes_into_old_trees(path: Path) -> None:
     hooks, files = overlay.compat(tree)
     assert [hook.name for hook in hooks] == ([] if overlay.has_kunit(tree) else ["v4.19-v5.4.patch"])
     assert "include/kunit/test.h" in files and "lib/kunit/test.c" in files
+
+
+def test_brings_what_it_includes(tmp_path: Path) -> None:
+    """A suite that asks for no version is built with it, too."""
+    _, files = overlay.compat(Tree.open(lay(tmp_path, {"lib/kunit/Kconfig": ""}, "5.10.223")))
+    included = {name for path in files.values() for name in re.findall(r"#include <(kunit/\S+)>", code(path))}
+    assert "kunit/kernel_versions.h" in included
+    assert {f"include/{name}" for name in included} <= files.keys()
 
 
 def test_runner_has_the_lines_of_kunit() -> None:

@@ -11,6 +11,7 @@ from kmendlib.tree.tree import Tree
 
 COMPAT = KUNIT / "compat"
 COMPAT_HOOKS = PATCHES / "kunit-compat"
+VERSIONS = "include/kunit/kernel_versions.h"
 
 
 def suite(one: Suite) -> dict[str, Path]:
@@ -38,6 +39,8 @@ def compat(tree: Tree, before: Sequence[Path] = ()) -> tuple[list[Path], dict[st
         BadInput: no such patch fits.
     """
     files = {str(path.relative_to(COMPAT)): path for path in sorted(COMPAT.rglob("*")) if path.is_file()}
+    # The runner includes it, whether a suite brings it or not.
+    files[VERSIONS] = KUNIT / VERSIONS
     if (tree.path / "lib/kunit/Kconfig").exists():
         return [], files
     hooks = sorted(COMPAT_HOOKS.glob("*.patch"))
