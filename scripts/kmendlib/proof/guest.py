@@ -95,9 +95,9 @@ def command(spec: GuestSpec) -> list[str]:
 
 @contextlib.contextmanager
 def ready(spec: GuestSpec) -> Iterator[list[str]]:
-    """Yield the QEMU command for a guest; words of its init that a kernel might cut off are in its initramfs."""
+    """Yield the QEMU command for a guest; lists for its init that a kernel might cut off are in its initramfs."""
     words = command(spec)
-    own = [word for word in spec.words if word.startswith("kmend.")]
+    own = [word for word in spec.words if word.startswith(("kmend.modules=", "kmend.symbols="))]
     if not own or not spec.initrd or len(" ".join(_words(spec))) <= _ROOM:
         yield words
         return
