@@ -122,6 +122,7 @@ def test_guest_of_which_no_more_is_asked_is_ended(tmp_path: Path) -> None:
     assert outcome.end is RaceEnd.HELD and outcome.ended and guest.ended and not guest.released
     judged = race.judge(Judgement(Verdict.ERROR, "no plan", {"one": "PASS"}), outcome)
     assert judged.verdict is Verdict.PASS and not judged.reason
+    assert race.judge(Judgement(Verdict.PANIC, "BUG", {}), outcome).verdict is Verdict.PANIC
     (tmp_path / "gdb").unlink()
     outcome, guest = force(tmp_path, WAKER_BROKEN, whole=False)
     assert outcome.end is RaceEnd.BROKEN and not outcome.ended and guest.released and not guest.ended

@@ -585,7 +585,8 @@ def judge(judged: Judgement, forced: Forced) -> Judgement:
     said = replace(judged, cases=cases)
     if forced.fault:
         return replace(said, verdict=Verdict.ERROR, reason=forced.why)
-    if forced.ended:
+    # What is missing then was cut off by us; what the kernel had said before stays.
+    if forced.ended and judged.verdict not in (Verdict.PANIC, Verdict.FAIL):
         return replace(said, verdict=Verdict.PASS, reason="")
     if forced.end is RaceEnd.NO_CONTACT and judged.verdict is Verdict.PASS:
         return replace(said, verdict=Verdict.MISS, reason=f"the race was not forced: {forced.why}")
