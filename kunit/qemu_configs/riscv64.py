@@ -3,7 +3,8 @@
 
 The firmware is named by its path: without it QEMU loads one of its own, or
 none, and then no test runs.  Without frame pointers a stack trace names every
-word on the stack that may be an address in code, and takes that long.
+word on the stack that may be an address in code, and takes that long.  A
+kernel that is portable has EFI, which nothing here needs.
 """
 import os.path
 import sys
@@ -17,6 +18,7 @@ if not os.path.isfile(OPENSBI):
 
 QEMU_ARCH = QemuArchParams(linux_arch='riscv',
 			   kconfig='''
+CONFIG_NONPORTABLE=y
 CONFIG_ARCH_VIRT=y
 CONFIG_FPU=y
 CONFIG_FRAME_POINTER=y

@@ -350,3 +350,9 @@ def planned(
     facts = Facts("6.12.1", known, frozenset(p for each in said for choice in variants(each) for p in choice), there)
     request = Request(None, base, tuple(bugs), tuple(names), repeat, kunit=kunit, forced=forced, seed=seed)
     return plan(Audit(Tree(Path("/tree"), "6.12.1"), tuple(said)), request, line, replace(facts, **changes))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes a minute or more, so that no worker is left with it alone."""
+    long = ("test_noticed", "test_options_are_there", "test_series_prefix_builds")
+    items.sort(key=lambda item: not item.name.startswith(long))

@@ -27,6 +27,7 @@ _OBJECT = re.compile(r"^  (?:CC|AS|LDS|AR|LD|HOSTCC)\b")
 # A build from scratch takes about this many steps for each option that is on: 2.2 (arm64) to 2.7 (x86_64) on 6.12.
 _STEPS_PER_OPTION = 2.5
 _ERROR = re.compile(r"error(?:[: ]|$)|undefined symbol|Permission denied|\*\*\* ", re.IGNORECASE)
+_HEAP = "glibc.malloc.hugetlb=1:glibc.malloc.top_pad=33554432:glibc.malloc.mmap_threshold=67108864"
 
 
 class BuildError(Exception):
@@ -46,6 +47,8 @@ def _environment() -> dict[str, str]:
             "CCACHE_NOHASHDIR": "1",
             # Takes the headers from the compiler's own list: a miss costs no second run of the preprocessor.
             "CCACHE_DEPEND": "1",
+            # Puts a compiler's heap into huge pages, where the kernel gives some: a quarter of its time.
+            "GLIBC_TUNABLES": _HEAP,
             # A kernel that says when and where it was built is another kernel every time.
             "KBUILD_BUILD_TIMESTAMP": "Thu Jan  1 00:00:00 UTC 1970",
             "KBUILD_BUILD_USER": "kmend",
