@@ -22,6 +22,7 @@ def _is_new(tree: Path) -> bool:
     return [int(number) for number in re.findall(r"\d+", tree.name)[:2]] >= [5, 10]
 
 
+NOLIBC = "tools/include/nolibc/arch-loongarch.h"
 COMPILERS = [name for name in ("gcc", "clang-19", "clang") if shutil.which(name)][:2]
 TESTS = [test for bug in manifest.load().bugs for test in bug.selftests]
 # KVM's are for trees that have riscv64's, or ioeventfds in batches.
@@ -53,3 +54,16 @@ def test_compiles(tree: Path, test: manifest.Selftest, tmp_path: Path) -> None:
         ours = [line for line in done.stderr.splitlines() if "warning:" in line and "kselftest.h:" not in line]
         assert done.returncode == 0 and not ours, done.stderr
         assert (out / test.name).stat().st_mode & 0o100
+
+
+@pytest.mark.skipif(not any((tree / NOLIBC).exists() for tree in real_trees()), reason="no tree with nolibc at hand")
+def test_guests_programs_need_no_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a GNU cross compiler in reach clang takes arm64's atomics for functions of libgcc, as it is told to here."""
+    tree = next(tree for tree in real_trees() if (tree / NOLIBC).exists())
+    monkeypatch.setenv("CCC_OVERRIDE_OPTIONS", "# ^-moutline-atomics")
+    llvm = "-19" if shutil.which("clang-19") else "1"
+    command = ["make", "-s", "-C", str(SELFTESTS / "init"), "ARCH=arm64", f"LLVM={llvm}", f"KSRC={tree}"]
+    command += [f"O={tmp_path}", "TESTS=kvm:ioeventfd_batch mm:split_queue_reclaim"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "initramfs.cpio").stat().st_size > 10000
