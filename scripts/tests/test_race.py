@@ -78,12 +78,19 @@ def force(
 
 
 def force_rows(
-    tmp_path: Path, rows: object, programs: list[list[State]], fault: str = "", at: int = 40, whole: bool = True
+    tmp_path: Path,
+    rows: object,
+    programs: list[list[State]],
+    fault: str = "",
+    at: int = 40,
+    whole: bool = True,
+    boot: int = 0,
 ) -> tuple[Forced, Guest]:
     script = diagram.script({**TIMELINE, "rows": rows})
     assert script
     guest = play(tmp_path / "gdb", *programs, fault=fault, at=at)
     running = Race(script, REGISTERS, guest.path, whole=whole)
+    running.hear(f"Boot HART ID              : {boot}\r")
     for name, (address, size) in SYMBOLS.items():
         running.hear(f"[    1.0] kmend-symbol: {address:x} {size:x} {name}\r")
     running.hear("kmend-symbol: end")
@@ -247,15 +254,33 @@ def test_lane_that_was_seen_comes_back_though_it_is_not_parked(tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("quick")
-def test_boot_cpu_is_not_the_first_to_be_parked_on_its_way_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("boot", [0, 1])
+def test_boot_cpu_is_not_the_first_to_be_parked(tmp_path: Path, boot: int) -> None:
     rows = [
         ["", "waker()", {"park": "leave waker"}],
         ["insert(new)", "", {"mark": "enter waker", "pass": "enter waker", "control": "leave waker"}],
         ["insert(new)", "", {"held": "stay lock"}],
     ]
     waker = [(0x100, 0, 0x10), *WAKER_BROKEN]
-    outcome, _ = force_rows(tmp_path, rows, [waker, waker])
-    assert outcome.end is RaceEnd.BROKEN and outcome.seen[0].cpu == outcome.control[0].cpu == 1
+    outcome, _ = force_rows(tmp_path, rows, [waker, waker], boot=boot)
+    assert outcome.end is RaceEnd.BROKEN and outcome.seen[0].cpu == outcome.control[0].cpu == 1 - boot
+
+
+@pytest.mark.usefixtures("quick")
+def test_boot_cpu_that_is_spared_begins_anew(tmp_path: Path) -> None:
+    """What it was seen to do is not the beginning of what it does next: of two walks one is the waker's."""
+    rows = [
+        ["", "waker()", {"see": "enter waker"}],
+        ["", "walk()", {"park": "enter walk keep walked = arg0"}],
+        ["queuer()", "", {"control": "enter queuer"}],
+        ["", "waker()", {"pass": "enter waker"}],
+        ["insert()", "", {"mark": "call insert in queuer if arg0 is not walked"}],
+        ["lock()", "", {"held": "stay lock"}],
+    ]
+    waker = [*WAKER_BROKEN, (0x400, NEW, 0x208)]
+    outcome, _ = force_rows(tmp_path, rows, [waker, QUEUER])
+    assert outcome.end is RaceEnd.BROKEN
+    assert [seen.where for seen in outcome.seen] == ["waker+0x0", "walk+0x0", "queuer+0x8"]
 
 
 @pytest.mark.usefixtures("quick")

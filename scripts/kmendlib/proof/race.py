@@ -98,8 +98,10 @@ class Machine:
         self._sites: dict[tuple[str, str], list[tuple[int, int]]] = {}
         # The vCPU that reads code.
         self._reader = 0
-        # How often the boot CPU is still not parked though it could be.
+        # The vCPU that keeps the time, how often it is still not parked though it could be, and an attempt's first step.
+        self.boot = 0
         self._spare = 0
+        self._first: Step | None = None
 
     # what a stopped vCPU knows
 
@@ -229,6 +231,19 @@ class Machine:
 
     # running
 
+    def begin(self, first: Step) -> None:
+        """Begin an attempt with this step."""
+        self.objects.clear()
+        self.entered.clear()
+        self._first, self._spare = first, SPARE
+
+    def spares(self, cpu: int, step: Step) -> bool:
+        """Tell whether it is too early to park this vCPU."""
+        # With nohz=off the boot CPU keeps the time: no timer of the others would end without it.
+        early = step.what in ("park", "control") and cpu == self.boot and self._spare > 0
+        self._spare -= early
+        return early
+
     def _step(self, cpu: int) -> None:
         self.stub.send(f"vCont;s:{self._threads[cpu]:x}")
         self.stub.stopped("a vCPU takes no step")
@@ -242,13 +257,6 @@ class Machine:
             if self.state(cpu)[:2] == back:
                 return False
         return True
-
-    def _spares(self, cpu: int, step: Step) -> bool:
-        """Tell whether it is too early to park this vCPU."""
-        # With nohz=off the boot CPU keeps the time: no timer of the others would end without it.
-        early = step.what in ("park", "control") and cpu == self.cpus[0] and self._spare > 0
-        self._spare -= early
-        return early
 
     def _judge(self, cpu: int, stops: _Stops, wrote: int | None = None) -> _Hit | None:
         """Tell whether a vCPU is at one of the places, or has written to one."""
@@ -272,7 +280,7 @@ class Machine:
                 self._breakpoints(stops, "Z")
                 if stays:
                     return _Hit(cpu, step, one, self.state(cpu).pc)
-            elif not self._spares(cpu, step):
+            elif step is not self._first or not self.spares(cpu, step):
                 if one.kind == "enter":
                     name = next(name for name in one.functions if (at := self.find(name)) and at.address == state.pc)
                     self.entered[step.lane, name] = self.returns(cpu, state)
@@ -301,8 +309,6 @@ class Machine:
                 for address, stack in self.addresses(step, one):
                     stops.setdefault(address, []).append(_Stop(step, one, stack))
         ticks = 0
-        # While nobody is parked.
-        self._spare = SPARE if len(cpus) == len(self.cpus) else 0
         if bounded:
             tick = self.symbols[TICK].address
             stops.setdefault(tick, [])
@@ -400,6 +406,7 @@ class Race:
         self._thread = threading.Thread(target=self._main, daemon=True)
         self._lanes: dict[int, int] = {}
         self._started = 0.0
+        self._boot = 0
 
     def words(self) -> list[str]:
         """Return the words of the kernel command line that it needs."""
@@ -409,6 +416,9 @@ class Race:
 
     def hear(self, line: str) -> None:
         """Take a line of the console."""
+        # OpenSBI draws lots; elsewhere it is the first one.
+        boot = re.match(r"Boot HART ID +: (\d+)", line)
+        self._boot = int(boot[1]) if boot else self._boot
         found = re.search(r"kmend-symbol: (?:([0-9a-f]+) ([0-9a-f]+) (\w+)|(end))", line)
         if not found or self._complete.is_set():
             return
@@ -436,7 +446,9 @@ class Race:
     def _main(self) -> None:
         try:
             with contextlib.closing(Stub(self.path)) as stub:
-                self._force(Machine(stub, self._registers, self._symbols))
+                machine = Machine(stub, self._registers, self._symbols)
+                machine.boot = self._boot
+                self._force(machine)
         except (GuestGone, StubError) as error:
             # What was seen before counts: a broken kernel dies.
             if self.outcome.end is RaceEnd.NO_CONTACT:
@@ -502,8 +514,7 @@ class Race:
         return False
 
     def _attempt(self, machine: Machine, steps: Sequence[Step], seen: list[Moment], what: str) -> tuple[RaceEnd, str]:
-        machine.objects.clear()
-        machine.entered.clear()
+        machine.begin(steps[0])
         self._lanes = {}
         self._started = 0.0
         rest = list(steps)
@@ -515,10 +526,14 @@ class Race:
             hit = self._go_for(machine, rest[0], others, bool(self._lanes))
             if not hit:
                 return RaceEnd.NO_CONTACT, f"nobody came to {rest[0].places[0].text} in {TICKS} ticks"
-            if hit.step is steps[0]:
+            # What it was seen to do is not what another one does.
+            spared = hit.step is not steps[0] and not self._lanes and machine.spares(hit.cpu, hit.step)
+            if spared or hit.step is steps[0]:
                 seen.clear()
                 self._started = 0.0
                 rest = list(steps)
+            if spared:
+                continue
             self._note(machine, hit, seen, what)
             rest = rest[1:]
             if hit.step.what in ("park", "control"):
