@@ -514,26 +514,13 @@ static void ncs_deleg_put(struct ncs_deleg *d)
 	nfs4_put_stid(&d->dp.dl_stid);
 }
 
-/* Recall a delegation, as nfsd_break_one_deleg() does. */
+/* Recall a delegation. */
 static bool ncs_recall(struct ncs_deleg *d)
 {
-	struct nfsd4_callback *cb = &d->dp.dl_recall;
-
-#ifdef NFSD4_CALLBACK_RUNNING
-	/* Where that is the callers' part. */
-	if (test_and_set_bit(NFSD4_CALLBACK_RUNNING, &cb->cb_flags))
-		return false;
-#endif
-	refcount_inc(&d->dp.dl_stid.sc_count);
-	if (kv_nfsd4_run_cb(cb)) {
-		d->accepted++;
-		return true;
-	}
-	refcount_dec(&d->dp.dl_stid.sc_count);
-#ifdef NFSD4_CALLBACK_RUNNING
-	clear_bit(NFSD4_CALLBACK_RUNNING, &cb->cb_flags);
-#endif
-	return false;
+	ncs_accepted = false;
+	ncs_break_one_deleg(&d->dp);
+	d->accepted += ncs_accepted;
+	return ncs_accepted;
 }
 
 /* Recall @nr new delegations of a client; each call gets as far as it can. */
@@ -1005,9 +992,9 @@ static void nfsd_cb_shutdown_test_refused_by_queue(struct kunit *test)
 	unsigned long *data = work_data_bits(&d->dp.dl_recall.cb_work);
 
 	ncs_let_go(d);
-	/* As if it were on the queue; nobody runs it. */
+	/* As if it were on the queue; nobody runs it.  Who recalls would warn. */
 	KUNIT_ASSERT_FALSE(test, test_and_set_bit(WORK_STRUCT_PENDING_BIT, data));
-	KUNIT_EXPECT_FALSE(test, ncs_recall(d));
+	KUNIT_EXPECT_FALSE(test, kv_nfsd4_run_cb(&d->dp.dl_recall));
 	clear_bit(WORK_STRUCT_PENDING_BIT, data);
 	KUNIT_EXPECT_EQ(test, ncs_count(nc), 0);
 	KUNIT_EXPECT_TRUE_MSG(test, ncs_recall(d), "it can never be run again");

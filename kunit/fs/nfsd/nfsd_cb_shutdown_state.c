@@ -6,6 +6,14 @@
 #include "nfsd_cb_shutdown_state.h"
 
 void (*ncs_gate)(struct nfsd4_callback *cb);
+bool ncs_accepted;
+
+static void nfsd_break_one_deleg(struct nfs4_delegation *dp);
+
+void ncs_break_one_deleg(struct nfs4_delegation *dp)
+{
+	nfsd_break_one_deleg(dp);
+}
 
 static const struct kv_lease_ops nfsd_lease_mng_ops;
 const struct kv_lease_ops *const ncs_lease_ops = &nfsd_lease_mng_ops;
@@ -49,5 +57,6 @@ static void ncs_pass_gate(struct nfsd4_callback *cb)
 		gate(cb);
 }
 
-#define nfsd4_run_cb(cb)	(ncs_pass_gate(cb), nfsd4_run_cb(cb))
+#define nfsd4_run_cb(cb)						\
+	(ncs_pass_gate(cb), ncs_accepted = kv_nfsd4_run_cb(cb))
 #define nfsd4_try_run_cb(cb)	(ncs_pass_gate(cb), nfsd4_try_run_cb(cb))

@@ -6,11 +6,17 @@
 #include "nfsd_cb_shutdown_versions.h"
 
 struct file_lock;
+struct nfs4_delegation;
 struct nfsd_net;
 struct nfsd4_callback;
 
 /* Whatever nfs4state.c runs a callback for comes here first, if this is set. */
 extern void (*ncs_gate)(struct nfsd4_callback *cb);
+
+/* Was the last one taken? */
+extern bool ncs_accepted;
+
+void ncs_break_one_deleg(struct nfs4_delegation *dp);
 
 /* What nfsd's leases do when they are broken, and when they go. */
 extern const struct kv_lease_ops *const ncs_lease_ops;
