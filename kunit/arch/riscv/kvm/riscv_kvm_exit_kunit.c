@@ -37,6 +37,7 @@
 enum rke_step {
 	RKE_CPU_OFF,	/* KVM leaves a CPU */
 	RKE_AIA_EXIT,	/* the AIA step frees the interrupt */
+	RKE_NACL_EXIT,	/* the NACL step frees what CPUs share with the SBI */
 };
 
 /* A step as a probe met it */
@@ -75,6 +76,9 @@ static int rke_note(struct kprobe *kp, struct pt_regs *regs)
 static struct rke_probe rke_probes[] = {
 	{ .step = RKE_CPU_OFF },
 	{ .step = RKE_AIA_EXIT },
+#ifdef __KVM_NACL_H
+	{ .step = RKE_NACL_EXIT },
+#endif
 };
 
 static void rke_remove_probes(void *unused)
@@ -87,7 +91,13 @@ static void rke_remove_probes(void *unused)
 
 static int rke_set_probes(void)
 {
-	void *where[] = { RKE_CPU_OFF_FN, kvm_riscv_aia_exit };
+	void *where[] = {
+		RKE_CPU_OFF_FN,
+		kvm_riscv_aia_exit,
+#ifdef __KVM_NACL_H
+		kvm_riscv_nacl_exit,
+#endif
+	};
 	int i, err;
 
 	for (i = 0; i < ARRAY_SIZE(rke_probes); i++) {
@@ -272,30 +282,36 @@ static int rke_count(enum rke_step step)
 	return count;
 }
 
-/* The AIA step comes once, after KVM has left each online CPU. */
-static void rke_expect_aia_last(struct kunit *test)
+/* This step comes once, after KVM has left each online CPU. */
+static void rke_expect_last(struct kunit *test, enum rke_step step,
+			    const char *name)
 {
-	int i, cpu, aia = -1;
 	cpumask_t off = {};
+	int i, cpu;
 
 	for (i = 0; i < atomic_read(&rke_nr_events) && i < RKE_MAX_EVENTS; i++) {
-		if (rke_events[i].step == RKE_AIA_EXIT) {
-			aia = i;
+		if (rke_events[i].step == step)
 			break;
-		}
-		cpumask_set_cpu(rke_events[i].cpu, &off);
+		if (rke_events[i].step == RKE_CPU_OFF)
+			cpumask_set_cpu(rke_events[i].cpu, &off);
 	}
-	KUNIT_EXPECT_GE_MSG(test, aia, 0, "no AIA step");
-	KUNIT_EXPECT_EQ(test, rke_count(RKE_AIA_EXIT), 1);
-	if (!rke_at_load) {
-		KUNIT_EXPECT_EQ(test, rke_count(RKE_CPU_OFF), 0);
+	KUNIT_EXPECT_EQ_MSG(test, rke_count(step), 1, "%s steps", name);
+	if (!rke_at_load)
 		return;
-	}
 	for_each_online_cpu(cpu)
 		KUNIT_EXPECT_TRUE_MSG(test, cpumask_test_cpu(cpu, &off),
-				      "the AIA step came before KVM left CPU %d",
-				      cpu);
-	KUNIT_EXPECT_EQ(test, rke_count(RKE_CPU_OFF), (int)num_online_cpus());
+				      "the %s step came before KVM left CPU %d",
+				      name, cpu);
+}
+
+static void rke_expect_cpus_first(struct kunit *test)
+{
+	rke_expect_last(test, RKE_AIA_EXIT, "AIA");
+#ifdef __KVM_NACL_H
+	rke_expect_last(test, RKE_NACL_EXIT, "NACL");
+#endif
+	KUNIT_EXPECT_EQ(test, rke_count(RKE_CPU_OFF),
+			rke_at_load ? (int)num_online_cpus() : 0);
 }
 
 /* The AIA step finds the interrupt disabled on every CPU. */
@@ -358,7 +374,7 @@ static void riscv_kvm_exit_test_aia_after_cpus(struct kunit *test)
 {
 	rke_need_load(test);
 	rke_kvm_exit();
-	rke_expect_aia_last(test);
+	rke_expect_cpus_first(test);
 }
 
 /* The per-CPU interrupt is off everywhere when it is to be freed. */
@@ -386,7 +402,7 @@ static void riscv_kvm_exit_test_cpu_offline(struct kunit *test)
 	rke_take_offline(test, rke_spare_cpu(test));
 	atomic_set(&rke_nr_events, 0);
 	rke_kvm_exit();
-	rke_expect_aia_last(test);
+	rke_expect_cpus_first(test);
 	rke_expect_irq_off_at_aia(test);
 	rke_expect_all_free(test);
 	rke_take_back(test);
@@ -420,7 +436,7 @@ static void riscv_kvm_exit_test_init_undone(struct kunit *test)
 	c->release();
 
 	if (c->aia_up) {
-		rke_expect_aia_last(test);
+		rke_expect_cpus_first(test);
 		rke_expect_irq_off_at_aia(test);
 	} else {
 		KUNIT_EXPECT_EQ(test, atomic_read(&rke_nr_events), 0);
@@ -439,7 +455,7 @@ static void riscv_kvm_exit_test_cpu_came_back(struct kunit *test)
 	rke_expect_up(test);
 	atomic_set(&rke_nr_events, 0);
 	rke_kvm_exit();
-	rke_expect_aia_last(test);
+	rke_expect_cpus_first(test);
 	rke_expect_irq_off_at_aia(test);
 	rke_expect_all_free(test);
 }
@@ -457,7 +473,7 @@ static void riscv_kvm_exit_test_cpu_late(struct kunit *test)
 	rke_expect_up(test);
 	atomic_set(&rke_nr_events, 0);
 	rke_kvm_exit();
-	rke_expect_aia_last(test);
+	rke_expect_cpus_first(test);
 	rke_expect_all_free(test);
 }
 
@@ -468,7 +484,7 @@ static void riscv_kvm_exit_test_again_and_again(struct kunit *test)
 	for (i = 0; i < RKE_ROUNDS; i++) {
 		atomic_set(&rke_nr_events, 0);
 		rke_kvm_exit();
-		rke_expect_aia_last(test);
+		rke_expect_cpus_first(test);
 		rke_expect_irq_off_at_aia(test);
 		KUNIT_ASSERT_EQ_MSG(test, rke_kvm_init(), 0, "round %d", i);
 		rke_expect_up(test);
