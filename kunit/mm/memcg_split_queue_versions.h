@@ -233,10 +233,12 @@ static inline void kv_zap(struct vm_area_struct *vma, unsigned long addr,
 
 /*
  * Whether mem_cgroup_swapout() takes a folio off its split queue: so do v6.12,
- * 6.6.62 and the feature for 4.19.  Others split it before they swap it out.
+ * 6.6.62 and the feature for 4.19, and v6.1 with its fix.  Others split it before
+ * they swap it out.
  */
 #define KV_SWAPOUT_TAKES_OFF \
 	(KV_BEFORE(5, 4) || !KV_BEFORE(6, 12) || \
+	 (!KV_BEFORE(6, 1) && KV_BEFORE(6, 2)) || \
 	 (LINUX_VERSION_CODE >= KERNEL_VERSION(6, 6, 62) && KV_BEFORE(6, 7)))
 
 /*
