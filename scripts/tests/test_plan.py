@@ -144,6 +144,14 @@ def test_latent_finding_that_the_suite_forces() -> None:
     assert todo.rows[0].claims[0].status == "latent"
 
 
+def test_real_path_does_not_show_what_is_latent() -> None:
+    test = replace(PCI.selftests[0], races=(), proof={UNLOCKED: ("a case",)})
+    bug = replace(PCI, findings=(replace(PCI.findings[0], forced=True),), selftests=(test,))
+    both = (Status.LATENT, Status.FIXED)
+    claims = {status: [len(row.claims) for row in planned([bug], ["x86_64"], status).rows] for status in both}
+    assert claims == {Status.LATENT: [1, 0], Status.FIXED: [1, 1]}
+
+
 def test_suite_without_a_hook_leaves_the_others() -> None:
     other = replace(PCI.suites[0], name="other", hooks=("pci-cfg-wait/none.patch",))
     bug = replace(PCI, suites=(*PCI.suites, other))
