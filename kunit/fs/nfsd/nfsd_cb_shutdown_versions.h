@@ -62,6 +62,13 @@
 /* Does a call that ends with an I/O error say that the channel is down? */
 #define KV_NFSD_EIO_MARKS_DOWN	(!KV_BEFORE(5, 4))
 
+/*
+ * Does who recalls keep its reference where the queue refuses?  Commit
+ * 230ca758453c ("nfsd: put dl_stid if fail to queue dl_recall") is in 6.1.y.
+ * A delegation is recalled once there.
+ */
+#define KV_NFSD_KEEPS_REFUSED	KV_BEFORE(6, 1)
+
 /* Was the callback queued?  Some trees do not say so: then, if it was idle. */
 #define kv_nfsd4_run_cb(cb)						\
 ({									\
