@@ -98,7 +98,7 @@ class Machine:
         self._sites: dict[tuple[str, str], list[tuple[int, int]]] = {}
         # The vCPU that reads code.
         self._reader = 0
-        # The vCPU that keeps the time, how often it is still not parked though it could be, and an attempt's first step.
+        # The vCPU that keeps the time, how often it is still spared, and an attempt's first step.
         self.boot = 0
         self._spare = 0
         self._first: Step | None = None
