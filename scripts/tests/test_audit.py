@@ -435,6 +435,15 @@ def test_variant_whose_first_patch_is_there_is_taken_from_the_second(make_tree: 
     assert (two.fix, two.covered) == ((), True)
 
 
+def test_whole_series_is_taken_before_the_rest_of_another(make_tree: MakeTree, tmp_path: Path) -> None:
+    """Two series may end in the same patches, which fit where the second must be taken from its first."""
+    new = tmp_path / "new.patch"
+    new.write_text("--- a/Makefile\n+++ b/Makefile\n@@ -1 +1,2 @@\n VERSION = 4\n+NEW = 1\n", encoding="ascii")
+    finding = dataclasses.replace(BUGS[0].findings[0], fix=((OTHER, FIX), (str(new), FIX)))
+    (found,) = audit(Tree.open(make_tree(access_c(UNLOCKED))), with_findings(finding)).bugs[0].findings
+    assert found.fix == (str(new), FIX)
+
+
 def test_unverified_patch_is_named(make_tree: MakeTree) -> None:
     tree = Tree.open(make_tree(access_c(UNLOCKED)))
     finding = dataclasses.replace(BUGS[0].findings[0], unverified=(FIX,))

@@ -259,9 +259,13 @@ _Fixes = list[tuple[Finding, tuple[str, ...] | None]]
 
 
 def _variants(finding: Finding, chosen: Sequence[str]) -> list[tuple[str, ...]]:
-    """Return what may mend a finding: others may have brought its first patches, or all, or the tree has them."""
+    """Return what may mend a finding: others may have brought its first patches, or all, or the tree has them.
+
+    A variant is taken whole before any is gone on with: the last patches of two series may be the same.
+    """
     left = [tuple(name for name in names if name not in chosen) for names in finding.fix]
-    return [names[first:] for names in left for first in range(len(names) + bool(chosen))]
+    longest = max(map(len, left), default=0)
+    return [names[first:] for first in range(longest + 1) for names in left if first < len(names) + bool(chosen)]
 
 
 def _fixes(view: _View, findings: Iterable[Finding]) -> tuple[_View, _Fixes]:
