@@ -9,6 +9,7 @@
 #ifndef _HWSIM_DEL_KUNIT_H
 #define _HWSIM_DEL_KUNIT_H
 
+#include <linux/rtnetlink.h>
 #include <linux/slab.h>
 
 #define HDK_MAX_GIVEN	16
@@ -88,6 +89,7 @@ static void hdk_set_channels(struct hwsim_phy *phy)
 {
 	int i;
 
+	rtnl_lock();
 	hdk.last = rcu_access_pointer(phy->pib);
 	for (i = 0; i <= hdk.sets; i++) {
 		hdk.nr_stale += !!hdk_times_given(hdk.last);
@@ -96,6 +98,7 @@ static void hdk_set_channels(struct hwsim_phy *phy)
 		hdk.nr_set += !hwsim_hw_channel(phy->hw, 0, 11 + i);
 		hdk.last = rcu_access_pointer(phy->pib);
 	}
+	rtnl_unlock();
 }
 
 /* A radio that the suite adds cannot be made known to the others. */
