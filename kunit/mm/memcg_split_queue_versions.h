@@ -233,13 +233,13 @@ static inline void kv_zap(struct vm_area_struct *vma, unsigned long addr,
 
 /*
  * Whether mem_cgroup_swapout() takes a folio off its split queue: so do v6.12,
- * 6.6.62 and the feature for 4.19, and v6.1 with its fix.  Others split it before
+ * the feature for 4.19, and v6.1 and v6.6 with their fixes.  Others split it before
  * they swap it out.
  */
 #define KV_SWAPOUT_TAKES_OFF \
 	(KV_BEFORE(5, 4) || !KV_BEFORE(6, 12) || \
 	 (!KV_BEFORE(6, 1) && KV_BEFORE(6, 2)) || \
-	 (LINUX_VERSION_CODE >= KERNEL_VERSION(6, 6, 62) && KV_BEFORE(6, 7)))
+	 (!KV_BEFORE(6, 6) && KV_BEFORE(6, 7)))
 
 /*
  * Swap out a folio's charge without swap: it goes to @nr entries of a type that

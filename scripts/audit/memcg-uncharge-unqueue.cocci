@@ -104,6 +104,7 @@ fn(...)
 {
 ... when any
     when != g(X)
+    when != if (folio_test_large(X) && folio_test_large_rmappable(X)) g(X);
 X->f@p = E
 ... when any
 }

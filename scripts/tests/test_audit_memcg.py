@@ -562,6 +562,7 @@ static int mem_cgroup_move_account(struct page *page, struct mem_cgroup *to)
 
 UNRELATED = "static void commit_charge(struct folio *folio)\n{\n\tfolio->memcg_data = x;\n}\n"
 CALL = "\tfolio_unqueue_deferred_split(folio);\n"
+LARGE = "\tif (folio_test_large(folio) && folio_test_large_rmappable(folio))\n\t\tfolio_undo_large_rmappable(folio);\n"
 WHOLE = "static bool thp_underused(struct folio *folio)\n{\n\treturn split_underused_thp;\n}\n"
 
 
@@ -581,6 +582,8 @@ def control(swapout: str = SWAPOUT, migrate: str = MIGRATE, huge: str = POINTER 
         (control(migrate=edit(MIGRATE, "\tWARN_ON_ONCE(folio_unqueue_deferred_split(old));\n", "")), Status.AFFECTED),
         (control(edit(SWAPOUT, CALL, "\t/* folio_unqueue_deferred_split(folio); */\n")), Status.AFFECTED),
         (control(edit(SWAPOUT, CALL, "\tif (x)\n\t" + CALL)), Status.AFFECTED),
+        (control(edit(SWAPOUT, CALL, LARGE)), Status.FIXED),
+        (control(edit(SWAPOUT, CALL, edit(LARGE, "_rmappable(folio))", "_rmappable(other))"))), Status.AFFECTED),
         (control(edit(SWAPOUT, CALL, "\tfolio_unqueue_deferred_split(other);\n")), Status.AFFECTED),
         (control(edit(edit(SWAPOUT, CALL, ""), "memcg_data = 0;\n", "memcg_data = 0;\n" + CALL)), Status.AFFECTED),
         (control(migrate=MOVE), Status.FIXED),
@@ -605,6 +608,8 @@ def control(swapout: str = SWAPOUT, migrate: str = MIGRATE, huge: str = POINTER 
         "migration of a queued folio",
         "unqueue in a comment",
         "unqueue on one path",
+        "unqueue of a large folio",
+        "unqueue where another folio is large",
         "unqueue of another folio",
         "unqueue too late",
         "queued page not moved",
