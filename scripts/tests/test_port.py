@@ -631,7 +631,7 @@ def test_neighbour_that_conflicts(line: str, start: str, own: str, compiled: lis
 
 @real_audit
 def test_conflict_resolved_as_upstream_did(compiled: list[dict[str, bytes]]) -> None:
-    origin, root = with_fault("7", "riscv-kvm-exit/reintroduce-exit-order-v7.x.patch")
+    origin, root = with_fault("7", "riscv-kvm-exit/reintroduce-exit-order-v7.0-v7.2.patch")
     done = port_from(root, "riscv-kvm-exit/exit-order", "riscv-kvm-exit/exit-order-v6.4-v6.12.patch")
     name = "arch/riscv/kvm/main.c"
     assert done.problem == f"conflicts in {name} (1)", done.to_text()
