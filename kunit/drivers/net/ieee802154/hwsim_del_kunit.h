@@ -84,12 +84,11 @@ static int hdk_times_given(const struct hwsim_pib *pib)
 	return times;
 }
 
-/* Do what the stack does with a radio that is registered: set its channel. */
+/* Do what the stack does with a radio, under RTNL: set its channel. */
 static void hdk_set_channels(struct hwsim_phy *phy)
 {
 	int i;
 
-	rtnl_lock();
 	hdk.last = rcu_access_pointer(phy->pib);
 	for (i = 0; i <= hdk.sets; i++) {
 		hdk.nr_stale += !!hdk_times_given(hdk.last);
@@ -98,7 +97,6 @@ static void hdk_set_channels(struct hwsim_phy *phy)
 		hdk.nr_set += !hwsim_hw_channel(phy->hw, 0, 11 + i);
 		hdk.last = rcu_access_pointer(phy->pib);
 	}
-	rtnl_unlock();
 }
 
 /* A radio that the suite adds cannot be made known to the others. */
@@ -106,7 +104,9 @@ static int hdk_subscribe(struct hwsim_phy *phy)
 {
 	if (!hdk.looks)
 		return hwsim_subscribe_all_others(phy);
+	rtnl_lock();
 	hdk_set_channels(phy);
+	rtnl_unlock();
 	return -ENOMEM;
 }
 
